@@ -1,0 +1,159 @@
+"""Replay records of the official PyTorch implementation in float64 and print how far we are from them.
+
+    python -m benchmarks.replay PREFIX...
+
+A PREFIX is the path of a record without its ending: `PREFIX.json` holds options, losses and final norms, `PREFIX.safetensors`
+the first weights and the images of each step. Each record is replayed with batched forward passes and without. Exits with 1
+if any figure differs from the record by more than 1e-10, relative.
+"""
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from gantoolkit.assembly import build_system
+from gantoolkit.block import bind
+from gantoolkit.official import load_official_weights
+from gantoolkit.plugins import System
+from gantoolkit.recipe import Recipe
+from gantoolkit.recipes import cyclegan, pix2pix
+from gantoolkit.training import Trainer
+
+TOLERANCE = 1e-10
+ROUNDING_NOISE = 1e-6
+"""Norms below belong to biases in front of instance norm, whose gradient is noise: the absolute difference counts there."""
+
+NETWORKS = {
+    "CycleGANModel": {"netG_A": "G_AB", "netG_B": "G_BA", "netD_A": "D_B", "netD_B": "D_A"},
+    "Pix2PixModel": {"netG": "G_AB", "netD": "D"},
+}
+# Official name → our logged name and what to multiply ours by: the official pix2pix reports D's parts before halving.
+LOSSES = {
+    "CycleGANModel": {
+        "G_A": ("G/adversarial_B", 1),
+        "G_B": ("G/adversarial_A", 1),
+        "cycle_A": ("G/cycle_A", 1),
+        "cycle_B": ("G/cycle_B", 1),
+        "idt_A": ("G/identity_B", 1),
+        "idt_B": ("G/identity_A", 1),
+        "D_A": ("D/D_B", 1),
+        "D_B": ("D/D_A", 1),
+    },
+    "Pix2PixModel": {
+        "G_GAN": ("G/adversarial_B", 1),
+        "G_L1": ("G/image_B", 1),
+        "D_real": ("D/D_real", 2),
+        "D_fake": ("D/D_fake", 2),
+    },
+}
+
+
+def main(prefixes: list[str]) -> int:
+    """Replay each record both ways and print one line for each; the exit code."""
+    if not prefixes:
+        print(__doc__)
+        return 2
+    worst = 0.0
+    for prefix in prefixes:
+        for batched in (True, False):
+            difference, where = replay(Path(prefix), batched=batched)
+            worst = max(worst, difference)
+            print(f"{Path(prefix).name} {'batched ' if batched else 'separate'}: {difference:.2e} at {where}")
+    return int(not worst <= TOLERANCE)
+
+
+def replay(prefix: Path, *, batched: bool) -> tuple[float, str]:
+    """The largest relative difference over all losses, rates and final norms of one record, and where it is."""
+    record = json.loads(prefix.with_name(prefix.name + ".json").read_text())
+    tensors = load_file(prefix.with_name(prefix.name + ".safetensors"))
+    names = NETWORKS[record["model"]]
+    recipe = recipe_of(record, batched=batched).resolve()
+    system = build_system(recipe)
+    for network in system.networks.values():
+        network.double()
+    for official, ours in names.items():
+        start = f"init/{official}/"
+        weights = {key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)}
+        load_official_weights(system.networks[ours], weights)
+    trainer = Trainer(
+        system,
+        optimizer=bind("optimizers", recipe.optimizer),
+        scheduler=bind("schedulers", recipe.scheduler)(),
+        epochs=recipe.training.epochs,
+    )
+    differences: dict[str, float] = {}
+    for step, expected in enumerate(record["losses"]):
+        trainer.begin_epoch(step // record["steps_per_epoch"])
+        batch = {domain: tensors[f"batch/{domain}"][step].double() for domain in "AB"}
+        losses = trainer.step(batch, step).losses
+        differences[f"step {step}: lr"] = _relative(trainer.rates["G"], expected["lr"])
+        for official, (ours, factor) in LOSSES[record["model"]].items():
+            if official in expected:
+                made = float(losses.get(ours, torch.zeros(()))) * factor
+                differences[f"step {step}: {official}"] = _relative(made, expected[official])
+    differences |= _compare_norms(system, names, record["final_parameter_norms"])
+    where = max(differences, key=lambda key: differences[key])
+    return differences[where], where
+
+
+def recipe_of(record: Mapping[str, Any], *, batched: bool) -> Recipe:
+    """The recipe that a record's options describe."""
+    options = record["options"]
+    if options["netG"].startswith("resnet"):
+        blocks = int(options["netG"].removeprefix("resnet_").removesuffix("blocks"))
+        generator = {"name": "resnet", "blocks": blocks}
+    else:
+        generator = {"name": "unet", "depth": {"unet_128": 7, "unet_256": 8}[options["netG"]]}
+    generator |= {"width": options["ngf"], "norm": options["norm"]}
+    if options["netD"] == "pixel":
+        discriminator = {"name": "pixelgan"}
+    else:
+        discriminator = {"name": "patchgan", "layers": options["n_layers_D"] if options["netD"] == "n_layers" else 3}
+    discriminator |= {"width": options["ndf"], "norm": options["norm"]}
+    common = {
+        "generator": generator,
+        "discriminator": discriminator,
+        "adversarial_loss": {"lsgan": "lsgan", "vanilla": "nll"}[options["gan_mode"]],
+        "optimizer.lr": options["lr"],
+        "optimizer.beta1": options["beta1"],
+        "scheduler.decay_epochs": options["n_epochs_decay"],
+        "training.epochs": options["n_epochs"] + options["n_epochs_decay"],
+        "training.batch_size": record["batch_size"],
+        "batched": batched,
+    }
+    if record["model"] == "Pix2PixModel":
+        return pix2pix().swap(common, image_weight=options["lambda_L1"])
+    forward, backward, identity = options["lambda_A"], options["lambda_B"], options["lambda_identity"]
+    return cyclegan().swap(
+        common,
+        cycle_weight=[forward, backward],
+        # There, idt_B = G_B(A) is weighted with lambda_A; that is our identity in A.
+        identity_weight=[forward * identity, backward * identity],
+        **{"image_pool.size": options["pool_size"]},
+    )
+
+
+def _compare_norms(system: System, names: Mapping[str, str], expected: Mapping[str, float]) -> dict[str, float]:
+    """By place, as the weights were loaded: the official names in the order in which they stand in the record."""
+    differences: dict[str, float] = {}
+    for official, ours in names.items():
+        theirs = {key: norm for key, norm in expected.items() if key.startswith(f"{official}/")}
+        norms = [float(torch.linalg.vector_norm(t.double())) for t in system.networks[ours].state_dict().values()]
+        for (key, norm), made in zip(theirs.items(), norms, strict=True):
+            noise = norm < ROUNDING_NOISE
+            # Scaled so that 1e-6 of noise weighs as much as the tolerance of all other figures.
+            differences[key] = abs(made - norm) / ROUNDING_NOISE * TOLERANCE if noise else _relative(made, norm)
+    return differences
+
+
+def _relative(made: float, expected: float) -> float:
+    return abs(made - expected) / max(abs(expected), abs(made), 1e-300)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,87 @@
+"""From a resolved recipe to networks: build its system, draw the first weights, or check the shapes without memory."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from gantoolkit.block import bind
+from gantoolkit.errors import RecipeError
+from gantoolkit.plugins import Setting, System
+from gantoolkit.seeds import derive_seed
+
+if TYPE_CHECKING:
+    from gantoolkit.recipe import Recipe
+
+__all__ = ["build_system", "check_shapes", "initialize"]
+
+
+def build_system(recipe: "Recipe") -> System:
+    """Make the system of a resolved recipe on the default device; its weights are whatever its layers start with.
+
+    Raises:
+        RecipeError: When its blocks do not fit together.
+    """
+    setting = Setting(recipe.data.channels_A, recipe.data.channels_B, recipe.training.seed)
+    try:
+        return bind("systems", recipe.system)(setting)
+    except (ValueError, TypeError) as error:
+        raise RecipeError(f"{recipe.name}: {error}") from error
+
+
+def initialize(system: System, recipe: "Recipe") -> None:
+    """Draw every network's first weights; each network's draw depends on the seed and its own name alone."""
+    draw = bind("initializers", recipe.initializer)()
+    for name, network in system.networks.items():
+        draw(network, torch.Generator().manual_seed(derive_seed(recipe.training.seed, "initialize", name)))
+
+
+def check_shapes(recipe: "Recipe") -> None:
+    """Build the networks without memory and show them one crop.
+
+    Raises:
+        RecipeError: When a network cannot take the crop, or does not return what it should.
+    """
+    bind("optimizers", recipe.optimizer)([nn.Parameter(torch.zeros(1))])
+    bind("schedulers", recipe.scheduler)()
+    bind("initializers", recipe.initializer)()
+    data = recipe.data
+    with torch.device("meta"), torch.random.fork_rng():
+        system = build_system(recipe)
+        crop = {
+            domain: torch.zeros(2, channels, data.crop_size, data.crop_size)
+            for domain, channels in (("A", data.channels_A), ("B", data.channels_B))
+        }
+        for direction, name in system.directions.items():
+            _check_translation(recipe, system.networks[name], crop[direction[0]], crop[direction[-1]].shape[1], name)
+        try:
+            shared = system.forward(crop)
+            for phase in system.phases:
+                phase.losses(crop, shared)
+        except (RuntimeError, ValueError) as error:
+            raise RecipeError(
+                f"{recipe.name}: its networks cannot take crops of {data.crop_size}×{data.crop_size} "
+                f"(data.crop_size): {_first_line(error)}; take larger crops, or networks with fewer layers"
+            ) from error
+
+
+def _check_translation(recipe: "Recipe", network: nn.Module, crop: Tensor, channels: int, name: str) -> None:
+    side = recipe.data.crop_size
+    multiple = network.size_multiple
+    if side % multiple:
+        below = side - side % multiple
+        better = f"{below} or {below + multiple}" if below else f"{multiple}"
+        raise RecipeError(
+            f"{recipe.name}: data.crop_size is {side}, but {name} takes only multiples of {multiple}; set it to {better}"
+        )
+    try:
+        made = tuple(network(crop).shape)
+    except (RuntimeError, ValueError) as error:
+        raise RecipeError(f"{recipe.name}: {name} cannot take crops of {side}×{side}: {_first_line(error)}") from error
+    wanted = (len(crop), channels, side, side)
+    if made != wanted:
+        raise RecipeError(f"{recipe.name}: {name} makes images of shape {made} from a crop where {wanted} is needed")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

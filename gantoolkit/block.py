@@ -1,0 +1,135 @@
+"""A block as a recipe writes it, a name and parameters, and the two things done with it: check it, and make it."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+
+from gantoolkit.errors import RecipeError
+from gantoolkit.parameters import Parameter, check_parameters, read_parameters
+from gantoolkit.plugins import REGISTRIES
+
+__all__ = ["PYTHON_PREFIX", "Block", "BlockLike", "bind", "resolve"]
+
+PYTHON_PREFIX = "python:"
+"""Stands in a file where a class itself was given."""
+
+
+class Block(BaseModel):
+    """A block by name, with the parameters that differ from its defaults.
+
+    Args:
+        name: As in the registry, or `<distribution>:<name>`.
+        parameters: Values for its keyword-only parameters; blocks inside it in any of the forms of `BlockLike`.
+
+    >>> Block.of("resnet", blocks=6)
+    Block(name='resnet', parameters={'blocks': 6}, made_by=None)
+    >>> Block.of({"name": "resnet", "blocks": 6}).to_mapping()
+    {'name': 'resnet', 'blocks': 6}
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    name: str
+    parameters: dict[str, Any] = {}
+
+    made_by: Any = None
+    """The class or function itself, where it was passed in place of a name; it cannot be written to a file."""
+
+    @classmethod
+    def of(cls, source: Any, /, **parameters: Any) -> "Block":
+        """Make a block from a name, from a class or function itself, or from a table whose `name` is one of these.
+
+        Raises:
+            RecipeError: When `source` is none of these.
+        """
+        match source:
+            case Block():
+                return source.model_copy(update={"parameters": {**source.parameters, **parameters}})
+            case str():
+                return cls(name=source, parameters=parameters)
+            case {"name": name, **given}:
+                return cls.of(name, **{**given, **parameters})
+            case _ if callable(source):
+                name = getattr(source, "__qualname__", type(source).__qualname__)
+                return cls(name=name, parameters=parameters, made_by=source)
+        raise RecipeError(f"a block is a name, a table with a 'name', or a class; {source!r} is none of these")
+
+    def to_mapping(self) -> dict[str, Any]:
+        """The table that a recipe file holds."""
+        inside = {name: _to_plain(value) for name, value in self.parameters.items()}
+        return {"name": self.made_by or self.name, **inside}
+
+    def load(self, kind: str) -> Callable[..., Any]:
+        """Import the class or function behind the name.
+
+        Raises:
+            PluginError: As `Registry.get`.
+            RecipeError: When the recipe was written to a file although it held the class itself.
+        """
+        if self.made_by is not None:
+            return self.made_by
+        if self.name.startswith(PYTHON_PREFIX):
+            raise RecipeError(
+                f"{kind}: '{self.name}' was passed as a Python object, which a file cannot hold; register it under a "
+                f"name (@{kind}.register) before the run starts"
+            )
+        return REGISTRIES[kind].get(self.name)
+
+
+BlockLike = Annotated[Block, BeforeValidator(Block.of)]
+"""A field that takes a block in any form: `"unet"`, `{"name": "unet", "depth": 7}`, `Block.of(...)`, or a class."""
+
+
+def resolve(kind: str, block: Block, where: str) -> Block:
+    """Import a block, check every parameter, and write all its defaults out; blocks inside it likewise.
+
+    Args:
+        where: Path of the field that holds it, for messages: `cyclegan.generator`.
+
+    Raises:
+        PluginError: When a block cannot be had.
+        RecipeError: At the first parameter that does not fit.
+    """
+    made_by = block.load(kind)
+    label = where if where.rpartition(".")[2] == block.name else f"{where} ({block.name})"
+    plain = check_parameters(made_by, block.parameters, label)
+    full: dict[str, Any] = {}
+    for name, parameter in read_parameters(made_by).items():
+        if parameter.slot is None:
+            full[name] = plain[name]
+        else:
+            full[name] = resolve(parameter.slot, _inner_block(parameter, block, label), f"{where}.{name}")
+    return block.model_copy(update={"parameters": full})
+
+
+def bind(kind: str, block: Block) -> Callable[..., Any]:
+    """The factory of a resolved block: call it with what its system gives.
+
+    A block inside it is bound likewise, so that it arrives as a factory too.
+    """
+    made_by = block.load(kind)
+    parameters = read_parameters(made_by)
+    keywords = {
+        name: bind(slot, Block.of(value)) if (slot := parameters[name].slot) else value
+        for name, value in block.parameters.items()
+    }
+    return functools.partial(made_by, **keywords)
+
+
+def _inner_block(parameter: Parameter, block: Block, label: str) -> Block:
+    if parameter.name in block.parameters:
+        value = block.parameters[parameter.name]
+        if isinstance(value, Mapping) and "name" not in value:
+            raise RecipeError(f"{label}: '{parameter.name}' names no block; add name = \"...\" ({parameter.slot})")
+        return Block.of(value)
+    if parameter.required:
+        raise RecipeError(f"{label}: '{parameter.name}' is missing ({parameter})")
+    return Block.of(parameter.default)
+
+
+def _to_plain(value: Any) -> Any:
+    if isinstance(value, Block):
+        return value.to_mapping()
+    return list(value) if isinstance(value, tuple) else value

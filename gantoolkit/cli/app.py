@@ -1,0 +1,62 @@
+"""The command `gantoolkit`, its exit codes, and what it prints when something is wrong."""
+
+import sys
+import warnings
+from collections.abc import Sequence
+
+import cyclopts
+from rich.console import Console
+
+from gantoolkit import __version__
+from gantoolkit.cli import blocks, demo, train, translate
+from gantoolkit.errors import GantoolkitError
+
+__all__ = ["INTERRUPTED", "app", "main"]
+
+OK = 0
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+app = cyclopts.App(
+    name="gantoolkit",
+    version=f"gantoolkit {__version__}",
+    help="Train CycleGAN and its relatives on your own images, and translate with them.",
+    help_epilogue=(
+        "Exit codes: 0 done; 2 bad input, with one sentence that says what would be right; 3 some files were skipped; "
+        "130 stopped by Ctrl-C and 143 by SIGTERM, with everything saved."
+    ),
+)
+app.command(train.train)
+app.command(translate.translate)
+app.command(demo.demo)
+app.command(blocks.app)
+app.command(blocks.plugins)
+app.command(blocks.recipes)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code."""
+    warnings.showwarning = _show_warning
+    try:
+        result = app(arguments, exit_on_error=False, print_error=True, result_action="return_value")
+    except GantoolkitError as error:
+        _complain(str(error))
+        return BAD_INPUT
+    except cyclopts.CycloptsError:
+        return BAD_INPUT
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader, `head` for instance, has had enough; nothing is left to say it to
+        return OK
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        return INTERRUPTED
+    return result if isinstance(result, int) else OK
+
+
+def _complain(message: str) -> None:
+    Console(stderr=True, soft_wrap=True).print("[bold red]error:[/] ", end="", highlight=False)
+    print(message, file=sys.stderr)
+
+
+def _show_warning(message: Warning | str, *details: object, **more: object) -> None:
+    print(f"warning: {message}", file=sys.stderr)

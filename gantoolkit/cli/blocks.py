@@ -1,0 +1,111 @@
+"""`gantoolkit blocks`, `gantoolkit plugins` and `gantoolkit recipes`: what is there, and what it takes."""
+
+import inspect
+
+import cyclopts
+from rich.console import Console
+from rich.table import Table
+
+from gantoolkit.errors import PluginError
+from gantoolkit.plugins import REGISTRIES
+from gantoolkit.registry import suggest
+
+__all__ = ["app", "plugins", "recipes"]
+
+app = cyclopts.App(name="blocks", help="List the blocks by kind; `blocks show NAME` explains one.")
+
+
+@app.default
+def list_blocks(kind: str | None = None, /) -> None:
+    """List the blocks, imported or not, by kind.
+
+    Parameters
+    ----------
+    kind
+        One kind only, such as generators.
+    """
+    if kind is not None and kind not in REGISTRIES:
+        hint = f" Did you mean '{meant}'?" if (meant := suggest(kind, REGISTRIES)) else ""
+        raise PluginError(f"blocks: no kind '{kind}'.{hint} Known: {', '.join(REGISTRIES)}")
+    for name in REGISTRIES:
+        if kind in (None, name):
+            print(f"{name}: {', '.join(_names_of(name)) or 'none'}")
+
+
+@app.command
+def show(name: str, /) -> None:
+    """Explain a block: what it is for, and its parameters with their types and defaults.
+
+    Parameters
+    ----------
+    name
+        A block's name, with its kind in front where two kinds share it: image_pools/none.
+    """
+    from gantoolkit.parameters import read_parameters
+
+    console = Console(soft_wrap=True, highlight=False)
+    wanted_kind, _, short = name.rpartition("/")
+    found = [kind for kind, registry in REGISTRIES.items() if short in registry and wanted_kind in ("", kind)]
+    if not found:
+        everything = sorted({known for registry in REGISTRIES.values() for known in registry.names()})
+        hint = f" Did you mean '{meant}'?" if (meant := suggest(short, everything)) else ""
+        raise PluginError(f"blocks: no '{name}'.{hint} See `gantoolkit blocks`")
+    for position, kind in enumerate(found):
+        entry = REGISTRIES[kind].find(short)
+        block = entry.load()
+        if position:
+            console.print()
+        console.print(f"[bold]{entry.name}[/], one of {kind}, from {entry.distribution} {entry.version}")
+        console.print(_summary(block), markup=False)
+        table = Table(box=None, padding=(0, 2, 0, 0))
+        for heading in ("parameter", "type", "default", ""):
+            table.add_column(heading)
+        for parameter in read_parameters(getattr(block, "__wrapped__", block)).values():
+            kind_and_default = str(parameter).rpartition(", ")
+            table.add_row(
+                parameter.name, kind_and_default[0], kind_and_default[2].removeprefix("default "), parameter.doc
+            )
+        if table.row_count:
+            console.print(table)
+
+
+def plugins() -> None:
+    """List every distribution that offers blocks, with each block and whether it can be loaded."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("distribution", "version", "kind", "block", "state"):
+        table.add_column(heading)
+    for registry in REGISTRIES.values():
+        for entry in registry.entries():
+            try:
+                entry.load()
+                state = "ok"
+            except PluginError as error:
+                state = str(error)
+            table.add_row(entry.distribution, entry.version, entry.kind, entry.name, state)
+    Console(soft_wrap=True, highlight=False).print(table)
+
+
+def recipes() -> None:
+    """List the recipes that `gantoolkit train` knows by name."""
+    from gantoolkit.recipes import list_recipe_files
+
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    for name in REGISTRIES["recipes"].names():
+        table.add_row(name, _summary(REGISTRIES["recipes"].get(name)).partition("\n")[0])
+    for name, path in list_recipe_files().items():
+        first = path.read_text(encoding="utf-8").partition("\n")[0]
+        table.add_row(name, first.removeprefix("# "))
+    Console(soft_wrap=True, highlight=False).print(table)
+
+
+def _names_of(kind: str) -> list[str]:
+    """Names, qualified where two distributions offer the same one."""
+    entries = REGISTRIES[kind].entries()
+    names = [entry.name for entry in entries]
+    return [entry.qualified_name if names.count(entry.name) > 1 else entry.name for entry in entries]
+
+
+def _summary(block: object) -> str:
+    """A block's docstring down to its list of arguments."""
+    text = inspect.getdoc(block) or "(no documentation)"
+    return text.partition("\nArgs:")[0].strip()

@@ -1,0 +1,3 @@
+def demo() -> int:
+    """X"""
+    return 0

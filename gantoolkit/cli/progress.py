@@ -1,0 +1,102 @@
+"""What the terminal shows while a run trains."""
+
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from gantoolkit.run import Run
+from gantoolkit.training import CheckpointSaved, Event, RunEnded, SamplesDrawn, StepDone
+
+__all__ = ["TrainingProgress"]
+
+_LINE_SECONDS = 10.0
+"""Between two lines where there is no terminal to draw a bar on."""
+
+
+class TrainingProgress:
+    """A callback that shows rate, time left and losses: a bar on a terminal, now and then a line elsewhere."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.console = Console(stderr=False, soft_wrap=True, highlight=False)
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+        self.bar = Progress(
+            *columns,
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self.task = self.bar.add_task(run.recipe.name, total=None, rate="")
+        self.first: tuple[int, float] | None = None
+        self.shown = time.monotonic()
+        self.bad_files: set[str] = set()
+
+    def __enter__(self) -> "TrainingProgress":
+        self.say(f"{self.run.recipe.name} learns from {self.run.data} into {self.run.path}")
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.stop()
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case StepDone():
+                self.show_step(event)
+            case SamplesDrawn(step, path):
+                self.say(f"step {step}: samples in {path}")
+            case CheckpointSaved(step, path):
+                self.say(f"step {step}: saved {path}")
+            case RunEnded(step, reason, report):
+                self.bar.stop()
+                self.say_end(step, reason, report)
+
+    def show_step(self, event: StepDone) -> None:
+        now = time.monotonic()
+        for path, why in event.bad_files.items():
+            if path not in self.bad_files:
+                self.bad_files.add(path)
+                print(f"warning: {path} {why}; another image takes its place", file=sys.stderr)
+        if event.skipped:
+            message = f"warning: step {event.step}: {event.skipped} was not finite and was skipped"
+            print(message, file=sys.stderr)
+        if self.first is None:
+            self.first = (event.step - 1, now)
+        pause = 0.5 if self.console.is_terminal else _LINE_SECONDS
+        if now - self.shown < pause and event.step < event.steps:
+            return
+        self.shown = now
+        steps, seconds = event.step - self.first[0], max(now - self.first[1], 1e-9)
+        rate = f"{steps / seconds:.2f} steps/s" if steps > 1 else ""
+        losses = " ".join(f"{name} {float(value):.3f}" for name, value in event.losses.items() if "total" not in name)
+        if self.console.is_terminal:
+            self.bar.update(self.task, completed=event.step, total=event.steps, rate=rate, description=losses)
+        else:
+            left = (event.steps - event.step) * seconds / steps
+            self.say(f"step {event.step}/{event.steps}, {rate}, {_in_words(left)} left: {losses}")
+
+    def say_end(self, step: int, reason: str, report: Path) -> None:
+        words = {
+            "finished": "finished",
+            "stopped": "stopped as asked",
+            "SIGINT": "interrupted",
+            "SIGTERM": "terminated",
+        }
+        self.say(f"{words[reason]} at step {step}; report: {report}")
+        if reason != "finished":
+            self.say(f"continue with: gantoolkit train --resume {self.run.path}")
+
+    def say(self, text: str) -> None:
+        self.console.print(text, markup=False)
+
+
+def _in_words(seconds: float) -> str:
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min" if minutes else f"{seconds:.0f} s"

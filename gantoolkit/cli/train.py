@@ -1,0 +1,87 @@
+"""`gantoolkit train`."""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from gantoolkit.errors import RecipeError
+
+__all__ = ["parse_setting", "train"]
+
+_EXIT_CODES = {"finished": 0, "stopped": 0, "SIGINT": 130, "SIGTERM": 143}
+
+
+def train(
+    recipe: str | None = None,
+    /,
+    *,
+    data: Path | None = None,
+    out: Path | None = None,
+    resume: Path | None = None,
+    settings: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
+    device: str = "auto",
+    workers: int = 0,
+    stop_at: int | None = None,
+) -> int:
+    """Train a recipe on a folder of images, or continue a run.
+
+    The folder holds `trainA` and `trainB`; `testA` and `testB`, where they exist, give the samples. A run that is in --out
+    already is continued. Ctrl-C and SIGTERM finish the step and save.
+
+    Parameters
+    ----------
+    recipe
+        A recipe's name (`gantoolkit recipes`) or the path of a .toml file.
+    data
+        Folder of the data set.
+    out
+        Folder of the run.
+    resume
+        Folder of a run to continue; --data only if its data set has moved.
+    settings
+        Change a field of the recipe, as often as you like: --set generator.blocks=6 --set data.crop_size=128.
+    device
+        cpu, cuda, cuda:1, or auto.
+    workers
+        Processes that load images; they change nothing but the speed.
+    stop_at
+        Save and stop after this step; the run can be continued.
+    """
+    from gantoolkit.cli.progress import TrainingProgress
+    from gantoolkit.recipes import find_recipe
+    from gantoolkit.run import Run
+
+    if resume is not None:
+        if recipe is not None or out is not None or settings:
+            raise RecipeError("--resume continues a run as it is; leave out the recipe, --out and --set")
+        run = Run.open(resume, data=data)
+    else:
+        missing = [name for name, given in (("a recipe", recipe), ("--data", data), ("--out", out)) if given is None]
+        if recipe is None or data is None or out is None:
+            raise RecipeError(f"train needs {' and '.join(missing)}: gantoolkit train cyclegan --data DIR --out RUN")
+        changes = dict(parse_setting(setting) for setting in settings or [])
+        run = Run.start(find_recipe(recipe).swap(changes), data, out)
+    with TrainingProgress(run) as progress:
+        end = run.train(device=device, workers=workers, stop_at=stop_at, callbacks=[progress])
+    return _EXIT_CODES[end.reason]
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """Split `field=value`; the value is read as TOML reads it, and a bare word is a string.
+
+    >>> parse_setting("data.crop_size=64"), parse_setting("generator=unet"), parse_setting("cycle_weight=[10, 0]")
+    (('data.crop_size', 64), ('generator', 'unet'), ('cycle_weight', [10, 0]))
+
+    Raises:
+        RecipeError: When there is no `=`.
+    """
+    field, equals, value = text.partition("=")
+    if not equals or not field.strip():
+        raise RecipeError(f"--set {text}: write field=value, such as --set generator.blocks=6")
+    try:
+        parsed = tomllib.loads(f"value = {value}")
+    except tomllib.TOMLDecodeError:
+        return field.strip(), value
+    return field.strip(), parsed["value"]

@@ -1,0 +1,78 @@
+"""`gantoolkit translate`."""
+
+import sys
+from pathlib import Path
+from typing import Literal
+
+from gantoolkit.errors import DataError
+
+__all__ = ["translate"]
+
+_SOME_SKIPPED = 3
+
+
+def translate(
+    model: Path,
+    /,
+    *sources: Path,
+    out: Path,
+    direction: str | None = None,
+    batch_size: int = 8,
+    form: Literal["png", "jpg"] | None = None,
+    device: str = "auto",
+) -> int:
+    """Translate images with a trained generator; each keeps its size and name.
+
+    Parameters
+    ----------
+    model
+        A run's folder, or a generator's file.
+    sources
+        Image files and folders; a folder's tree is kept.
+    out
+        Folder for the translations.
+    direction
+        A2B or B2A; needed for a run's folder that has both.
+    batch_size
+        Images translated together, where their sizes agree.
+    form
+        Write png or jpg; by default each file keeps its format.
+    device
+        cpu, cuda, cuda:1, or auto.
+    """
+    from rich.progress import track
+
+    from gantoolkit.inference import Translator, translate_files
+    from gantoolkit.inference.files import plan_targets
+    from gantoolkit.run import Run
+
+    if not sources:
+        raise DataError("translate needs images: gantoolkit translate RUN --direction A2B IMAGES... --out DIR")
+    if batch_size < 1:
+        raise DataError(f"--batch-size {batch_size}: at least 1 is needed")
+    targets = plan_targets(sources, out, form=form)
+    if model.is_dir():
+        translator = Run.open(model).translator(direction or _only_direction(model), device=device)
+    else:
+        translator = Translator.load(model, device=device)
+        if direction not in (None, translator.direction):
+            raise DataError(f"{model}: translates {translator.direction}, not {direction}")
+    skipped = 0
+    results = translate_files(translator, targets, batch_size=batch_size)
+    for result in track(
+        results, f"Translating {translator.direction}", total=len(targets), disable=not sys.stdout.isatty()
+    ):
+        if result.problem:
+            skipped += 1
+            print(f"skipped: {result.problem}", file=sys.stderr)
+    print(f"{len(targets) - skipped} images translated into {out}" + (f", {skipped} skipped" if skipped else ""))
+    return _SOME_SKIPPED if skipped else 0
+
+
+def _only_direction(model: Path) -> str:
+    from gantoolkit.training import RunFolder
+
+    found = sorted(path.stem for path in RunFolder(model).generators.glob("*.safetensors"))
+    if len(found) == 1:
+        return found[0]
+    raise DataError(f"{model}: say --direction {' or --direction '.join(found) or 'A2B, once it has been trained'}")

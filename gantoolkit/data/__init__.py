@@ -1,0 +1,18 @@
+"""Data: reading and writing images, folders of them, and what a step is fed with."""
+
+from gantoolkit.data.folders import Dataset, find_images, open_dataset
+from gantoolkit.data.images import from_tensor, read_image, to_tensor, write_image
+from gantoolkit.data.sampling import TrainingBatches
+from gantoolkit.data.settings import DataSettings
+
+__all__ = [
+    "DataSettings",
+    "Dataset",
+    "TrainingBatches",
+    "find_images",
+    "from_tensor",
+    "open_dataset",
+    "read_image",
+    "to_tensor",
+    "write_image",
+]

@@ -1,0 +1,76 @@
+"""Data sets as folders: trainA and trainB, testA and testB."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from gantoolkit.errors import DataError
+from gantoolkit.registry import suggest
+
+__all__ = ["SUFFIXES", "Dataset", "find_images", "open_dataset"]
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
+"""File names that are taken for images; the content decides when they are read."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The image files of both domains, each sorted; for a paired set, A[i] and B[i] show the same thing."""
+
+    A: tuple[Path, ...]
+    B: tuple[Path, ...]
+    paired: bool = False
+
+
+def find_images(folder: str | Path) -> list[Path]:
+    """Every image file below a folder, sorted by path; names that begin with a dot are passed over.
+
+    Raises:
+        DataError: When there is no such folder, it cannot be listed, or it holds no image.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder")
+    try:
+        files = [path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()]
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be listed ({error.strerror or error})") from error
+    images = sorted(path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+    if not images:
+        raise DataError(f"{folder}: holds no image; known endings are {', '.join(SUFFIXES)}")
+    return images
+
+
+def open_dataset(
+    root: str | Path, *, split: str = "train", pairing: Literal["unpaired", "paired"] = "unpaired"
+) -> Dataset:
+    """Find the images of a data set laid out as `<root>/<split>A` and `<root>/<split>B`.
+
+    For a paired set the two folders hold files of the same names; the endings may differ.
+
+    Raises:
+        DataError: When a folder is missing or empty, or a file has no partner.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder; a data set is a folder with {split}A and {split}B in it")
+    folders = {domain: root / f"{split}{domain}" for domain in "AB"}
+    for domain, folder in folders.items():
+        if not folder.is_dir():
+            there = sorted(path.name for path in root.iterdir() if path.is_dir())
+            meant = suggest(folder.name, there)
+            seen = f"did you mean to rename '{meant}'?" if meant else f"there is {', '.join(there) or 'no folder'}"
+            raise DataError(f"{root}: domain {domain} is missing: no folder '{folder.name}'; {seen}")
+    found = {domain: find_images(folder) for domain, folder in folders.items()}
+    if pairing == "unpaired":
+        return Dataset(tuple(found["A"]), tuple(found["B"]))
+    by_name = {
+        domain: {path.relative_to(folders[domain]).with_suffix(""): path for path in paths}
+        for domain, paths in found.items()
+    }
+    alone = sorted(by_name["A"].keys() ^ by_name["B"].keys())
+    if alone:
+        raise DataError(
+            f"{root}: {len(alone)} files have no partner, '{alone[0]}' first; a pair is one name in {split}A and {split}B"
+        )
+    return Dataset(tuple(by_name["A"].values()), tuple(by_name["B"][name] for name in by_name["A"]), paired=True)

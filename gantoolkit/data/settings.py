@@ -1,0 +1,41 @@
+"""How a recipe has its images read and augmented."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+
+class DataSettings(BaseModel):
+    """Reading and augmentation; the defaults are CycleGAN's (Zhu et al. 2017, appendix 7.1).
+
+    Args:
+        channels_A: Channels of domain A: 3 reads images as RGB, 1 as grey.
+        channels_B: Channels of domain B.
+        resize: `square` stretches each image to `load_size` × `load_size`; `shorter_side` keeps its shape and makes the
+            shorter side `load_size`; `none` takes the pixels as they are.
+        load_size: Side in pixels before cropping.
+        crop_size: Side in pixels of the random crop that the networks are trained on.
+        flip: Mirror half of the images left to right.
+        max_bad_files: Files that may turn out unreadable; they are named and skipped, and one more ends the run.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    channels_A: Literal[1, 3] = 3
+    channels_B: Literal[1, 3] = 3
+    resize: Literal["square", "shorter_side", "none"] = "square"
+    load_size: Annotated[int, Field(ge=1)] = 286
+    crop_size: Annotated[int, Field(ge=1)] = 256
+    flip: bool = True
+    max_bad_files: Annotated[int, Field(ge=0)] = 20
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> "DataSettings":
+        if self.resize != "none" and self.crop_size > self.load_size:
+            raise PydanticCustomError(
+                "crop",
+                "crop_size {crop} is larger than load_size {load}; set data.load_size to {crop} or more",
+                {"crop": self.crop_size, "load": self.load_size},
+            )
+        return self

@@ -1,0 +1,24 @@
+"""Which device a run or a translation uses."""
+
+import torch
+
+from gantoolkit.errors import GantoolkitError
+
+__all__ = ["select_device"]
+
+
+def select_device(name: str | None = None) -> torch.device:
+    """The device of that name, such as `cpu` or `cuda:1`; without a name, CUDA where there is one, else the CPU.
+
+    Raises:
+        GantoolkitError: When this machine has no such device.
+    """
+    if name is None or name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0]
+        raise GantoolkitError(f"device '{name}' cannot be used here ({reason}); try cpu, cuda, or auto") from error
+    return device

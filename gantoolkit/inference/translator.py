@@ -1,0 +1,88 @@
+"""A trained generator as a function from image to image, of any size."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from gantoolkit.data import from_tensor, read_image, to_tensor
+from gantoolkit.data.images import to_mode
+from gantoolkit.device import select_device
+from gantoolkit.training import LoadedGenerator, load_generator
+
+__all__ = ["Translator"]
+
+
+class Translator:
+    """Translates images; each keeps its size.
+
+    Where the network cannot take a size, the image is continued by its mirror image, translated, and cropped back.
+
+    Args:
+        generator: A loaded generator; `Translator.load` reads one from a file.
+    """
+
+    def __init__(self, generator: LoadedGenerator) -> None:
+        self.generator = generator
+        self.device = next(generator.network.parameters()).device
+
+    @classmethod
+    def load(cls, path: str | Path, *, device: str | None = None) -> "Translator":
+        """Read a generator's file, such as `runs/city/generators/A2B.safetensors`.
+
+        Raises:
+            CheckpointError: When it cannot be read.
+        """
+        return cls(load_generator(Path(path), select_device(device)))
+
+    @property
+    def direction(self) -> str:
+        """`A2B` or `B2A`."""
+        return self.generator.direction
+
+    def __call__(self, image: Image.Image | str | Path) -> Image.Image:
+        """Translate one image, or the image in a file.
+
+        Raises:
+            DataError: When the file cannot be read.
+        """
+        return self.translate([self.read(image)])[0]
+
+    def read(self, image: Image.Image | str | Path) -> Image.Image:
+        """The image with as many channels as the generator takes."""
+        channels = self.generator.in_channels
+        return to_mode(image, channels) if isinstance(image, Image.Image) else read_image(image, channels)
+
+    def translate(self, images: Sequence[Image.Image]) -> list[Image.Image]:
+        """Translate images as `read` returns them; those of one size together, as one batch."""
+        by_size: dict[tuple[int, int], list[int]] = {}
+        for place, image in enumerate(images):
+            by_size.setdefault(image.size, []).append(place)
+        translated: dict[int, Image.Image] = {}
+        for places in by_size.values():
+            batch = torch.stack([to_tensor(images[place]) for place in places])
+            made = self.translate_tensor(batch)
+            translated |= {place: from_tensor(image) for place, image in zip(places, made, strict=True)}
+        return [translated[place] for place in range(len(images))]
+
+    def translate_tensor(self, images: Tensor) -> Tensor:
+        """Translate (N, in_channels, H, W) in [−1, 1] to (N, out_channels, H, W), on the generator's device."""
+        network = self.generator.network
+        height, width = images.shape[-2:]
+        padded = _mirror_pad(images.to(self.device), network.size_multiple)
+        with torch.inference_mode():
+            return network(padded)[..., :height, :width]
+
+
+def _mirror_pad(images: Tensor, multiple: int) -> Tensor:
+    """Continue images to the right and below until their sides are multiples of `multiple`."""
+    while (missing := [-side % multiple for side in images.shape[-2:]]) != [0, 0]:
+        # A mirror shows at most all of the image but its last line, so a small image needs several.
+        below, right = (min(gap, max(side - 1, 0)) for gap, side in zip(missing, images.shape[-2:], strict=True))
+        if below == right == 0:
+            return functional.pad(images, (0, missing[1], 0, missing[0]), mode="replicate")
+        images = functional.pad(images, (0, right, 0, below), mode="reflect")
+    return images

@@ -1,0 +1,178 @@
+"""A block's signature is its schema: keyword-only parameters are what a recipe may set, the rest is what a system gives."""
+
+import inspect
+import json
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import docstring_parser
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from gantoolkit.errors import PluginError, RecipeError
+from gantoolkit.registry import suggest
+
+__all__ = ["Parameter", "Slot", "check_parameters", "describe_problem", "describe_type", "read_parameters"]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Marks a parameter that takes another block: `Annotated[..., Slot("generators")]`."""
+
+    kind: str
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One keyword-only parameter of a block."""
+
+    name: str
+    annotation: Any
+    default: Any
+    doc: str
+
+    @property
+    def required(self) -> bool:
+        return self.default is inspect.Parameter.empty
+
+    @property
+    def slot(self) -> str | None:
+        """The kind of block that it takes, or None for a plain value."""
+        marks = [mark for mark in _metadata(self.annotation) if isinstance(mark, Slot)]
+        return marks[0].kind if marks else None
+
+    def __str__(self) -> str:
+        parts = [f"one of {self.slot}" if self.slot else describe_type(self.annotation)]
+        parts.append("required" if self.required else f"default {_show(self.default)}")
+        return ", ".join(parts)
+
+
+def read_parameters(block: Callable[..., Any]) -> dict[str, Parameter]:
+    """The keyword-only parameters of a class or function, in order.
+
+    Raises:
+        PluginError: When a parameter has no type, or the block swallows any keyword (`**kwargs`).
+    """
+    name = getattr(block, "__qualname__", repr(block))
+    docs = _documented(block)
+    found: dict[str, Parameter] = {}
+    for parameter in inspect.signature(block).parameters.values():
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            raise PluginError(f"{name}: **{parameter.name} would swallow a typing error; name each parameter")
+        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+            continue
+        if parameter.annotation is inspect.Parameter.empty:
+            raise PluginError(f"{name}: parameter '{parameter.name}' has no type; write '{parameter.name}: <type>'")
+        annotation = _evaluate(parameter.annotation, block)
+        found[parameter.name] = Parameter(parameter.name, annotation, parameter.default, docs.get(parameter.name, ""))
+    return found
+
+
+def check_parameters(block: Callable[..., Any], values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Check plain values against a block's signature and fill in the defaults; slots are passed over.
+
+    Args:
+        where: Names the block in messages, such as `cyclegan.generator (resnet)`.
+
+    Raises:
+        RecipeError: At the first value that is unknown, missing, of the wrong type or out of range.
+    """
+    parameters = read_parameters(block)
+    for name in values:
+        if name not in parameters:
+            raise RecipeError(f"{where}: {_unknown(name, parameters)}")
+    checked: dict[str, Any] = {}
+    for name, parameter in parameters.items():
+        if parameter.slot:
+            continue
+        if name in values:
+            checked[name] = _check(parameter, values[name], where)
+        elif parameter.required:
+            raise RecipeError(f"{where}: '{name}' is missing ({parameter})")
+        else:
+            checked[name] = parameter.default
+    return checked
+
+
+def describe_type(annotation: Any) -> str:
+    """A type as a person reads it.
+
+    >>> from pydantic import Field
+    >>> describe_type(Annotated[int, Field(ge=1)])
+    'int, ≥ 1'
+    >>> describe_type(Literal["reflect", "zero"])
+    "'reflect' or 'zero'"
+    """
+    if get_origin(annotation) is Annotated:
+        bounds = [_describe_bound(mark) for mark in _metadata(annotation)]
+        return ", ".join([describe_type(get_args(annotation)[0]), *filter(None, bounds)])
+    if get_origin(annotation) is Literal:
+        return " or ".join(_show(value) for value in get_args(annotation))
+    if get_origin(annotation) in (None, Callable):
+        return getattr(annotation, "__name__", str(annotation))
+    if str(get_origin(annotation)) in ("<class 'types.UnionType'>", "typing.Union", "<class 'typing.Union'>"):
+        return " or ".join("none" if part is type(None) else describe_type(part) for part in get_args(annotation))
+    inside = ", ".join("…" if part is ... else describe_type(part) for part in get_args(annotation))
+    return f"{get_origin(annotation).__name__}[{inside}]"
+
+
+def describe_problem(error: ErrorDetails) -> str:
+    """What pydantic found wrong with a value, in one clause."""
+    return f"{_show(error['input'])} is not accepted: {error['msg'][0].lower()}{error['msg'][1:]}"
+
+
+def _check(parameter: Parameter, value: Any, where: str) -> Any:
+    adapter = TypeAdapter(parameter.annotation, config=ConfigDict(strict=True))
+    try:
+        # JSON mode: strict about numbers and strings, while an array may become a tuple (TOML has only arrays).
+        return adapter.validate_json(json.dumps(value))
+    except TypeError as error:
+        raise RecipeError(f"{where}: '{parameter.name}' cannot be {value!r}; it takes {parameter}") from error
+    except ValidationError:
+        raise RecipeError(f"{where}: '{parameter.name}' cannot be {_show(value)}; it takes {parameter}") from None
+
+
+def _unknown(name: str, parameters: Mapping[str, Parameter]) -> str:
+    if not parameters:
+        return f"'{name}' is no parameter; it takes none"
+    meant = suggest(name, parameters)
+    if meant is None:
+        return f"'{name}' is no parameter; it takes {', '.join(parameters)}"
+    return f"'{name}' is no parameter; did you mean '{meant}'? ({parameters[meant]})"
+
+
+def _documented(block: Callable[..., Any]) -> dict[str, str]:
+    text = "\n\n".join(filter(None, [inspect.getdoc(block), inspect.getdoc(getattr(block, "__init__", None))]))
+    return {p.arg_name: " ".join((p.description or "").split()) for p in docstring_parser.parse(text).params}
+
+
+def _evaluate(annotation: Any, block: Callable[..., Any]) -> Any:
+    if not isinstance(annotation, str):
+        return annotation
+    module = sys.modules[block.__module__]
+    try:
+        return eval(annotation, vars(module))  # the plugin's own source, imported already
+    except Exception as error:
+        raise PluginError(f"{block.__qualname__}: the type '{annotation}' cannot be read: {error}") from error
+
+
+def _metadata(annotation: Any) -> tuple[Any, ...]:
+    marks = getattr(annotation, "__metadata__", ())
+    return tuple(inner for mark in marks for inner in (getattr(mark, "metadata", None) or [mark]))
+
+
+_SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<", "multiple_of": "a multiple of"}
+
+
+def _describe_bound(mark: Any) -> str:
+    return ", ".join(f"{sign} {_show(getattr(mark, key))}" for key, sign in _SIGNS.items() if hasattr(mark, key))
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    if value is None:
+        return "none"
+    return str(value).lower() if isinstance(value, bool) else repr(value)

@@ -1,0 +1,218 @@
+"""Every extension point on one page: what each kind of block has to offer, and the registry that finds it.
+
+A block is a plain class or function. What a *system* gives it is positional (channels, a random generator, the tensors of
+a call); what a *recipe* may set are its keyword-only parameters, typed and documented, which are its schema. Nothing is
+inherited: a block fits when it offers what its Protocol lists. Images are float tensors (N, C, H, W) in [−1, 1]
+everywhere; logits are (N, 1, H', W') and never pass through a sigmoid.
+
+This page imports no torch, so that blocks can be listed in no time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol, runtime_checkable
+
+from gantoolkit.parameters import Slot
+from gantoolkit.registry import Registry
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+Batch = Mapping[str, "Tensor"]
+"""Real images by domain: `{"A": ..., "B": ...}`, each (N, C, H, W) in [−1, 1]."""
+
+Shared = dict[str, "Tensor"]
+"""Images that one step makes once and its phases share, by name: fake_B, rec_A, ..."""
+
+
+class Generator(Protocol):
+    """A network (`nn.Module`) that translates images, made by `block(in_channels, out_channels, *, ...)`."""
+
+    size_multiple: int
+    """Heights and widths that it can take are multiples of this."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Translate `images` (N, in_channels, H, W) to (N, out_channels, H, W), both in [−1, 1]."""
+        ...
+
+
+class Discriminator(Protocol):
+    """A network (`nn.Module`) that judges images, made by `block(in_channels, *, ...)`."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Judge `images` (N, in_channels, H, W): logits (N, 1, H', W'), higher is more real; no sigmoid."""
+        ...
+
+
+class AdversarialLoss(Protocol):
+    """What a discriminator and its generator minimise, made by `block(*, ...)`; each method returns a mean (a scalar)."""
+
+    def real(self, logits: Tensor) -> Tensor:
+        """The discriminator's loss on its logits for real images."""
+        ...
+
+    def fake(self, logits: Tensor) -> Tensor:
+        """The discriminator's loss on its logits for fakes."""
+        ...
+
+    def generator(self, logits: Tensor) -> Tensor:
+        """The generator's loss on the discriminator's logits for its fakes."""
+        ...
+
+
+@runtime_checkable
+class PenalisedLoss(Protocol):
+    """An adversarial loss that also penalises the discriminator itself, as WGAN-GP does."""
+
+    def penalty(self, discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
+        """A weighted scalar to add to the discriminator's loss; `real` and `fake` are (N, C, H, W)."""
+        ...
+
+
+class ImageLoss(Protocol):
+    """A distance between two batches of images, made by `block(*, ...)`."""
+
+    def __call__(self, images: Tensor, targets: Tensor) -> Tensor:
+        """The mean distance between `images` and `targets`, both (N, C, H, W) in [−1, 1]: a scalar ≥ 0, 0 if equal."""
+        ...
+
+
+class ImagePool(Protocol):
+    """A memory of past fakes, made by `block(generator, *, ...)` from a host-side `torch.Generator`."""
+
+    def __call__(self, fakes: Tensor) -> Tensor:
+        """Exchange some of `fakes` (N, C, H, W) for earlier ones; same shape, no gradient."""
+        ...
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Everything that the next call depends on, as tensors."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
+
+
+class Scheduler(Protocol):
+    """The learning rate over a run, made by `block(*, ...)`."""
+
+    def multiplier(self, epoch: int, epochs: int) -> float:
+        """The factor ≥ 0 on every optimiser's rate in `epoch` (counted from 0) of a run of `epochs`."""
+        ...
+
+
+@runtime_checkable
+class ObservingScheduler(Protocol):
+    """A scheduler that follows what is measured."""
+
+    def observe(self, metrics: Mapping[str, float]) -> None:
+        """Take the means of one finished epoch by their logged names, such as `G/cycle_A`."""
+        ...
+
+    def state_dict(self) -> dict[str, float]: ...
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None: ...
+
+
+class Initializer(Protocol):
+    """Sets a fresh network's weights, made by `block(*, ...)`."""
+
+    def __call__(self, network: nn.Module, generator: torch.Generator) -> None:
+        """Draw all weights of `network` in place, from `generator` alone."""
+        ...
+
+
+class Optimizer(Protocol):
+    """A function `block(parameters, *, ...)` that makes a `torch.optim.Optimizer`."""
+
+    def __call__(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer: ...
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a run tells its system."""
+
+    channels_A: int
+    channels_B: int
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One optimiser step: the networks it trains and the named losses it minimises.
+
+    Args:
+        name: Heads the logged names of its losses: `G` gives `G/cycle_A`.
+        trains: Names of the networks whose parameters the step changes; all others are frozen meanwhile.
+        losses: Makes the weighted terms from the real images and from what the step shares; their sum is minimised.
+        every: The phase runs in each step whose number is a multiple of this.
+    """
+
+    name: str
+    trains: tuple[str, ...]
+    losses: Callable[[Batch, Shared], dict[str, Tensor]]
+    every: int = 1
+
+
+class System(Protocol):
+    """Networks and how they learn, made by `block(setting, *, ...)` from a `Setting`."""
+
+    pairing: Literal["unpaired", "paired"]
+    """Whether image i of A and image i of B must show the same thing."""
+
+    networks: dict[str, nn.Module]
+    """By name: G_AB, D_B, ..."""
+
+    phases: Sequence[Phase]
+    """In the order in which a step runs them."""
+
+    directions: dict[str, str]
+    """The network that translates, by direction: `{"A2B": "G_AB"}`."""
+
+    pools: dict[str, ImagePool]
+    """Image pools by name; their state is saved with every checkpoint."""
+
+    def forward(self, batch: Batch) -> Shared:
+        """What the phases share, computed once a step before the first of them, with every network's gradient on."""
+        ...
+
+    def sample(self, batch: Batch) -> dict[str, Tensor]:
+        """Images to look at, by name and in the order to show them: real_A, fake_B, rec_A, ..."""
+        ...
+
+
+GeneratorBlock = Annotated[Callable[[int, int], "nn.Module"], Slot("generators")]
+DiscriminatorBlock = Annotated[Callable[[int], "nn.Module"], Slot("discriminators")]
+AdversarialLossBlock = Annotated[Callable[[], AdversarialLoss], Slot("adversarial_losses")]
+ImageLossBlock = Annotated[Callable[[], ImageLoss], Slot("image_losses")]
+ImagePoolBlock = Annotated[Callable[["torch.Generator"], ImagePool], Slot("image_pools")]
+
+generators = Registry("generators")
+discriminators = Registry("discriminators")
+adversarial_losses = Registry("adversarial_losses")
+image_losses = Registry("image_losses")
+image_pools = Registry("image_pools")
+schedulers = Registry("schedulers")
+initializers = Registry("initializers")
+optimizers = Registry("optimizers")
+systems = Registry("systems")
+recipes = Registry("recipes")
+"""Functions that return a `Recipe`."""
+
+REGISTRIES: dict[str, Registry] = {
+    registry.kind: registry
+    for registry in (
+        generators,
+        discriminators,
+        adversarial_losses,
+        image_losses,
+        image_pools,
+        schedulers,
+        initializers,
+        optimizers,
+        systems,
+        recipes,
+    )
+}
+"""Every kind of block, in the order in which it is shown."""

@@ -1,0 +1,285 @@
+"""A recipe: the typed, serialisable description of a whole run. It holds no weights and imports no torch until asked to."""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from gantoolkit import plugins
+from gantoolkit.block import PYTHON_PREFIX, Block, BlockLike, resolve
+from gantoolkit.data.settings import DataSettings
+from gantoolkit.errors import GantoolkitError, RecipeError
+from gantoolkit.parameters import Parameter, describe_problem, describe_type, read_parameters
+from gantoolkit.registry import suggest
+
+if TYPE_CHECKING:
+    from gantoolkit.run import Run
+
+__all__ = ["Recipe", "TrainingSettings"]
+
+
+class TrainingSettings(BaseModel):
+    """How long and in what rhythm a run trains.
+
+    Args:
+        epochs: Passes over the larger domain.
+        batch_size: Pairs of images in a step.
+        seed: Everything random follows from it: weights, order, crops, pools, dropout.
+        deterministic: Demand algorithms that give the same bits each time; slower on CUDA, needed there for exact resume.
+        log_every: Steps between two rows of the log; a row holds means over them.
+        sample_every: Steps between two grids of sample images.
+        samples: Rows of such a grid.
+        checkpoint_every: Steps between two checkpoints.
+        keep_checkpoints: Newest checkpoints that are kept.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    epochs: Annotated[int, Field(ge=1)] = 200
+    batch_size: Annotated[int, Field(ge=1)] = 1
+    seed: Annotated[int, Field(ge=0)] = 0
+    deterministic: bool = False
+    log_every: Annotated[int, Field(ge=1)] = 50
+    sample_every: Annotated[int, Field(ge=1)] = 500
+    samples: Annotated[int, Field(ge=1, le=16)] = 4
+    checkpoint_every: Annotated[int, Field(ge=1)] = 1000
+    keep_checkpoints: Annotated[int, Field(ge=2)] = 2
+
+
+class Recipe(BaseModel):
+    """A system, its blocks, data and training, with every choice that makes the result what it is.
+
+    In files and in `swap` the system's own parameters stand at the top level, beside these fields.
+
+    Args:
+        name: What the recipe is called, in messages and reports.
+        system: Which system, with its blocks and weights as parameters.
+        optimizer: Made anew for each phase.
+        scheduler: Factor on all learning rates, by epoch.
+        initializer: Draws the first weights of every network.
+        data: Reading and augmentation.
+        training: Length and rhythm.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    name: str
+    system: BlockLike
+    optimizer: BlockLike = Block(name="adam")
+    scheduler: BlockLike = Block(name="constant_then_linear")
+    initializer: BlockLike = Block(name="normal")
+    data: DataSettings = DataSettings()
+    training: TrainingSettings = TrainingSettings()
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> "Recipe":
+        """Make a recipe from the form that files have, without importing any block.
+
+        Raises:
+            RecipeError: When a field is missing, misspelt or of the wrong type.
+        """
+        own = {key: value for key, value in mapping.items() if key in cls.model_fields}
+        rest = {key: value for key, value in mapping.items() if key not in cls.model_fields}
+        name = own.get("name", "recipe")
+        if "system" in own:
+            own["system"] = Block.of(own["system"], **rest)
+        try:
+            return cls.model_validate(own)
+        except ValidationError as error:
+            raise RecipeError(_explain(error, str(name), cls)) from None
+
+    @classmethod
+    def from_toml(cls, source: str | Path, *, where: str | None = None) -> "Recipe":
+        """Read a recipe file, or a string that holds one. `recipe = "cyclegan"` starts from that recipe.
+
+        Raises:
+            RecipeError: When the file cannot be read, is no TOML, or holds something that is no recipe.
+        """
+        where = where or (str(source) if isinstance(source, Path) else "recipe")
+        try:
+            text = source.read_text(encoding="utf-8") if isinstance(source, Path) else source
+            mapping = tomllib.loads(text)
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"{where}: cannot be read: {error}") from error
+        except (tomllib.TOMLDecodeError, RecursionError) as error:
+            raise RecipeError(f"{where}: is no TOML: {error}") from error
+        base = mapping.pop("recipe", None)
+        if base is None:
+            if "system" not in mapping:
+                raise RecipeError(f'{where}: says neither recipe = "..." to start from nor system = "..."')
+            return cls.from_mapping({"name": where, **mapping})
+        if not isinstance(base, str):
+            raise RecipeError(f'{where}: recipe = {base!r} is no name; write recipe = "cyclegan"')
+        try:
+            return plugins.recipes.get(base)().swap(mapping)
+        except GantoolkitError as error:
+            raise type(error)(f"{where}: {error}") from error
+
+    def to_mapping(self) -> dict[str, Any]:
+        """The form that files have: the system's parameters at the top level, blocks as tables with a `name`."""
+        system = self.system.to_mapping()
+        blocks = {key: getattr(self, key).to_mapping() for key in ("optimizer", "scheduler", "initializer")}
+        settings = {"data": self.data.model_dump(), "training": self.training.model_dump()}
+        values = {"name": self.name, "system": system.pop("name"), **system, **blocks, **settings}
+        plain = {key: value for key, value in values.items() if not isinstance(value, dict)}
+        return {**plain, **{key: value for key, value in values.items() if isinstance(value, dict)}}
+
+    def to_toml(self) -> str:
+        """The recipe as a file's text; `Recipe.from_toml` gives it back."""
+        return tomli_w.dumps(_writable(self.to_mapping()))
+
+    def swap(self, changes: Mapping[str, Any] | None = None, /, **more: Any) -> "Recipe":
+        """A copy in which some fields differ.
+
+        Naming a block replaces it whole, parameters included; a table without a name, or a dotted key, changes
+        parameters of the block that is there.
+
+        >>> from gantoolkit.recipes import cyclegan
+        >>> recipe = cyclegan().swap({"generator.blocks": 6, "data.crop_size": 128}, cycle_weight=5.0)
+        >>> recipe.system.parameters["generator"]
+        {'name': 'resnet', 'blocks': 6}
+
+        Raises:
+            RecipeError: When a change does not fit.
+        """
+        mapping = self.to_mapping()
+        for key, value in {**(changes or {}), **more}.items():
+            _merge(mapping, key.split("."), value, self.name)
+        return Recipe.from_mapping(mapping)
+
+    def resolve(self) -> "Recipe":
+        """A copy with every default of every block written out; imports the blocks and checks each parameter.
+
+        Raises:
+            PluginError: When a block cannot be had.
+            RecipeError: When a parameter does not fit.
+        """
+        self._refuse_unknown(read_parameters(self.system.load("systems")))
+        found = {kind: resolve(f"{kind}s", getattr(self, kind), f"{self.name}.{kind}") for kind in _BLOCK_FIELDS}
+        return self.model_copy(update={"system": resolve("systems", self.system, self.name), **found})
+
+    def check(self) -> "Recipe":
+        """Import the blocks, check every parameter and that they fit together; allocates nothing.
+
+        The networks are built without memory and shown one crop, so that a size or a number of channels that one of
+        them cannot take is found here.
+
+        Returns:
+            The resolved recipe.
+
+        Raises:
+            PluginError: When a block cannot be had.
+            RecipeError: When something does not fit, naming the field and the cure.
+        """
+        from gantoolkit.assembly import check_shapes
+
+        resolved = self.resolve()
+        check_shapes(resolved)
+        return resolved
+
+    def diff(self, other: "Recipe") -> dict[str, tuple[Any, Any]]:
+        """Field by field, what is different: `{path: (here, there)}`; None stands for a field that is not there."""
+        here, there = _flatten(self.resolve().to_mapping()), _flatten(other.resolve().to_mapping())
+        paths = [path for path in {**here, **there} if path != "name" and here.get(path) != there.get(path)]
+        return {path: (here.get(path), there.get(path)) for path in paths}
+
+    def train(self, data: str | Path, out: str | Path, **options: Any) -> "Run":
+        """Train on the data in a folder, or continue the run that is in `out`.
+
+        Args:
+            data: Folder with trainA and trainB.
+            out: The run's folder: recipe, checkpoints, samples, log and report.
+            options: As `gantoolkit.run.Run.train`.
+
+        Raises:
+            GantoolkitError: When the recipe, the data or the folder does not allow it.
+        """
+        from gantoolkit.run import Run
+
+        run = Run.start(self, data, out)
+        run.train(**options)
+        return run
+
+    def _refuse_unknown(self, known: Mapping[str, Parameter]) -> None:
+        """A misspelt field looks like a parameter of the system; the correction may be a field of the recipe."""
+        for clash in known.keys() & Recipe.model_fields.keys():
+            raise RecipeError(
+                f"system '{self.system.name}': its parameter '{clash}' is a field of every recipe; rename it"
+            )
+        for name in self.system.parameters:
+            if name not in known and not suggest(name, known) and (meant := suggest(name, Recipe.model_fields)):
+                raise RecipeError(f"{self.name}: '{name}' is no field; did you mean '{meant}'?")
+
+
+_BLOCK_FIELDS = ("optimizer", "scheduler", "initializer")
+
+
+def _merge(table: dict[str, Any], path: list[str], value: Any, where: str) -> None:
+    key, *rest = path
+    here = table.get(key)
+    if rest == ["name"]:
+        table[key] = {"name": value}
+    elif rest:
+        if not isinstance(here, dict | str | None):
+            raise RecipeError(f"{where}: '{key}' is a plain value, so '{'.'.join(path)}' cannot be set")
+        table[key] = {"name": here} if isinstance(here, str) else dict(here or {})
+        _merge(table[key], rest, value, f"{where}.{key}")
+    elif isinstance(value, Mapping) and "name" not in value and here is not None:
+        for inner, inner_value in value.items():
+            _merge(table, [key, inner], inner_value, where)
+    else:
+        table[key] = value
+
+
+def _explain(error: ValidationError, name: str, model: type[BaseModel]) -> str:
+    problem = error.errors()[0]
+    *parents, field = [str(part) for part in problem["loc"]] or [""]
+    holder: Any = model
+    for parent in parents:
+        holder = holder.model_fields[parent].annotation
+    where = ".".join([name, *parents])
+    fields = getattr(holder, "model_fields", {})
+    match problem["type"]:
+        case "extra_forbidden":
+            meant = suggest(field, fields)
+            known = f"did you mean '{meant}'?" if meant else f"known: {', '.join(fields)}"
+            return f"{where}: '{field}' is no field; {known}"
+        case "missing":
+            return f"{where}: '{field}' is missing"
+        case "crop":
+            return f"{'.'.join([where, field])}: {problem['msg']}"
+    if (
+        field in fields
+        and fields[field].annotation is not None
+        and not hasattr(fields[field].annotation, "model_fields")
+    ):
+        info = fields[field]
+        kind = describe_type(Annotated[info.annotation, info])  # type: ignore[valid-type]
+        return f"{where}: '{field}' cannot be {problem['input']!r}; it takes {kind}, default {info.default!r}"
+    return f"{'.'.join([where, field])}: {describe_problem(problem)}"
+
+
+def _flatten(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in mapping.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _writable(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """TOML has no null: a parameter that is none is left out, as its default says none. Nor has it classes."""
+    written: dict[str, Any] = {}
+    for key, value in mapping.items():
+        if isinstance(value, Mapping):
+            written[key] = _writable(value)
+        elif callable(value):
+            written[key] = f"{PYTHON_PREFIX}{value.__qualname__}"
+        elif value is not None:
+            written[key] = value
+    return written

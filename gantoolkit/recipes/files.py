@@ -1,0 +1,37 @@
+"""The recipe files that ship with the package, and how a name on the command line becomes a recipe."""
+
+from pathlib import Path
+
+from gantoolkit import plugins
+from gantoolkit.errors import RecipeError
+from gantoolkit.recipe import Recipe
+from gantoolkit.registry import suggest
+
+_PACKAGED = Path(__file__).parent / "toml"
+_CHECKOUT = Path(__file__).parents[2] / "recipes"
+
+
+def list_recipe_files() -> dict[str, Path]:
+    """The shipped recipe files by name."""
+    folder = _PACKAGED if _PACKAGED.is_dir() else _CHECKOUT  # the wheel carries a copy; an editable install has none
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def find_recipe(source: str) -> Recipe:
+    """The recipe behind a file's path (`*.toml`), a recipe function's name, or a shipped file's name.
+
+    Raises:
+        RecipeError: When there is none, or the file holds none.
+        PluginError: When a package that offers it cannot be loaded.
+    """
+    if source.endswith(".toml"):
+        return Recipe.from_toml(Path(source))
+    files = list_recipe_files()
+    if source in files:
+        return Recipe.from_toml(files[source], where=source)
+    if source in plugins.recipes:
+        return plugins.recipes.get(source)()
+    names = sorted({*plugins.recipes.names(), *files})
+    meant = suggest(source, names)
+    hint = f" Did you mean '{meant}'?" if meant else ""
+    raise RecipeError(f"recipes: no '{source}'.{hint} Known: {', '.join(names)}, or the path of a .toml file")

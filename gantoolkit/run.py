@@ -1,0 +1,110 @@
+"""A run: the folder in which a recipe was trained, or is being trained, and what can be done with it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from gantoolkit.device import select_device
+from gantoolkit.errors import CheckpointError
+from gantoolkit.inference import Translator
+from gantoolkit.recipe import Recipe
+from gantoolkit.training import Callback, RunEnded, RunFolder, describe_changes, train
+
+__all__ = ["Run"]
+
+
+class Run:
+    """One run's folder. Make one with `Run.start` or `Run.open`.
+
+    Args:
+        folder: Where its files lie.
+        recipe: Its resolved recipe.
+        data: Folder of the data set it learns from.
+    """
+
+    def __init__(self, folder: RunFolder, recipe: Recipe, data: Path) -> None:
+        self.folder = folder
+        self.recipe = recipe
+        self.data = data
+
+    @classmethod
+    def start(cls, recipe: Recipe, data: str | Path, out: str | Path) -> "Run":
+        """Check a recipe and make a folder for it; a run of the same recipe that is there already is taken up.
+
+        Raises:
+            RecipeError, PluginError: When the recipe cannot work.
+            CheckpointError: When the folder holds a run of another recipe, or cannot be written.
+        """
+        folder, checked = RunFolder(out), recipe.check()
+        if folder.exists:
+            if changes := checked.diff(folder.read_recipe()):
+                raise CheckpointError(
+                    f"{folder.path}: holds a run of another recipe: {describe_changes(changes)}; choose another --out, "
+                    "or continue that run with --resume"
+                )
+        else:
+            folder.create(checked, Path(data))
+        return cls(folder, checked, Path(data))
+
+    @classmethod
+    def open(cls, path: str | Path, *, data: str | Path | None = None) -> "Run":
+        """Take up the run in a folder.
+
+        Args:
+            data: Where its data set lies now, if that has moved.
+
+        Raises:
+            CheckpointError: When there is none.
+        """
+        folder = RunFolder(path)
+        recipe = folder.read_recipe().check()
+        return cls(folder, recipe, Path(data if data is not None else folder.read_about()["data"]))
+
+    @property
+    def path(self) -> Path:
+        return self.folder.path
+
+    @property
+    def report(self) -> Path:
+        """The page with settings, curves and samples."""
+        return self.folder.report
+
+    def train(
+        self,
+        *,
+        device: str | None = None,
+        workers: int = 0,
+        stop_at: int | None = None,
+        callbacks: Sequence[Callback] = (),
+    ) -> RunEnded:
+        """Train to the end, or to step `stop_at`, from wherever the run stands.
+
+        Args:
+            device: As `gantoolkit.device.select_device`.
+            workers: Processes that load images; they change nothing but the speed.
+            stop_at: Step after which to save and stop.
+            callbacks: Called with every event of `gantoolkit.training.events`.
+
+        Raises:
+            GantoolkitError: As `gantoolkit.training.train`.
+        """
+        return train(
+            self.folder,
+            self.recipe,
+            self.data,
+            device=select_device(device),
+            workers=workers,
+            stop_at=stop_at,
+            callbacks=callbacks,
+        )
+
+    def translator(self, direction: str, *, device: str | None = None) -> Translator:
+        """The generator of one direction, as of the newest checkpoint.
+
+        Raises:
+            CheckpointError: When there is no such direction, or nothing was saved yet.
+        """
+        found = sorted(path.stem for path in self.folder.generators.glob("*.safetensors"))
+        if direction not in found:
+            known = f"there is {', '.join(found)}" if found else "nothing has been saved yet; train first"
+            raise CheckpointError(f"{self.path}: no generator for direction '{direction}'; {known}")
+        return Translator.load(self.folder.generators / f"{direction}.safetensors", device=device)

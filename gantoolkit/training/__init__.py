@@ -1,0 +1,26 @@
+"""Training: the trainer that runs phases, the loop around it, and what a run writes."""
+
+from gantoolkit.training.events import Callback, CheckpointSaved, Event, RunEnded, SamplesDrawn, StepDone
+from gantoolkit.training.folder import Checkpoint, RunFolder, describe_changes
+from gantoolkit.training.generatorfile import LoadedGenerator, load_generator
+from gantoolkit.training.loop import train
+from gantoolkit.training.samples import draw_grid
+from gantoolkit.training.trainer import StepResult, Trainer
+
+__all__ = [
+    "Callback",
+    "Checkpoint",
+    "CheckpointSaved",
+    "Event",
+    "LoadedGenerator",
+    "RunEnded",
+    "RunFolder",
+    "SamplesDrawn",
+    "StepDone",
+    "StepResult",
+    "Trainer",
+    "describe_changes",
+    "draw_grid",
+    "load_generator",
+    "train",
+]

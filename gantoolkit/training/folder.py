@@ -1,0 +1,138 @@
+"""A run's folder: where everything lies, and what is known about the run from outside."""
+
+import importlib.metadata
+import json
+import platform
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from gantoolkit.errors import CheckpointError
+from gantoolkit.plugins import REGISTRIES
+from gantoolkit.recipe import Recipe
+from gantoolkit.training.tensorfile import read_header, read_tensors, write_tensors
+
+__all__ = ["Checkpoint", "RunFolder", "describe_changes"]
+
+_PACKAGES = ("gantoolkit", "torch", "numpy", "pillow", "safetensors")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All that a run needs to continue: tensors by path, and its progress."""
+
+    tensors: dict[str, Tensor]
+    progress: dict[str, Any]
+
+
+class RunFolder:
+    """The files of one run.
+
+    `recipe.toml` holds the resolved recipe, `run.json` the data's place and the versions; `checkpoints/`, `generators/`,
+    `samples/`, `log.jsonl`, `log.csv`, `tensorboard/` and `report.html` are what training leaves.
+
+    Args:
+        path: The folder; it need not exist yet.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.recipe_file = self.path / "recipe.toml"
+        self.about_file = self.path / "run.json"
+        self.checkpoints = self.path / "checkpoints"
+        self.generators = self.path / "generators"
+        self.samples = self.path / "samples"
+        self.log = self.path / "log.jsonl"
+        self.table = self.path / "log.csv"
+        self.tensorboard = self.path / "tensorboard"
+        self.report = self.path / "report.html"
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run has been started here."""
+        return self.recipe_file.is_file()
+
+    def create(self, recipe: Recipe, data: Path) -> None:
+        """Start a run: write its recipe, with every default, and where its data lie.
+
+        Raises:
+            CheckpointError: When the folder cannot be written.
+        """
+        about = {
+            "data": str(data.resolve()),
+            "python": platform.python_version(),
+            "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+            "plugins": _plugin_versions(),
+        }
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.about_file.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+            self.recipe_file.write_text(recipe.to_toml(), encoding="utf-8")
+        except OSError as error:
+            raise CheckpointError(f"{self.path}: cannot be written ({error.strerror or error})") from error
+
+    def read_recipe(self) -> Recipe:
+        """The run's recipe.
+
+        Raises:
+            CheckpointError: When this is no run's folder.
+            RecipeError: When the recipe is damaged.
+        """
+        if not self.exists:
+            raise CheckpointError(f"{self.path}: is no run (it holds no recipe.toml)")
+        return Recipe.from_toml(self.recipe_file)
+
+    def read_about(self) -> dict[str, Any]:
+        """What `run.json` says.
+
+        Raises:
+            CheckpointError: When it cannot be read.
+        """
+        try:
+            return json.loads(self.about_file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{self.about_file}: cannot be read ({error})") from error
+
+    def save_checkpoint(self, checkpoint: Checkpoint, recipe: Recipe) -> Path:
+        """Write a checkpoint, then remove all but the newest `training.keep_checkpoints`."""
+        path = self.checkpoints / f"step-{checkpoint.progress['step']:08d}.safetensors"
+        header = {"format": "gantoolkit checkpoint 1", "recipe": recipe.to_toml(), "progress": checkpoint.progress}
+        write_tensors(path, checkpoint.tensors, header)
+        for old in self.list_checkpoints()[: -recipe.training.keep_checkpoints]:
+            old.unlink(missing_ok=True)
+        return path
+
+    def list_checkpoints(self) -> list[Path]:
+        """All checkpoints, the oldest first."""
+        return sorted(self.checkpoints.glob("step-*.safetensors"))
+
+    def newest_checkpoint(self, recipe: Recipe) -> Checkpoint | None:
+        """The newest checkpoint that is whole; a damaged one is named in a warning and passed over.
+
+        Raises:
+            CheckpointError: When the newest whole one belongs to another recipe.
+        """
+        for path in reversed(self.list_checkpoints()):
+            try:
+                header, tensors = read_header(path), read_tensors(path)
+            except CheckpointError as error:
+                warnings.warn(f"{error}; the checkpoint before it is used", stacklevel=2)
+                continue
+            theirs = Recipe.from_toml(header["recipe"], where=str(path))
+            if changes := recipe.diff(theirs):
+                raise CheckpointError(f"{path}: belongs to another recipe: {describe_changes(changes)}")
+            return Checkpoint(tensors, header["progress"])
+        return None
+
+
+def describe_changes(changes: dict[str, tuple[Any, Any]]) -> str:
+    """A `Recipe.diff` in words."""
+    return ", ".join(f"{path} is {here!r} here and {there!r} there" for path, (here, there) in changes.items())
+
+
+def _plugin_versions() -> dict[str, str]:
+    entries = [entry for registry in REGISTRIES.values() for entry in registry.entries()]
+    return {entry.distribution: entry.version for entry in entries if entry.version}

@@ -1,0 +1,72 @@
+"""One generator in one file that says what it is: it loads with one call and no flags."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from gantoolkit.assembly import build_system
+from gantoolkit.errors import CheckpointError
+from gantoolkit.plugins import System
+from gantoolkit.recipe import Recipe
+from gantoolkit.training.tensorfile import read_header, read_tensors, write_tensors
+
+__all__ = ["LoadedGenerator", "load_generator", "save_generators"]
+
+_FORMAT = "gantoolkit generator 1"
+
+
+@dataclass(frozen=True)
+class LoadedGenerator:
+    """A generator, ready to translate, and what its file says of it."""
+
+    network: nn.Module
+    direction: str
+    recipe: Recipe
+    step: int
+
+    @property
+    def in_channels(self) -> int:
+        return self._channels(self.direction[0])
+
+    @property
+    def out_channels(self) -> int:
+        return self._channels(self.direction[-1])
+
+    def _channels(self, domain: str) -> int:
+        return {"A": self.recipe.data.channels_A, "B": self.recipe.data.channels_B}[domain]
+
+
+def save_generators(folder: Path, system: System, recipe: Recipe, step: int) -> None:
+    """Write `<direction>.safetensors` for each direction in which the system translates."""
+    for direction, name in system.directions.items():
+        header = {
+            "format": _FORMAT,
+            "direction": direction,
+            "network": name,
+            "recipe": recipe.to_toml(),
+            "step": step,
+        }
+        write_tensors(folder / f"{direction}.safetensors", system.networks[name].state_dict(), header)
+
+
+def load_generator(path: Path, device: torch.device | str = "cpu") -> LoadedGenerator:
+    """Read a generator's file, build its network, and put it in evaluation mode.
+
+    Raises:
+        CheckpointError: When the file is missing, damaged, or no generator's.
+        PluginError: When it needs a block that is not installed.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
+    header = read_header(path)
+    if header.get("format") != _FORMAT:
+        raise CheckpointError(f"{path}: is no generator's file but '{header.get('format')}'; take one of generators/")
+    recipe = Recipe.from_toml(header["recipe"], where=str(path)).resolve()
+    network = build_system(recipe).networks[header["network"]]
+    try:
+        network.load_state_dict(read_tensors(path))
+    except RuntimeError as error:
+        raise CheckpointError(f"{path}: its weights do not fit its recipe ({error})") from error
+    return LoadedGenerator(network.eval().to(device), header["direction"], recipe, header["step"])

@@ -1,0 +1,122 @@
+"""The log of a run: means of the losses, one JSON object a line, a table made from them, and TensorBoard's files."""
+
+import csv
+import importlib.util
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from gantoolkit.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+__all__ = ["Log", "Means", "read_log"]
+
+
+class Means:
+    """Running means by name. Values are added where they lie and read only when the means are asked for."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, values: Mapping[str, Tensor]) -> None:
+        """Count one value for each name."""
+        for name, value in values.items():
+            wide = value.detach().double()
+            self._sums[name] = self._sums[name] + wide if name in self._sums else wide
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    def compute(self) -> dict[str, float]:
+        """The means so far."""
+        return {name: float(total) / self._counts[name] for name, total in self._sums.items()}
+
+    def state(self) -> dict[str, list[float]]:
+        """Sums and counts, for JSON."""
+        return {name: [float(total), self._counts[name]] for name, total in self._sums.items()}
+
+    @classmethod
+    def restore(cls, state: Mapping[str, list[float]]) -> "Means":
+        """The means that a `state` was taken of."""
+        means = cls()
+        for name, (total, count) in state.items():
+            means._sums[name] = torch.tensor(total, dtype=torch.float64)
+            means._counts[name] = int(count)
+        return means
+
+
+class Log:
+    """Appends rows to a run's log, and to TensorBoard's files where that package is installed.
+
+    Args:
+        path: The file of JSON lines.
+        table: The CSV file that `write_table` makes from it.
+        tensorboard: TensorBoard's folder.
+        step: Where the run stands: rows of later steps, which a killed run may have left, are removed.
+    """
+
+    def __init__(self, path: Path, table: Path, tensorboard: Path, *, step: int) -> None:
+        self.path = path
+        self.table = table
+        kept = [row for row in read_log(path) if row["step"] <= step]
+        path.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        self._tensorboard = _open_tensorboard(tensorboard, step)
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Append one row; `step` is one of its columns.
+
+        Raises:
+            CheckpointError: When the disk is full, or the file has gone.
+        """
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise CheckpointError(f"{self.path}: cannot be written ({error.strerror or error})") from error
+        if self._tensorboard is not None:
+            for name, value in row.items():
+                if name != "step":
+                    self._tensorboard.add_scalar(name, value, row["step"])
+
+    def write_image(self, name: str, image: Tensor, step: int) -> None:
+        """Show an image (H, W, C) of bytes in TensorBoard."""
+        if self._tensorboard is not None:
+            self._tensorboard.add_image(name, image, step, dataformats="HWC")
+
+    def write_table(self) -> None:
+        """Write all rows as CSV, a column for each name that occurs."""
+        rows = read_log(self.path)
+        columns = list(dict.fromkeys(name for row in rows for name in row))
+        with self.table.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(rows)
+
+    def close(self) -> None:
+        """Finish TensorBoard's files."""
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The rows of a log; a last line that a killed run left unfinished is passed over."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
+
+
+def _open_tensorboard(folder: Path, step: int) -> "SummaryWriter | None":
+    if importlib.util.find_spec("tensorboard") is None:
+        return None
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(folder, purge_step=step)

@@ -1,0 +1,277 @@
+"""The loop of a run: batches, steps, and what is written between them; any system, any recipe."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from gantoolkit.assembly import build_system, initialize
+from gantoolkit.block import bind
+from gantoolkit.data import Dataset, TrainingBatches, open_dataset, write_image
+from gantoolkit.errors import CheckpointError, DataError, TrainingError
+from gantoolkit.plugins import ObservingScheduler
+from gantoolkit.recipe import Recipe
+from gantoolkit.seeds import derive_seed
+from gantoolkit.training.events import Callback, CheckpointSaved, Event, RunEnded, SamplesDrawn, StepDone
+from gantoolkit.training.folder import Checkpoint, RunFolder
+from gantoolkit.training.generatorfile import save_generators
+from gantoolkit.training.interrupts import Interrupts
+from gantoolkit.training.log import Log, Means
+from gantoolkit.training.randomness import own_randomness, seed_everything
+from gantoolkit.training.report import write_report
+from gantoolkit.training.samples import draw_samples, read_samples
+from gantoolkit.training.trainer import Trainer
+
+__all__ = ["MAX_BAD_STEPS", "train"]
+
+MAX_BAD_STEPS = 10
+"""Steps in a row whose numbers are not finite before the run goes back to its checkpoint, and the next time gives up."""
+
+
+@dataclass
+class _Progress:
+    """How far a run is, beyond its tensors; JSON can hold it."""
+
+    step: int = 0
+    seconds: float = 0.0
+    skipped_steps: int = 0
+    bad_files: dict[str, str] = field(default_factory=dict)
+
+
+def train(
+    folder: RunFolder,
+    recipe: Recipe,
+    data: Path,
+    *,
+    device: torch.device,
+    workers: int = 0,
+    stop_at: int | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> RunEnded:
+    """Train until the recipe's last epoch, or continue from the newest checkpoint in the folder.
+
+    Args:
+        folder: The run's folder, with its recipe in it.
+        recipe: The same recipe, resolved.
+        data: Folder of the data set.
+        device: Where the networks are.
+        workers: Processes that load images; the result does not depend on it.
+        stop_at: Step after which to save and stop, as if interrupted there.
+        callbacks: Told of every event.
+
+    Raises:
+        DataError: When the data cannot be used, or too many files turn out unreadable.
+        CheckpointError: When something cannot be written, or the checkpoints belong to another recipe.
+        TrainingError: When the numbers stay non-finite.
+    """
+    with own_randomness(device, deterministic=recipe.training.deterministic), Interrupts() as interrupts:
+        session = _Session(folder, recipe, data, device=device, workers=workers, callbacks=callbacks)
+        try:
+            return session.run(stop_at, interrupts)
+        finally:
+            session.log.close()
+
+
+class _Session:
+    """One stretch of a run, from its start or its newest checkpoint to its end or an interruption."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        recipe: Recipe,
+        data: Path,
+        *,
+        device: torch.device,
+        workers: int,
+        callbacks: Sequence[Callback],
+    ) -> None:
+        self.folder, self.recipe, self.settings = folder, recipe, recipe.training
+        self.device, self.callbacks = device, callbacks
+        self.system = build_system(recipe)
+        initialize(self.system, recipe)
+        for network in self.system.networks.values():
+            network.to(device).train()
+        self.scheduler = bind("schedulers", recipe.scheduler)()
+        self.trainer = Trainer(
+            self.system,
+            optimizer=bind("optimizers", recipe.optimizer),
+            scheduler=self.scheduler,
+            epochs=self.settings.epochs,
+        )
+        dataset = open_dataset(data, pairing=self.system.pairing)
+        self.batches = TrainingBatches(
+            dataset, recipe.data, batch_size=self.settings.batch_size, seed=self.settings.seed, workers=workers
+        )
+        self.steps = self.settings.epochs * self.batches.steps_per_epoch
+        samples = read_samples(_sample_source(data, dataset), recipe.data, self.settings.samples)
+        self.samples = {domain: images.to(device) for domain, images in samples.items()}
+        self.progress = _Progress()
+        self.since_row, self.since_epoch = Means(), Means()
+        self.restore()
+        self.log = Log(folder.log, folder.table, folder.tensorboard, step=self.progress.step)
+
+    def run(self, stop_at: int | None, interrupts: Interrupts) -> RunEnded:
+        """Train to `stop_at` or the end, save, and report."""
+        stop = self.steps if stop_at is None else min(stop_at, self.steps)
+        if self.progress.step == 0:
+            self.draw_samples()
+        rolled_back = False
+        while not self.advance(stop, interrupts):
+            self.roll_back(again=rolled_back)
+            rolled_back = True
+        self.save()
+        reason: Literal["finished", "stopped", "SIGINT", "SIGTERM"] = "stopped"
+        if self.progress.step == self.steps:
+            reason = "finished"
+            self.draw_samples()
+        elif interrupts.received is not None:
+            reason = "SIGTERM" if interrupts.received.name == "SIGTERM" else "SIGINT"
+        self.write_report()
+        end = RunEnded(self.progress.step, reason, self.folder.report)
+        self.tell(end)
+        return end
+
+    def advance(self, stop: int, interrupts: Interrupts) -> bool:
+        """Take steps until `stop` or an interruption; false when too many in a row were not finite."""
+        progress, settings, per_epoch = self.progress, self.settings, self.batches.steps_per_epoch
+        bad_in_a_row = 0
+        began = time.perf_counter() - progress.seconds
+        for batch in self.batches.iterate(progress.step, stop):
+            epoch, place = divmod(progress.step, per_epoch)
+            self.note_bad_files(batch.bad_files)
+            self.trainer.begin_epoch(epoch)
+            seed_everything(derive_seed(settings.seed, "step", progress.step))
+            images = {domain: image.to(self.device) for domain, image in batch.images.items()}
+            result = self.trainer.step(images, progress.step)
+            progress.step += 1
+            progress.seconds = time.perf_counter() - began
+            if result.skipped is None:
+                bad_in_a_row = 0
+                self.since_row.add(result.losses)
+                self.since_epoch.add(result.losses)
+            else:
+                bad_in_a_row += 1
+                progress.skipped_steps += 1
+                if bad_in_a_row == MAX_BAD_STEPS:
+                    return False
+            if place + 1 == per_epoch:
+                self.trainer.end_epoch(self.since_epoch.compute())
+                self.since_epoch = Means()
+            if progress.step % settings.log_every == 0:
+                self.write_row(epoch)
+            self.tell(StepDone(progress.step, self.steps, result.losses, result.skipped, batch.bad_files))
+            if progress.step % settings.sample_every == 0 and progress.step < self.steps:
+                self.draw_samples()
+            if progress.step % settings.checkpoint_every == 0 and progress.step < stop:
+                self.save()
+                self.write_report()
+            if interrupts.received is not None:
+                break
+        return True
+
+    def roll_back(self, *, again: bool) -> None:
+        """Return to the newest checkpoint after a row of bad steps.
+
+        Raises:
+            TrainingError: When that has happened before, or there is none.
+        """
+        at = self.progress.step
+        if not again:
+            self.restore()
+        if again or self.progress.step == at:
+            raise TrainingError(
+                f"step {at}: losses or gradients were not finite in {MAX_BAD_STEPS} steps in a row"
+                f"{', also after going back to the last checkpoint' if again else ''}; nothing of these steps was kept. "
+                "Lower optimizer.lr, or look at the data that these steps saw"
+            )
+
+    def restore(self) -> None:
+        """Continue from the newest whole checkpoint, if there is one."""
+        checkpoint = self.folder.newest_checkpoint(self.recipe)
+        if checkpoint is None:
+            return
+        try:
+            self.trainer.load_state_dict(checkpoint.tensors)
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise CheckpointError(
+                f"{self.folder.checkpoints}: the checkpoint does not fit its recipe ({error})"
+            ) from error
+        kept = dict(checkpoint.progress)
+        self.since_row, self.since_epoch = Means.restore(kept.pop("since_row")), Means.restore(kept.pop("since_epoch"))
+        scheduler = kept.pop("scheduler")
+        if isinstance(self.scheduler, ObservingScheduler):
+            self.scheduler.load_state_dict(scheduler)
+        self.progress = _Progress(**kept)
+        if self.progress.step > self.steps:
+            raise CheckpointError(
+                f"{self.folder.path}: stands at step {self.progress.step}, but these data make a run of {self.steps} "
+                "steps; give the data that it was started with"
+            )
+
+    def save(self) -> None:
+        """Write a checkpoint and each generator's own file; weights that are not finite are refused."""
+        tensors = self.trainer.state_dict()
+        for name, tensor in tensors.items():
+            if name.startswith("network/") and not torch.isfinite(tensor).all():
+                raise TrainingError(
+                    f"step {self.progress.step}: {name} is not finite; the last checkpoint stays the newest"
+                )
+        observed = self.scheduler.state_dict() if isinstance(self.scheduler, ObservingScheduler) else {}
+        means = {"since_row": self.since_row.state(), "since_epoch": self.since_epoch.state()}
+        progress = {**asdict(self.progress), **means, "scheduler": observed}
+        path = self.folder.save_checkpoint(Checkpoint(tensors, progress), self.recipe)
+        save_generators(self.folder.generators, self.system, self.recipe, self.progress.step)
+        self.log.write_table()
+        self.tell(CheckpointSaved(self.progress.step, path))
+
+    def draw_samples(self) -> None:
+        """Write a grid of what the networks make of the fixed samples."""
+        path = self.folder.samples / f"step-{self.progress.step:08d}.png"
+        grid = draw_samples(self.system, self.samples)
+        write_image(grid, path)
+        self.log.write_image("samples", torch.from_numpy(np.array(grid)), self.progress.step)
+        self.tell(SamplesDrawn(self.progress.step, path))
+
+    def write_row(self, epoch: int) -> None:
+        """Append the means since the last row to the log."""
+        rates = {f"rate/{name}": rate for name, rate in self.trainer.rates.items()}
+        place = {"step": self.progress.step, "epoch": epoch, "seconds": round(self.progress.seconds, 3)}
+        self.log.write({**place, **self.since_row.compute(), **rates})
+        self.since_row = Means()
+
+    def write_report(self) -> None:
+        """Bring the run's page up to date."""
+        progress = self.progress
+        counts = {"skipped steps": progress.skipped_steps, "unreadable files": len(progress.bad_files)}
+        write_report(
+            self.folder, self.recipe, step=progress.step, steps=self.steps, seconds=progress.seconds, counts=counts
+        )
+
+    def note_bad_files(self, found: dict[str, str]) -> None:
+        """Count files that could not be read.
+
+        Raises:
+            DataError: When they are more than the recipe allows.
+        """
+        self.progress.bad_files |= found
+        count, allowed = len(self.progress.bad_files), self.recipe.data.max_bad_files
+        if count > allowed:
+            path, why = next(reversed(self.progress.bad_files.items()))
+            raise DataError(
+                f"{count} files cannot be read, more than data.max_bad_files = {allowed}; the last: {path} {why}"
+            )
+
+    def tell(self, event: Event) -> None:
+        for callback in self.callbacks:
+            callback(event)
+
+
+def _sample_source(data: Path, dataset: Dataset) -> Dataset:
+    """Samples come from the test images where there are any."""
+    if not all((data / f"test{domain}").is_dir() for domain in "AB"):
+        return dataset
+    return open_dataset(data, split="test", pairing="paired" if dataset.paired else "unpaired")

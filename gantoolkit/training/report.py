@@ -1,0 +1,92 @@
+"""The page of a run: settings, loss curves and samples over time in one HTML file that needs nothing beside it."""
+
+import base64
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from gantoolkit import __version__
+from gantoolkit.errors import CheckpointError
+from gantoolkit.recipe import Recipe
+from gantoolkit.training.folder import RunFolder
+from gantoolkit.training.log import read_log
+
+__all__ = ["write_report"]
+
+_MOST_SAMPLES = 8
+_TEMPLATES = jinja2.Environment(loader=jinja2.PackageLoader("gantoolkit.training"), autoescape=True)
+
+
+def write_report(
+    folder: RunFolder, recipe: Recipe, *, step: int, steps: int, seconds: float, counts: Mapping[str, int]
+) -> None:
+    """Write `report.html` from the run's log and samples.
+
+    Args:
+        seconds: Time spent training.
+        counts: What went wrong, by name.
+
+    Raises:
+        CheckpointError: When it cannot be written.
+    """
+    rows = read_log(folder.log)
+    samples = _spread(sorted(folder.samples.glob("step-*.png")), _MOST_SAMPLES)
+    page = _TEMPLATES.get_template("report.html.j2").render(
+        recipe=recipe,
+        recipe_text=recipe.to_toml(),
+        version=__version__,
+        step=step,
+        steps=steps,
+        minutes=seconds / 60,
+        rate=step / seconds if seconds else 0.0,
+        counts=counts,
+        last=rows[-1] if rows else {},
+        curves=[_draw_curves(rows, phase) for phase in _phases(rows)],
+        samples=[(int(path.stem.removeprefix("step-")), _data_uri(path.read_bytes())) for path in samples],
+    )
+    part = folder.report.with_name(".report.html.part")
+    try:
+        part.write_text(page, encoding="utf-8")
+        part.replace(folder.report)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise CheckpointError(f"{folder.report}: cannot be written ({error.strerror or error})") from error
+
+
+def _phases(rows: list[dict[str, Any]]) -> list[str]:
+    names = [name.partition("/")[0] for row in rows for name in row if "/" in name and not name.startswith("rate/")]
+    return list(dict.fromkeys(names))
+
+
+def _draw_curves(rows: list[dict[str, Any]], phase: str) -> str:
+    """One phase's losses over the steps, as SVG."""
+    from matplotlib.figure import Figure  # imported when used: it takes half a second
+
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    axes = figure.subplots()
+    names = dict.fromkeys(name for row in rows for name in row if name.startswith(f"{phase}/"))
+    for name in names:
+        points = [(row["step"], row[name]) for row in rows if name in row]
+        emphasis = {"color": "black", "linewidth": 1.6} if name.endswith("/total") else {"linewidth": 1.0}
+        axes.plot(*zip(*points, strict=True), label=name.partition("/")[2], **emphasis)
+    axes.set(xlabel="step", ylabel=f"{phase}: weighted loss")
+    axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
+    axes.grid(alpha=0.3)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg", metadata={"Date": None})
+    return stream.getvalue()[stream.getvalue().index("<svg") :]
+
+
+def _spread(paths: list[Path], most: int) -> list[Path]:
+    """At most so many, evenly spaced, the first and the last among them."""
+    if len(paths) <= most:
+        return paths
+    return [paths[round(place * (len(paths) - 1) / (most - 1))] for place in range(most)]
+
+
+def _data_uri(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"

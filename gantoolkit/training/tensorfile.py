@@ -1,0 +1,111 @@
+"""Files of tensors that describe themselves: safetensors with text beside the weights, written whole or not at all.
+
+Nothing is unpickled, so a stranger's file cannot run code.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from gantoolkit.errors import CheckpointError
+
+__all__ = ["read_header", "read_tensors", "write_tensors"]
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
+    """Write a temporary file, sync it, rename it; what was at `path` before stays whole if anything fails.
+
+    Args:
+        header: Anything that JSON can hold; `read_header` gives it back.
+
+    Raises:
+        CheckpointError: When it cannot be written.
+    """
+    stored = _separate({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    text = json.dumps(header)
+    part = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(stored, part, {"header": text, "sha256": _checksum(stored, text)})
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+        _sync_folder(path.parent)
+    except (OSError, SafetensorError) as error:
+        part.unlink(missing_ok=True)
+        needed = sum(tensor.nbytes for tensor in stored.values()) / 1e6
+        reason = getattr(error, "strerror", None) or str(error)
+        raise CheckpointError(
+            f"{path}: cannot be written ({reason}); it needs {needed:.0f} MB of free space"
+        ) from error
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """What was written beside the tensors.
+
+    Raises:
+        CheckpointError: When the file cannot be read or is not one of ours.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return json.loads((file.metadata() or {})["header"])
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{path}: is no file of gantoolkit, or damaged ({_reason(error)})") from error
+
+
+def read_tensors(path: Path, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+    """The tensors of a file, once its checksum has been found right.
+
+    Raises:
+        CheckpointError: When the file cannot be read, or its content is not what was written.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except (OSError, SafetensorError, ValueError) as error:
+        raise CheckpointError(f"{path}: is damaged, or no file of tensors ({_reason(error)})") from error
+    if metadata.get("sha256") != _checksum(tensors, metadata.get("header", "")):
+        raise CheckpointError(f"{path}: is damaged: its checksum does not agree with its content")
+    return {name: tensor.to(device) for name, tensor in tensors.items()}
+
+
+def _separate(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copies of those that share memory with another one (tied layers), which a file cannot express."""
+    seen: set[int] = set()
+    separate: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        address = tensor.untyped_storage().data_ptr()
+        separate[name] = tensor.clone() if address in seen else tensor
+        seen.add(address)
+    return separate
+
+
+def _checksum(tensors: Mapping[str, Tensor], text: str) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _sync_folder(folder: Path) -> None:
+    # The rename itself lies in the folder; without this it may be lost with the power.
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _reason(error: Exception) -> str:
+    return f"no '{error.args[0]}' in it" if isinstance(error, KeyError) else str(error)

@@ -13,7 +13,7 @@ from gantoolkit.seeds import derive_seed
 if TYPE_CHECKING:
     from gantoolkit.recipe import Recipe
 
-__all__ = ["build_system", "check_shapes", "initialize"]
+__all__ = ["build_system", "check_shapes", "initialize", "size_multiple_of"]
 
 
 def build_system(recipe: "Recipe") -> System:
@@ -34,6 +34,18 @@ def initialize(system: System, recipe: "Recipe") -> None:
     draw = bind("initializers", recipe.initializer)()
     for name, network in system.networks.items():
         draw(network, torch.Generator().manual_seed(derive_seed(recipe.training.seed, "initialize", name)))
+
+
+def size_multiple_of(network: nn.Module) -> int:
+    """What heights and widths have to be multiples of, as a generator says.
+
+    Raises:
+        RecipeError: When it does not say.
+    """
+    multiple = getattr(network, "size_multiple", None)
+    if not isinstance(multiple, int) or multiple < 1:
+        raise RecipeError(f"generator {type(network).__name__}: its 'size_multiple' is {multiple!r}; an int ≥ 1 is needed")
+    return multiple
 
 
 def check_shapes(recipe: "Recipe") -> None:
@@ -67,7 +79,7 @@ def check_shapes(recipe: "Recipe") -> None:
 
 def _check_translation(recipe: "Recipe", network: nn.Module, crop: Tensor, channels: int, name: str) -> None:
     side = recipe.data.crop_size
-    multiple = network.size_multiple
+    multiple = size_multiple_of(network)
     if side % multiple:
         below = side - side % multiple
         better = f"{below} or {below + multiple}" if below else f"{multiple}"

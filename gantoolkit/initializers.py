@@ -85,7 +85,6 @@ def _initialize(network: nn.Module, generator: torch.Generator, draw: Callable[[
                 nn.init.zeros_(module.bias)
 
 
-def _draw_weight(module: nn.Module, draw: Callable[[Tensor], Tensor]) -> None:
+def _draw_weight(module: _Weighted, draw: Callable[[Tensor], Tensor]) -> None:
     # A parametrised weight (spectral norm) is computed; its original is what can be set.
-    parametrizations = getattr(module, "parametrizations", None)
-    draw(parametrizations.weight.original if parametrizations is not None else module.weight)
+    draw(dict(module.named_parameters()).get("parametrizations.weight.original", module.weight))

@@ -3,10 +3,8 @@
 from gantoolkit.data.folders import Dataset, find_images, open_dataset
 from gantoolkit.data.images import from_tensor, read_image, to_tensor, write_image
 from gantoolkit.data.sampling import TrainingBatches
-from gantoolkit.data.settings import DataSettings
 
 __all__ = [
-    "DataSettings",
     "Dataset",
     "TrainingBatches",
     "find_images",

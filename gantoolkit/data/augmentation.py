@@ -6,8 +6,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from gantoolkit.data.images import to_tensor
-from gantoolkit.data.settings import DataSettings
 from gantoolkit.errors import DataError
+from gantoolkit.settings import DataSettings
 
 __all__ = ["augment", "prepare"]
 

@@ -17,9 +17,9 @@ from torch.utils import data as torch_data
 from gantoolkit.data.augmentation import augment
 from gantoolkit.data.folders import Dataset
 from gantoolkit.data.images import read_image
-from gantoolkit.data.settings import DataSettings
 from gantoolkit.errors import DataError
 from gantoolkit.seeds import derive_seed
+from gantoolkit.settings import DataSettings
 
 __all__ = ["LoadedBatch", "TrainingBatches"]
 

@@ -8,6 +8,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from gantoolkit.assembly import size_multiple_of
 from gantoolkit.data import from_tensor, read_image, to_tensor
 from gantoolkit.data.images import to_mode
 from gantoolkit.device import select_device
@@ -72,7 +73,7 @@ class Translator:
         """Translate (N, in_channels, H, W) in [−1, 1] to (N, out_channels, H, W), on the generator's device."""
         network = self.generator.network
         height, width = images.shape[-2:]
-        padded = _mirror_pad(images.to(self.device), network.size_multiple)
+        padded = _mirror_pad(images.to(self.device), size_multiple_of(network))
         with torch.inference_mode():
             return network(padded)[..., :height, :width]
 

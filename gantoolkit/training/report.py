@@ -70,8 +70,9 @@ def _draw_curves(rows: list[dict[str, Any]], phase: str) -> str:
     names = dict.fromkeys(name for row in rows for name in row if name.startswith(f"{phase}/"))
     for name in names:
         points = [(row["step"], row[name]) for row in rows if name in row]
-        emphasis = {"color": "black", "linewidth": 1.6} if name.endswith("/total") else {"linewidth": 1.0}
-        axes.plot(*zip(*points, strict=True), label=name.partition("/")[2], **emphasis)
+        steps, values = zip(*points, strict=True)
+        total = name.endswith("/total")
+        axes.plot(steps, values, label=name.partition("/")[2], color="black" if total else None, lw=1.6 if total else 1)
     axes.set(xlabel="step", ylabel=f"{phase}: weighted loss")
     axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
     axes.grid(alpha=0.3)

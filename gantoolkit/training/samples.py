@@ -6,10 +6,11 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from gantoolkit.data import Dataset, DataSettings, from_tensor, read_image
+from gantoolkit.data import Dataset, from_tensor, read_image
 from gantoolkit.data.augmentation import prepare
 from gantoolkit.errors import DataError
 from gantoolkit.plugins import System
+from gantoolkit.settings import DataSettings
 
 __all__ = ["draw_grid", "draw_samples", "read_samples"]
 
@@ -29,6 +30,7 @@ def read_samples(dataset: Dataset, settings: DataSettings, count: int) -> dict[s
         ("B", dataset.B, settings.channels_B),
     ):
         images: list[Tensor] = []
+        reason: Exception | None = None
         for path in files:
             if len(images) == count:
                 break

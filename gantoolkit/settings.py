@@ -1,4 +1,4 @@
-"""How a recipe has its images read and augmented."""
+"""The plain settings of a recipe: how images are read, and how long and in what rhythm a run trains."""
 
 from typing import Annotated, Literal
 
@@ -39,3 +39,31 @@ class DataSettings(BaseModel):
                 {"crop": self.crop_size, "load": self.load_size},
             )
         return self
+
+
+class TrainingSettings(BaseModel):
+    """How long and in what rhythm a run trains.
+
+    Args:
+        epochs: Passes over the larger domain.
+        batch_size: Pairs of images in a step.
+        seed: Everything random follows from it: weights, order, crops, pools, dropout.
+        deterministic: Demand algorithms that give the same bits each time; slower on CUDA, needed there for exact resume.
+        log_every: Steps between two rows of the log; a row holds means over them.
+        sample_every: Steps between two grids of sample images.
+        samples: Rows of such a grid.
+        checkpoint_every: Steps between two checkpoints.
+        keep_checkpoints: Newest checkpoints that are kept.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    epochs: Annotated[int, Field(ge=1)] = 200
+    batch_size: Annotated[int, Field(ge=1)] = 1
+    seed: Annotated[int, Field(ge=0)] = 0
+    deterministic: bool = False
+    log_every: Annotated[int, Field(ge=1)] = 50
+    sample_every: Annotated[int, Field(ge=1)] = 500
+    samples: Annotated[int, Field(ge=1, le=16)] = 4
+    checkpoint_every: Annotated[int, Field(ge=1)] = 1000
+    keep_checkpoints: Annotated[int, Field(ge=2)] = 2

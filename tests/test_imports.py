@@ -1,0 +1,36 @@
+"""What importing costs, and that it is silent; each in a fresh interpreter."""
+
+import subprocess
+import sys
+
+
+def run_python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    return done.stdout.strip()
+
+
+def test_importing_gantoolkit_says_nothing_and_imports_no_torch() -> None:
+    assert run_python("import sys, gantoolkit; print('torch' in sys.modules)") == "False"
+
+
+def test_listing_blocks_imports_no_torch() -> None:
+    code = (
+        "import sys, gantoolkit.plugins as p; [r.names() for r in p.REGISTRIES.values()]; print('torch' in sys.modules)"
+    )
+    assert run_python(code) == "False"
+
+
+def test_making_a_recipe_imports_no_torch() -> None:
+    code = (
+        "import sys; from gantoolkit.recipes import cyclegan; cyclegan(generator='unet'); print('torch' in sys.modules)"
+    )
+    assert run_python(code) == "False"
+
+
+def test_heavy_libraries_wait_until_a_block_uses_them() -> None:
+    code = (
+        "import sys, gantoolkit.run, gantoolkit.losses;"
+        "print([name for name in ('kornia', 'timm', 'torchvision', 'matplotlib', 'tensorboard') if name in sys.modules])"
+    )
+    assert run_python(code) == "[]"

@@ -1,0 +1,95 @@
+"""Equality with the official implementation: recorded runs, and what its weights look like."""
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks import replay
+from gantoolkit.discriminators import PatchGANDiscriminator
+from gantoolkit.errors import CheckpointError
+from gantoolkit.generators import ResNetGenerator, UNetGenerator
+from gantoolkit.official import load_official_weights
+
+
+@pytest.mark.parametrize("batched", [True, False])
+@pytest.mark.parametrize("name", ["cyclegan_resnet9_lsgan", "pix2pix_unet128_vanilla"])
+def test_recorded_steps_are_repeated(name: str, batched: bool, shared) -> None:
+    difference, where = replay.replay(shared / "golden" / name, batched=batched)
+    assert difference <= replay.TOLERANCE, where
+
+
+def test_replay_says_no_when_a_figure_is_off(shared, tmp_path, capsys) -> None:
+    for suffix in (".json", ".safetensors"):
+        source = shared / "golden" / f"pix2pix_unet128_vanilla{suffix}"
+        (tmp_path / f"record{suffix}").write_bytes(source.read_bytes())
+    record = (tmp_path / "record.json").read_text()
+    # One step only, and its L1 loss off in the ninth digit.
+    assert '"G_L1": 23.40591760716861' in record
+    (tmp_path / "record.json").write_text(record.replace('"G_L1": 23.40591760716861', '"G_L1": 23.40591790716861'))
+    assert replay.main([str(tmp_path / "record")]) == 1
+    assert "step 0: G_L1" in capsys.readouterr().out
+
+
+def official_resnet(blocks: int, width: int, dropout: bool, statistics: bool, prefix: str) -> dict[str, torch.Tensor]:
+    """Weights under official names: `model.N`, residual blocks `conv_block.M`, M shifted by a dropout layer."""
+    weights: dict[str, torch.Tensor] = {}
+
+    def add(layer: str, shape: tuple[int, ...], normed: int | None) -> None:
+        weights[f"{prefix}{layer}.weight"] = torch.rand(shape)
+        channels = shape[0]
+        weights[f"{prefix}{layer}.bias"] = torch.rand(channels)
+        if statistics and normed is not None:
+            normed_layer = f"{prefix}{layer.rpartition('.')[0]}.{normed}"
+            weights[f"{normed_layer}.running_mean"] = torch.rand(channels)
+            weights[f"{normed_layer}.running_var"] = torch.rand(channels)
+            weights[f"{normed_layer}.num_batches_tracked"] = torch.tensor(5)
+
+    wide = 4 * width
+    last = 10 + blocks
+    # The last block first: names decide the order, not the file.
+    for block in reversed(range(10, last)):
+        add(f"model.{block}.conv_block.{6 if dropout else 5}", (wide, wide, 3, 3), 7 if dropout else 6)
+        add(f"model.{block}.conv_block.1", (wide, wide, 3, 3), 2)
+    add("model.1", (width, 3, 7, 7), 2)
+    add("model.4", (2 * width, width, 3, 3), 5)
+    add("model.7", (wide, 2 * width, 3, 3), 8)
+    for place, (source, target) in ((last, (wide, 2 * width)), (last + 3, (2 * width, width))):
+        weights[f"{prefix}model.{place}.weight"] = torch.rand(source, target, 3, 3)
+        weights[f"{prefix}model.{place}.bias"] = torch.rand(target)
+    weights[f"{prefix}model.{last + 7}.weight"] = torch.rand(3, width, 7, 7)
+    weights[f"{prefix}model.{last + 7}.bias"] = torch.rand(3)
+    return weights
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod."])
+@pytest.mark.parametrize("dropout", [False, True])
+@pytest.mark.parametrize("statistics", [False, True])
+def test_official_names_in_all_their_forms(prefix: str, dropout: bool, statistics: bool) -> None:
+    weights = official_resnet(11, 2, dropout, statistics, prefix)
+    network = ResNetGenerator(3, 3, blocks=11, width=2)
+    load_official_weights(network, weights)
+    convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
+    # Block 9 is model.19, which a sort by text would put before model.2.
+    ninth = convolutions[3 + 2 * 9]
+    assert torch.equal(ninth.weight, weights[f"{prefix}model.19.conv_block.1.weight"])
+    assert torch.equal(convolutions[-1].bias, weights[f"{prefix}model.28.bias"])
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (ResNetGenerator(3, 3, blocks=2, width=2), "the file holds 8 layers with weights, this ResNetGenerator has 10"),
+        (ResNetGenerator(3, 3, blocks=1, width=4), "layer 'model.1' of the file has"),
+        (ResNetGenerator(1, 3, blocks=1, width=2), "layer 'model.1' of the file has"),
+    ],
+)
+def test_weights_of_another_network_are_refused(network: nn.Module, message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        load_official_weights(network, official_resnet(1, 2, False, False, ""))
+
+
+@pytest.mark.parametrize("network", [UNetGenerator(3, 3, depth=4, width=2), PatchGANDiscriminator(3, width=2, norm="batch")])
+def test_our_own_names_are_in_the_order_of_the_layers(network: nn.Module) -> None:
+    copy = {name: torch.rand_like(tensor.float()).to(tensor.dtype) for name, tensor in network.state_dict().items()}
+    load_official_weights(network, copy)
+    assert all(torch.equal(tensor, copy[name]) for name, tensor in network.state_dict().items())

@@ -44,7 +44,9 @@ def size_multiple_of(network: nn.Module) -> int:
     """
     multiple = getattr(network, "size_multiple", None)
     if not isinstance(multiple, int) or multiple < 1:
-        raise RecipeError(f"generator {type(network).__name__}: its 'size_multiple' is {multiple!r}; an int ≥ 1 is needed")
+        raise RecipeError(
+            f"generator {type(network).__name__}: its 'size_multiple' is {multiple!r}; an int ≥ 1 is needed"
+        )
     return multiple
 
 

@@ -7,7 +7,7 @@ from gantoolkit.device import select_device
 from gantoolkit.errors import CheckpointError
 from gantoolkit.inference import Translator
 from gantoolkit.recipe import Recipe
-from gantoolkit.training import Callback, RunEnded, RunFolder, describe_changes, train
+from gantoolkit.training import Callback, RunEnded, RunFolder, train
 
 __all__ = ["Run"]
 
@@ -36,9 +36,9 @@ class Run:
         """
         folder, checked = RunFolder(out), recipe.check()
         if folder.exists:
-            if changes := checked.diff(folder.read_recipe()):
+            if changes := folder.describe_changes(checked):
                 raise CheckpointError(
-                    f"{folder.path}: holds a run of another recipe: {describe_changes(changes)}; choose another --out, "
+                    f"{folder.path}: holds a run of another recipe: {changes}; choose another --out, "
                     "or continue that run with --resume"
                 )
         else:

@@ -138,4 +138,6 @@ def test_ssim_agrees_with_scikit_image_inside_the_border() -> None:
 
     ours = ssim((images[0] + 1) / 2, (images[1] + 1) / 2, 11)[crop].mean().item()
     assert ours == pytest.approx(expected[11:-11, 11:-11].mean(), abs=5e-3)
-    assert SSIM()(*images).item() == pytest.approx((1 - ssim(*[(i + 1) / 2 for i in images], 11).mean().item()) / 2, abs=1e-5)
+    assert SSIM()(*images).item() == pytest.approx(
+        (1 - ssim(*[(i + 1) / 2 for i in images], 11).mean().item()) / 2, abs=1e-5
+    )

@@ -88,7 +88,9 @@ def test_weights_of_another_network_are_refused(network: nn.Module, message: str
         load_official_weights(network, official_resnet(1, 2, False, False, ""))
 
 
-@pytest.mark.parametrize("network", [UNetGenerator(3, 3, depth=4, width=2), PatchGANDiscriminator(3, width=2, norm="batch")])
+@pytest.mark.parametrize(
+    "network", [UNetGenerator(3, 3, depth=4, width=2), PatchGANDiscriminator(3, width=2, norm="batch")]
+)
 def test_our_own_names_are_in_the_order_of_the_layers(network: nn.Module) -> None:
     copy = {name: torch.rand_like(tensor.float()).to(tensor.dtype) for name, tensor in network.state_dict().items()}
     load_official_weights(network, copy)

@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,7 +22,9 @@ def test_constant_then_linear_then_zero_and_never_negative(epochs: int, decay: i
     factors = [schedule.multiplier(epoch, epochs) for epoch in range(epochs + 5)]
     falling = min(epochs // 2 if decay is None else decay, epochs)
     assert factors[: epochs - falling] == [1.0] * (epochs - falling)
-    steps = [a - b for a, b in zip(factors[epochs - falling :], factors[epochs - falling + 1 : epochs + 1], strict=False)]
+    steps = [
+        a - b for a, b in zip(factors[epochs - falling :], factors[epochs - falling + 1 : epochs + 1], strict=False)
+    ]
     assert all(step == pytest.approx(1 / (falling + 1)) for step in steps[:falling])
     assert factors[epochs:] == [0.0] * 5
     assert min(factors) >= 0
@@ -32,7 +36,7 @@ def test_cosine_falls_from_one_towards_its_end(epochs: int, final: float) -> Non
     factors = [schedule.multiplier(epoch, epochs) for epoch in range(epochs + 1)]
     assert factors[0] == 1
     assert factors[-1] == pytest.approx(final)
-    assert all(a >= b - 1e-12 for a, b in zip(factors, factors[1:], strict=False))
+    assert all(a >= b - 1e-12 for a, b in itertools.pairwise(factors))
 
 
 def test_step_and_constant() -> None:

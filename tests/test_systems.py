@@ -26,7 +26,9 @@ def system_of(recipe: Recipe) -> Any:
 
 def losses_of(system: Any, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     shared = system.forward(batch)
-    return {f"{phase.name}/{name}": term for phase in system.phases for name, term in phase.losses(batch, shared).items()}
+    return {
+        f"{phase.name}/{name}": term for phase in system.phases for name, term in phase.losses(batch, shared).items()
+    }
 
 
 def count_calls(networks: dict[str, nn.Module]) -> dict[str, list[int]]:
@@ -81,7 +83,9 @@ def test_scaling_a_weight_scales_its_term_and_weight_zero_removes_it(weights, fa
     assert {name for name in losses if name.startswith("G/")} == wanted
     for name in wanted:
         torch.testing.assert_close(scaled[name], factor * losses[name])
-    assert {name for name in losses if name.startswith("D/")} == {f"D/D_{x}" for x in "AB" if f"G/adversarial_{x}" in wanted}
+    assert {name for name in losses if name.startswith("D/")} == {
+        f"D/D_{x}" for x in "AB" if f"G/adversarial_{x}" in wanted
+    }
 
 
 @pytest.mark.parametrize(
@@ -127,7 +131,7 @@ def test_gradients_reach_exactly_the_parameters_that_a_phase_trains(fixture: str
     system = system_of(recipe)
     batch = batch_of(recipe)
     for phase in system.phases:
-        for name, network in system.networks.items():
+        for network in system.networks.values():
             network.zero_grad()
             network.requires_grad_(True)
         shared = system.forward(batch)

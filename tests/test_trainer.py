@@ -168,5 +168,8 @@ def test_cuda_takes_the_same_step_as_the_cpu(tiny: Recipe) -> None:
         batch = batch_of(tiny, seed=number, dtype=torch.float64)
         on_cuda = {domain: images.cuda() for domain, images in batch.items()}
         torch.testing.assert_close(
-            {name: loss.cpu() for name, loss in there.step(on_cuda).losses.items()}, here.step(batch).losses, rtol=1e-9, atol=1e-9
+            {name: loss.cpu() for name, loss in there.step(on_cuda).losses.items()},
+            here.step(batch).losses,
+            rtol=1e-9,
+            atol=1e-9,
         )

@@ -1,3 +1,42 @@
-def demo() -> int:
-    """X"""
-    return 0
+"""`gantoolkit demo`."""
+
+from pathlib import Path
+
+from gantoolkit.cli.train import EXIT_CODES
+
+__all__ = ["demo"]
+
+_NAMES = {"A2B": "sepia → cyanotype", "B2A": "cyanotype → sepia"}
+
+
+def demo(*, out: Path = Path("runs/demo"), device: str = "auto") -> int:
+    """Train a small CycleGAN on built-in photographs and measure it against the known answer; minutes on a CPU.
+
+    Domain A shows photographs as sepia prints, domain B as blue cyanotypes; the two are never seen as pairs.
+
+    Parameters
+    ----------
+    out
+        Folder for the photographs, the run and the pictures; a run that is there is continued.
+    device
+        cpu, cuda, cuda:1, or auto.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from gantoolkit.cli.progress import TrainingProgress
+    from gantoolkit.demo import run_demo
+
+    result = run_demo(out, device=device, watch=TrainingProgress)
+    table = Table(
+        box=None, padding=(0, 2, 0, 0), title=f"Held-out photographs, at step {result.end.step}", title_justify="left"
+    )
+    for heading in ("PSNR / SSIM against the right answer", "doing nothing", "before training", "after training"):
+        table.add_column(heading)
+    for direction, scores in result.scores.items():
+        cells = [f"{scores[name].psnr:.1f} dB / {scores[name].ssim:.2f}" for name in ("input", "untrained", "trained")]
+        table.add_row(_NAMES[direction], *cells)
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(table)
+    console.print(f"pictures: {result.grid} and {result.photograph}\nreport: {result.report}", markup=False)
+    return EXIT_CODES[result.end.reason]

@@ -44,7 +44,7 @@ class TrainingProgress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.bar.stop()
+        self.bar.stop()  # also after an error: the terminal wants its cursor back
 
     def __call__(self, event: Event) -> None:
         match event:

@@ -8,9 +8,9 @@ from cyclopts import Parameter
 
 from gantoolkit.errors import RecipeError
 
-__all__ = ["parse_setting", "train"]
+__all__ = ["EXIT_CODES", "parse_setting", "train"]
 
-_EXIT_CODES = {"finished": 0, "stopped": 0, "SIGINT": 130, "SIGTERM": 143}
+EXIT_CODES = {"finished": 0, "stopped": 0, "SIGINT": 130, "SIGTERM": 143}
 
 
 def train(
@@ -65,7 +65,7 @@ def train(
         run = Run.start(find_recipe(recipe).swap(changes), data, out)
     with TrainingProgress(run) as progress:
         end = run.train(device=device, workers=workers, stop_at=stop_at, callbacks=[progress])
-    return _EXIT_CODES[end.reason]
+    return EXIT_CODES[end.reason]
 
 
 def parse_setting(text: str) -> tuple[str, Any]:

@@ -14,6 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from gantoolkit.errors import DataError
+from gantoolkit.files import whole_file
 
 __all__ = ["MAX_PIXELS", "from_tensor", "read_image", "to_tensor", "write_image"]
 
@@ -78,12 +79,9 @@ def write_image(image: Image.Image, path: str | Path) -> None:
         DataError: When it cannot be written; nothing half-written is left.
     """
     path = Path(path)
-    part = path.with_name(f".{path.name}.part")
     kind = "JPEG" if path.suffix.lower() in (".jpg", ".jpeg") else "PNG"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        image.save(part, kind, **({"quality": _QUALITY} if kind == "JPEG" else {}))
-        part.replace(path)
+        with whole_file(path) as part:
+            image.save(part, kind, **({"quality": _QUALITY} if kind == "JPEG" else {}))
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise DataError(f"{path}: cannot be written ({error.strerror or error})") from error

@@ -7,6 +7,7 @@ its A and its B are cut from different parts of the photographs.
 
 import random
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -91,7 +92,9 @@ def _load(name: str) -> Image.Image:
     # Straight from the package's folder: its loading functions may go to the network for files that it does not ship.
     found = sorted((Path(skimage.__file__).parent / "data").glob(f"{name}.*"))
     if not found:
-        raise DataError(f"scikit-image {skimage.__version__} does not ship the photograph '{name}'; install 0.25 or 0.26")
+        raise DataError(
+            f"scikit-image {version('scikit-image')} does not ship the photograph '{name}'; install 0.25 or 0.26"
+        )
     return Image.open(found[0]).convert("RGB")
 
 

@@ -1,7 +1,7 @@
 """Training: the trainer that runs phases, the loop around it, and what a run writes."""
 
 from gantoolkit.training.events import Callback, CheckpointSaved, Event, RunEnded, SamplesDrawn, StepDone
-from gantoolkit.training.folder import Checkpoint, RunFolder, describe_changes
+from gantoolkit.training.folder import Checkpoint, RunFolder
 from gantoolkit.training.generatorfile import LoadedGenerator, load_generator
 from gantoolkit.training.loop import train
 from gantoolkit.training.samples import draw_grid
@@ -19,7 +19,6 @@ __all__ = [
     "StepDone",
     "StepResult",
     "Trainer",
-    "describe_changes",
     "draw_grid",
     "load_generator",
     "train",

@@ -11,11 +11,12 @@ from typing import Any
 from torch import Tensor
 
 from gantoolkit.errors import CheckpointError
+from gantoolkit.files import whole_file
 from gantoolkit.plugins import REGISTRIES
 from gantoolkit.recipe import Recipe
 from gantoolkit.training.tensorfile import read_header, read_tensors, write_tensors
 
-__all__ = ["Checkpoint", "RunFolder", "describe_changes"]
+__all__ = ["Checkpoint", "RunFolder"]
 
 _PACKAGES = ("gantoolkit", "torch", "numpy", "pillow", "safetensors")
 
@@ -68,11 +69,16 @@ class RunFolder:
             "plugins": _plugin_versions(),
         }
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self.about_file.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-            self.recipe_file.write_text(recipe.to_toml(), encoding="utf-8")
+            with whole_file(self.about_file) as part:
+                part.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+            with whole_file(self.recipe_file) as part:
+                part.write_text(recipe.to_toml(), encoding="utf-8")
         except OSError as error:
             raise CheckpointError(f"{self.path}: cannot be written ({error.strerror or error})") from error
+
+    def describe_changes(self, recipe: Recipe) -> str:
+        """In words, how a resolved recipe differs from the one that this run was started with."""
+        return _describe_changes(recipe, self.recipe_file.read_text(encoding="utf-8"), where=str(self.recipe_file))
 
     def read_recipe(self) -> Recipe:
         """The run's recipe.
@@ -121,15 +127,20 @@ class RunFolder:
             except CheckpointError as error:
                 warnings.warn(f"{error}; the checkpoint before it is used", stacklevel=2)
                 continue
-            theirs = Recipe.from_toml(header["recipe"], where=str(path))
-            if changes := recipe.diff(theirs):
-                raise CheckpointError(f"{path}: belongs to another recipe: {describe_changes(changes)}")
+            if changes := _describe_changes(recipe, header["recipe"], where=str(path)):
+                raise CheckpointError(f"{path}: belongs to another recipe: {changes}")
             return Checkpoint(tensors, header["progress"])
         return None
 
 
-def describe_changes(changes: dict[str, tuple[Any, Any]]) -> str:
-    """A `Recipe.diff` in words."""
+def _describe_changes(recipe: Recipe, text: str, *, where: str) -> str:
+    """In words, how a resolved recipe differs from one that was written to a file; nothing if it does not.
+
+    Raises:
+        RecipeError, PluginError: When the file's recipe cannot be understood any more.
+    """
+    # The same text is the same recipe, also where a class was passed that the file cannot name.
+    changes = {} if text == recipe.to_toml() else recipe.diff(Recipe.from_toml(text, where=where))
     return ", ".join(f"{path} is {here!r} here and {there!r} there" for path, (here, there) in changes.items())
 
 

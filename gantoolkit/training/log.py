@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gantoolkit.errors import CheckpointError
+from gantoolkit.files import whole_file
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -64,7 +65,8 @@ class Log:
         self.path = path
         self.table = table
         kept = [row for row in read_log(path) if row["step"] <= step]
-        path.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        with whole_file(path) as part:
+            part.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
         self._tensorboard = _open_tensorboard(tensorboard, step)
 
     def write(self, row: Mapping[str, Any]) -> None:
@@ -92,7 +94,7 @@ class Log:
         """Write all rows as CSV, a column for each name that occurs."""
         rows = read_log(self.path)
         columns = list(dict.fromkeys(name for row in rows for name in row))
-        with self.table.open("w", newline="", encoding="utf-8") as file:
+        with whole_file(self.table) as part, part.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(rows)

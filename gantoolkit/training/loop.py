@@ -166,7 +166,8 @@ class _Session:
             self.tell(StepDone(progress.step, self.steps, result.losses, result.skipped, batch.bad_files))
             if progress.step % settings.sample_every == 0 and progress.step < self.steps:
                 self.draw_samples()
-            if progress.step % settings.checkpoint_every == 0 and progress.step < stop:
+            # In a row of bad steps the checkpoint before them stays the newest: that is where to go back to.
+            if progress.step % settings.checkpoint_every == 0 and progress.step < stop and not bad_in_a_row:
                 self.save()
                 self.write_report()
             if interrupts.received is not None:

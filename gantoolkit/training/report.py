@@ -10,6 +10,7 @@ import jinja2
 
 from gantoolkit import __version__
 from gantoolkit.errors import CheckpointError
+from gantoolkit.files import whole_file
 from gantoolkit.recipe import Recipe
 from gantoolkit.training.folder import RunFolder
 from gantoolkit.training.log import read_log
@@ -47,12 +48,10 @@ def write_report(
         curves=[_draw_curves(rows, phase) for phase in _phases(rows)],
         samples=[(int(path.stem.removeprefix("step-")), _data_uri(path.read_bytes())) for path in samples],
     )
-    part = folder.report.with_name(".report.html.part")
     try:
-        part.write_text(page, encoding="utf-8")
-        part.replace(folder.report)
+        with whole_file(folder.report) as part:
+            part.write_text(page, encoding="utf-8")
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise CheckpointError(f"{folder.report}: cannot be written ({error.strerror or error})") from error
 
 

@@ -5,7 +5,6 @@ Nothing is unpickled, so a stranger's file cannot run code.
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gantoolkit.errors import CheckpointError
+from gantoolkit.files import whole_file
 
 __all__ = ["read_header", "read_tensors", "write_tensors"]
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
-    """Write a temporary file, sync it, rename it; what was at `path` before stays whole if anything fails.
+    """Write a file of tensors; what was at `path` before stays whole if anything fails.
 
     Args:
         header: Anything that JSON can hold; `read_header` gives it back.
@@ -31,16 +31,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str
     """
     stored = _separate({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     text = json.dumps(header)
-    part = path.with_name(f".{path.name}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(stored, part, {"header": text, "sha256": _checksum(stored, text)})
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
-        _sync_folder(path.parent)
+        with whole_file(path) as part:
+            save_file(stored, part, {"header": text, "sha256": _checksum(stored, text)})
     except (OSError, SafetensorError) as error:
-        part.unlink(missing_ok=True)
         needed = sum(tensor.nbytes for tensor in stored.values()) / 1e6
         reason = getattr(error, "strerror", None) or str(error)
         raise CheckpointError(
@@ -96,15 +90,6 @@ def _checksum(tensors: Mapping[str, Tensor], text: str) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    # The rename itself lies in the folder; without this it may be lost with the power.
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _reason(error: Exception) -> str:

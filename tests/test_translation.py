@@ -1,0 +1,162 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_image
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from torch import nn
+
+from gantoolkit.errors import CheckpointError, DataError
+from gantoolkit.inference import Translator, translate_files
+from gantoolkit.inference.files import plan_targets
+from gantoolkit.recipe import Recipe
+from gantoolkit.recipes import cyclegan
+from gantoolkit.run import Run
+from gantoolkit.training import LoadedGenerator
+
+
+class Negative(nn.Module):
+    """What comes out is known: every value's opposite. Sizes have to be multiples of 8."""
+
+    size_multiple = 8
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(-1.0))
+        self.sizes: list[tuple[int, ...]] = []
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        assert images.shape[-1] % 8 == images.shape[-2] % 8 == 0
+        self.sizes.append(tuple(images.shape))
+        return self.weight * images
+
+
+def negative() -> Translator:
+    return Translator(LoadedGenerator(Negative(), "A2B", cyclegan(), step=0))
+
+
+@pytest.fixture
+def run(tiny: Recipe, dataset: Path, tmp_path: Path) -> Run:
+    return tiny.train(dataset, tmp_path / "run", device="cpu", stop_at=2)
+
+
+@given(width=st.integers(1, 40), height=st.integers(1, 40))
+def test_any_size_is_kept_and_every_pixel_translated(width: int, height: int) -> None:
+    pixels = np.random.default_rng(width * 41 + height).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    assert np.array_equal(np.asarray(negative()(Image.fromarray(pixels))), 255 - pixels)
+
+
+def test_sizes_that_the_network_takes_are_not_padded_and_images_of_one_size_go_together() -> None:
+    translator = negative()
+    made = translator.translate([make_image(0, (16, 24)), make_image(1, (17, 24)), make_image(2, (16, 24))])
+    assert [image.size for image in made] == [(16, 24), (17, 24), (16, 24)]
+    assert isinstance(translator.generator.network, Negative)
+    assert translator.generator.network.sizes == [(2, 3, 24, 16), (1, 3, 24, 24)]
+
+
+def test_padding_continues_the_image_by_its_mirror_image() -> None:
+    seen: list[torch.Tensor] = []
+    translator = negative()
+    translator.generator.network.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    image = torch.arange(6.0).reshape(1, 1, 1, 6).expand(1, 1, 8, 6) / 10
+    translator.translate_tensor(image)
+    assert torch.allclose(seen[0][0, 0, 0] * 10, torch.tensor([0.0, 1, 2, 3, 4, 5, 4, 3]))
+
+
+def test_a_generators_file_says_everything(run: Run) -> None:
+    for direction in ("A2B", "B2A"):
+        translator = Translator.load(run.folder.generators / f"{direction}.safetensors", device="cpu")
+        assert translator.direction == direction
+        assert translator.generator.step == 2
+        assert not translator.generator.network.training
+        image = make_image(3, (37, 30))
+        assert np.array_equal(np.asarray(translator(image)), np.asarray(run.translator(direction, device="cpu")(image)))
+
+
+def test_the_two_directions_are_two_networks(run: Run) -> None:
+    image = make_image(3)
+    there, back = (np.asarray(run.translator(direction, device="cpu")(image)) for direction in ("A2B", "B2A"))
+    assert not np.array_equal(there, back)
+
+
+def test_domains_of_other_channels(tiny: Recipe, dataset: Path, tmp_path: Path) -> None:
+    run = tiny.swap({"data.channels_B": 1}).train(dataset, tmp_path / "grey", device="cpu", stop_at=1)
+    assert run.translator("A2B", device="cpu")(make_image(0)).mode == "L"
+    assert run.translator("B2A", device="cpu")(make_image(0)).mode == "RGB"
+
+
+def test_unknown_directions_and_empty_runs_are_named(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no generator for direction 'A2C'; there is A2B, B2A"):
+        run.translator("A2C")
+    for path in run.folder.generators.iterdir():
+        path.unlink()
+    with pytest.raises(CheckpointError, match="nothing has been saved yet; train first"):
+        run.translator("A2B")
+    with pytest.raises(CheckpointError, match=r"is no run \(it holds no recipe.toml\)"):
+        Run.open(tmp_path)
+
+
+def test_a_damaged_generator_is_refused(run: Run) -> None:
+    path = run.folder.generators / "A2B.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="its checksum does not agree with its content"):
+        run.translator("A2B")
+    path.write_bytes(b"\x80\x04cposix\nsystem\n")  # a pickle that would run a command
+    with pytest.raises(CheckpointError, match="is no file of gantoolkit, or damaged"):
+        run.translator("A2B")
+
+
+class TestFiles:
+    def test_names_and_tree_are_kept(self, tmp_path: Path) -> None:
+        for name in ("in/a.jpg", "in/deep/b.PNG", "in/deep/c.webp"):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            make_image(0).save(tmp_path / name)
+        single = tmp_path / "single.jpeg"
+        make_image(1).save(single)
+        targets = plan_targets([tmp_path / "in", single], tmp_path / "out")
+        results = list(translate_files(negative(), targets, batch_size=2))
+        assert {str(result.target.relative_to(tmp_path / "out")) for result in results} == {
+            "a.jpg",
+            "deep/b.PNG",
+            "deep/c.png",
+            "single.jpeg",
+        }
+        formats = {}
+        for result in results:
+            with Image.open(result.target) as image:
+                assert image.size == (40, 36)
+                formats[result.target.name] = image.format
+        assert formats == {"a.jpg": "JPEG", "b.PNG": "PNG", "c.png": "PNG", "single.jpeg": "JPEG"}
+
+    def test_a_form_can_be_chosen(self, tmp_path: Path) -> None:
+        make_image(0).save(tmp_path / "a.jpg")
+        assert list(plan_targets([tmp_path / "a.jpg"], tmp_path / "out", form="png").values()) == [
+            tmp_path / "out" / "a.png"
+        ]
+
+    def test_a_bad_file_is_reported_and_the_others_are_translated(self, tmp_path: Path) -> None:
+        make_image(0).save(tmp_path / "a.png")
+        (tmp_path / "b.png").write_text("broken")
+        make_image(1).save(tmp_path / "c.png")
+        results = list(translate_files(negative(), plan_targets([tmp_path], tmp_path / "out"), batch_size=3))
+        assert {result.source.name: bool(result.problem) for result in results} == {
+            "a.png": False,
+            "b.png": True,
+            "c.png": False,
+        }
+        assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "c.png"]
+
+    def test_nothing_is_overwritten_by_mistake(self, tmp_path: Path) -> None:
+        make_image(0).save(tmp_path / "a.bmp")
+        make_image(0).save(tmp_path / "a.png")
+        with pytest.raises(DataError, match=r"would both become .*a\.png; translate them into two folders"):
+            plan_targets([tmp_path], tmp_path / "out")
+        with pytest.raises(DataError, match=r"a\.png: would be overwritten by its own translation"):
+            plan_targets([tmp_path / "a.png"], tmp_path)
+        with pytest.raises(DataError, match="no such file or folder"):
+            plan_targets([tmp_path / "none.png"], tmp_path / "out")

@@ -1,6 +1,9 @@
 """Fixtures that many tests share: a small data set, a small recipe, the real data where they are."""
 
 import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: see gantoolkit.cli.app.main
+
 from pathlib import Path
 
 import numpy as np

@@ -1,5 +1,6 @@
 """The command `gantoolkit`, its exit codes, and what it prints when something is wrong."""
 
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -36,6 +37,9 @@ app.command(blocks.recipes)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
+    # Threads that wait for each other by spinning stand still on a machine whose cores are shared: seen 50 times slower.
+    # Read when torch is loaded, which the commands do as late as they can.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     warnings.showwarning = _show_warning
     try:
         result = app(arguments, exit_on_error=False, print_error=True, result_action="return_value")

@@ -28,13 +28,13 @@ def demo(*, out: Path = Path("runs/demo"), device: str = "auto") -> int:
     from gantoolkit.demo import run_demo
 
     result = run_demo(out, device=device, watch=TrainingProgress)
-    table = Table(
-        box=None, padding=(0, 2, 0, 0), title=f"Held-out photographs, at step {result.end.step}", title_justify="left"
-    )
-    for heading in ("PSNR / SSIM against the right answer", "doing nothing", "before training", "after training"):
+    title = f"PSNR against the right answer on held-out photographs, at step {result.end.step}"
+    table = Table(box=None, padding=(0, 2, 0, 0), title=title, title_justify="left", title_style="bold")
+    table.add_column("", no_wrap=True)
+    for heading in ("doing nothing", "one flat colour", "before training", "after training"):
         table.add_column(heading)
-    for direction, scores in result.scores.items():
-        cells = [f"{scores[name].psnr:.1f} dB / {scores[name].ssim:.2f}" for name in ("input", "untrained", "trained")]
+    for direction, psnr in result.psnr.items():
+        cells = [f"{psnr[name]:.1f} dB" for name in ("input", "flat colour", "untrained", "trained")]
         table.add_row(_NAMES[direction], *cells)
     console = Console(soft_wrap=True, highlight=False)
     console.print(table)

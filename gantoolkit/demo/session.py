@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,24 +21,11 @@ from gantoolkit.recipes import find_recipe
 from gantoolkit.run import Run
 from gantoolkit.training import Callback, LoadedGenerator, RunEnded, draw_grid
 
-__all__ = ["DemoResult", "Score", "measure", "run_demo"]
+__all__ = ["DemoResult", "measure", "run_demo"]
 
 DIRECTIONS = ("A2B", "B2A")
 _ROWS = ("chelsea-064-128", "chelsea-128-192", "chelsea-128-320", "coffee-128-192", "coffee-192-256", "coffee-256-448")
 """Tiles to show: eyes, nose and fur, the cup and its saucer."""
-
-
-@dataclass(frozen=True)
-class Score:
-    """How close pictures are to the right ones, in the mean over the held-out tiles.
-
-    Args:
-        psnr: Peak signal-to-noise ratio in dB, from 8-bit values; higher is closer.
-        ssim: Structural similarity, 1 is equal.
-    """
-
-    psnr: float
-    ssim: float
 
 
 @dataclass(frozen=True)
@@ -47,14 +34,15 @@ class DemoResult:
 
     Args:
         end: How its training ended.
-        scores: By direction: of the input itself, of the untrained network, and of the trained one.
+        psnr: By direction, against the right answer, in dB: of the input itself, of one flat colour, of the untrained
+            network's translation, and of the trained one's; means over the held-out tiles.
         grid: Picture of held-out tiles: input, translation, right answer, way back.
         photograph: Picture of one whole held-out photograph: input, translation, right answer.
         report: The run's page.
     """
 
     end: RunEnded
-    scores: dict[str, dict[str, Score]]
+    psnr: dict[str, dict[str, float]]
     grid: Path
     photograph: Path
     report: Path
@@ -76,35 +64,42 @@ def run_demo(
     run = Run.start(find_recipe("demo"), data, out / "run")
     with watch(run) as callback:
         end = run.train(device=device, callbacks=[callback])
-    scores: dict[str, dict[str, Score]] = {}
+    psnr: dict[str, dict[str, float]] = {}
     translators = {direction: run.translator(direction, device=device) for direction in DIRECTIONS}
     for direction in DIRECTIONS:
         inputs, answers = _test_images(data, direction[0]), _test_images(data, direction[-1])
-        scores[direction] = {
+        psnr[direction] = {
             "input": measure(inputs, answers),
+            "flat colour": measure(_flat_images(data, direction[-1], answers), answers),
             "untrained": measure(_untrained(run, direction, device).translate(inputs), answers),
             "trained": measure(translators[direction].translate(inputs), answers),
         }
     grid, photograph = out / "demo.png", out / "photograph.png"
     write_image(_draw_tiles(data, translators), grid)
     write_image(_draw_photograph(data, translators["A2B"]), photograph)
-    figures = {direction: {name: asdict(score) for name, score in by.items()} for direction, by in scores.items()}
     try:
         with whole_file(out / "demo.json") as part:
-            part.write_text(json.dumps({"step": end.step, "scores": figures}, indent=2) + "\n", encoding="utf-8")
+            part.write_text(json.dumps({"step": end.step, "psnr": psnr}, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise CheckpointError(f"{out / 'demo.json'}: cannot be written ({error.strerror or error})") from error
-    return DemoResult(end, scores, grid, photograph, run.report)
+    return DemoResult(end, psnr, grid, photograph, run.report)
 
 
-def measure(images: Sequence[Image.Image], answers: Sequence[Image.Image]) -> Score:
-    """The mean PSNR and SSIM of images against the right ones."""
-    from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+def measure(images: Sequence[Image.Image], answers: Sequence[Image.Image]) -> float:
+    """The peak signal-to-noise ratio of images against the right ones, in dB, in the mean over them; higher is closer."""
+    from skimage.metrics import peak_signal_noise_ratio
 
-    pairs = [(np.asarray(answer), np.asarray(image)) for image, answer in zip(images, answers, strict=True)]
-    psnr = [peak_signal_noise_ratio(answer, image) for answer, image in pairs]
-    ssim = [structural_similarity(answer, image, channel_axis=-1) for answer, image in pairs]
-    return Score(float(np.mean(psnr)), float(np.mean(ssim)))
+    pairs = zip(images, answers, strict=True)
+    return float(np.mean([peak_signal_noise_ratio(np.asarray(answer), np.asarray(image)) for image, answer in pairs]))
+
+
+def _flat_images(data: Path, domain: str, like: Sequence[Image.Image]) -> list[Image.Image]:
+    """The mean colour of a domain's training images, and nothing else: what can be had without looking at the input."""
+    colours = [
+        np.asarray(read_image(path), dtype=float).mean(axis=(0, 1)) for path in find_images(data / f"train{domain}")
+    ]
+    red, green, blue = (round(value) for value in np.mean(colours, axis=0))
+    return [Image.new("RGB", image.size, (red, green, blue)) for image in like]
 
 
 def _test_images(data: Path, domain: str) -> list[Image.Image]:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import make_dataset, make_image
 from PIL import Image
+from small import make_dataset, make_image
 
 from gantoolkit.cli import main
 from gantoolkit.plugins import REGISTRIES

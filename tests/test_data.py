@@ -1,13 +1,15 @@
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import make_dataset, make_image
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from small import make_dataset, make_image
 
 from gantoolkit.data import (
     Dataset,
@@ -266,3 +268,18 @@ class TestSampling:
 
     def test_datasets_are_plain_values(self) -> None:
         assert Dataset((Path("a"),), (Path("b"),)) == Dataset((Path("a"),), (Path("b"),))
+
+
+def test_a_script_without_a_guard_is_told_what_to_do(tmp_path: Path) -> None:
+    root = make_dataset(tmp_path / "set")
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from gantoolkit.data import TrainingBatches, open_dataset\n"
+        "from gantoolkit.settings import DataSettings\n"
+        f"dataset = open_dataset({str(root)!r})\n"
+        "batches = TrainingBatches(dataset, DataSettings(), batch_size=1, seed=0, workers=1)\n"
+        "next(batches.iterate(0, 1))\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert 'put that under `if __name__ == "__main__":`, or take workers = 0' in done.stderr.splitlines()[-1]

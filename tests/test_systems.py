@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TINY, batch_of
 from hypothesis import given
 from hypothesis import strategies as st
+from small import TINY, batch_of
 from torch import nn
 
 from gantoolkit.assembly import build_system, initialize

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from conftest import batch_of
+from small import batch_of
 from test_systems import system_of
 from torch import nn
 

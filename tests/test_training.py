@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_dataset
 from PIL import Image
+from small import make_dataset
 from torch import nn
 
 from gantoolkit.errors import CheckpointError, DataError, RecipeError, TrainingError

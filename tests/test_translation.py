@@ -3,10 +3,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import make_image
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from small import make_image
 from torch import nn
 
 from gantoolkit.errors import CheckpointError, DataError

@@ -77,7 +77,7 @@ class TrainingBatches:
             worker_init_fn=_leave_signals_to_the_run,
             generator=torch.Generator(),  # else the loader draws a seed from the global generator
         )
-        for batch in loader:
+        for batch in _explain_lost_workers(loader):
             for domain in "AB":
                 if domain not in batch.images:
                     path, why = next(reversed(batch.bad_files.items()))
@@ -160,6 +160,18 @@ class _Samples(torch_data.Dataset[LoadedBatch]):
             generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", epoch))
             self._shuffled = (epoch, torch.randperm(len(self), generator=generator).tolist())
         return self._shuffled[1]
+
+
+def _explain_lost_workers(loader: Iterable[LoadedBatch]) -> Iterator[LoadedBatch]:
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise DataError(
+            "a process that loads images has ended; it may have run out of memory, or it imported a script that starts "
+            'training when it is imported (put that under `if __name__ == "__main__":`, or take workers = 0)'
+        ) from error
 
 
 def _leave_signals_to_the_run(worker: int) -> None:

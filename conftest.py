@@ -1,0 +1,101 @@
+"""Runs every block of code in README and docs, and every doctest in the package.
+
+Shell blocks run in a folder of their own that holds small images where the pages speak of data sets. `gantoolkit` there is the
+real command, with settings added that make networks and epochs small; `make demo` runs that command, and of other targets it
+is checked that the Makefile knows them.
+"""
+
+import doctest
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from sybil import Example, Sybil
+from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
+from sybil.parsers.rest import DocTestParser
+
+ROOT = Path(__file__).parent
+sys.path.insert(0, str(ROOT / "tests"))  # one way to make small images, shared with the tests
+
+GANTOOLKIT = f"""#!{sys.executable}
+import sys
+from gantoolkit.cli import main
+from gantoolkit.demo import make_demo_set, session
+
+if __name__ == "__main__":  # processes that load images import this file again
+    arguments = sys.argv[1:]
+    if arguments[:1] == ["train"] and "--resume" not in arguments:
+        small = ["generator.width=4", "discriminator.width=4", "training.epochs=1"]
+        arguments += [word for setting in small for word in ("--set", setting)]
+    if arguments[:1] == ["demo"]:
+        recipe = session.find_recipe("demo").swap({{"generator.width": 4, "training.epochs": 1}})
+        session.find_recipe = lambda name: recipe
+        session.make_demo_set = lambda root: make_demo_set(root, crops=16)
+    sys.exit(main(arguments))
+"""
+MAKE = f"""#!/bin/sh
+case "$1" in
+  demo) exec gantoolkit demo --out runs/demo ;;
+  *) exec {shutil.which("make")} --silent --dry-run --directory {ROOT} "$@" > /dev/null ;;
+esac
+"""
+
+
+def set_up(namespace: dict[str, Any]) -> None:
+    """Go to a new folder with small data sets, and put the small commands first on the path."""
+    from small import make_dataset, make_image
+
+    folder = Path(tempfile.mkdtemp(prefix="gantoolkit-docs-"))
+    namespace["_before"] = (folder, Path.cwd(), os.environ["PATH"])
+    make_dataset(folder / "data" / "horse2zebra", count_A=2, count_B=2, test=1)
+    make_dataset(folder / "data" / "pairs", count_A=2, count_B=2, test=0)
+    (folder / "photographs").mkdir()
+    make_image(1).save(folder / "photographs" / "one.jpg")
+    make_image(2).save(folder / "horse.jpg")
+    for name, text in (("gantoolkit", GANTOOLKIT), ("make", MAKE)):
+        command = folder / "bin" / name
+        command.parent.mkdir(exist_ok=True)
+        command.write_text(text)
+        command.chmod(0o755)
+    os.chdir(folder)
+    os.environ["PATH"] = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
+
+
+def tear_down(namespace: dict[str, Any]) -> None:
+    folder, before, path = namespace["_before"]
+    os.chdir(before)
+    os.environ["PATH"] = path
+    shutil.rmtree(folder)
+
+
+def run_shell(example: Example) -> None:
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", example.parsed], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+    assert "Traceback" not in done.stderr, done.stderr
+
+
+def check_recipe(example: Example) -> None:
+    from gantoolkit.recipe import Recipe
+
+    Recipe.from_toml(example.parsed).check()
+
+
+pages = Sybil(
+    parsers=[PythonCodeBlockParser(), CodeBlockParser("bash", run_shell), CodeBlockParser("toml", check_recipe)],
+    patterns=["README.md", "CONTRIBUTING.md", "docs/*.md", "docs/**/*.md"],
+    path=str(ROOT),
+    setup=set_up,
+    teardown=tear_down,
+)
+docstrings = Sybil(
+    parsers=[DocTestParser(optionflags=doctest.ELLIPSIS | doctest.IGNORE_EXCEPTION_DETAIL)],
+    patterns=["gantoolkit/*.py", "gantoolkit/**/*.py"],
+    path=str(ROOT),
+)
+pytest_collect_file = (pages + docstrings).pytest()

@@ -89,25 +89,43 @@ def test_scaling_a_weight_scales_its_term_and_weight_zero_removes_it(weights, fa
 
 
 @pytest.mark.parametrize(
-    ("ablation", "discriminators", "passes"),
+    ("ablation", "discriminators", "G_AB", "G_BA"),
     [
-        # Batch sizes of every pass through G_AB; 2 is two independent images in one pass.
-        ("identity", {"D_A", "D_B"}, [2, 1]),
-        ("nll", {"D_A", "D_B"}, [1, 1]),
-        ("gan_alone", {"D_A", "D_B"}, [1]),
-        ("cycle_alone", set(), [1, 1]),
-        ("gan_forward", {"D_A", "D_B"}, [1]),
-        ("gan_backward", {"D_A", "D_B"}, [1, 1]),
+        # Batch sizes of every pass through each generator; 2 is two independent images in one pass.
+        ("identity", {"D_A", "D_B"}, [2, 1], [3]),
+        ("nll", {"D_A", "D_B"}, [1, 1], [2]),
+        ("gan_alone", {"D_A", "D_B"}, [1], [1]),
+        ("cycle_alone", set(), [1, 1], [2]),
+        ("gan_forward", {"D_A", "D_B"}, [1], [2]),
+        ("gan_backward", {"D_A", "D_B"}, [1, 1], [1]),
     ],
 )
-def test_what_no_term_asks_for_is_neither_built_nor_computed(ablation, discriminators, passes, tiny: Recipe) -> None:
+def test_what_no_term_asks_for_is_neither_built_nor_computed(ablation, discriminators, G_AB, G_BA) -> None:
     system = system_of(cyclegan.ablation(ablation).swap(TINY))
     assert {name for name in system.networks if name.startswith("D_")} == discriminators
     calls = count_calls(system.networks)
-    losses_of(system, batch_of(tiny))
-    assert calls["G_AB"] == passes
+    losses_of(system, batch_of(cyclegan().swap(TINY)))
+    assert calls["G_AB"] == G_AB
+    assert calls["G_BA"] == G_BA
     # One pass for the generator's term, one for fake and real together.
     assert all(calls[name] == [1, 2] for name in discriminators)
+
+
+def test_batch_norm_sees_each_batch_alone_and_in_the_official_order(tiny: Recipe) -> None:
+    """Its running statistics depend on both."""
+    system = system_of(tiny.swap({"generator.norm": "batch", "identity_weight": 5.0}))
+    batch, seen = batch_of(tiny), []
+    for name in ("G_AB", "G_BA"):
+        system.networks[name].register_forward_pre_hook(
+            lambda module, inputs, name=name: seen.append((name, inputs[0]))
+        )
+    shared = system.forward(batch)
+    order = [("G_AB", batch["A"]), ("G_BA", shared["fake_B"]), ("G_BA", batch["B"]), ("G_AB", shared["fake_A"])]
+    for (name, images), (wanted, expected) in zip(
+        seen, [*order, ("G_AB", batch["B"]), ("G_BA", batch["A"])], strict=True
+    ):
+        assert name == wanted
+        assert images is expected
 
 
 @pytest.mark.parametrize("norm", ["instance", "batch"])

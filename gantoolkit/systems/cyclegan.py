@@ -17,7 +17,7 @@ from gantoolkit.plugins import (
     Shared,
 )
 from gantoolkit.seeds import derive_seed
-from gantoolkit.systems.terms import DomainWeight, apply_to_each, discriminator_terms, per_domain
+from gantoolkit.systems.terms import DomainWeight, Pass, penalty, per_domain, run_passes
 
 
 class CycleGAN:
@@ -94,27 +94,16 @@ class CycleGAN:
             self.phases.append(Phase("D", tuple(f"D_{domain}" for domain, _ in judged), self.discriminator_losses))
 
     def forward(self, batch: Batch) -> Shared:
-        """All that the generators make: fakes, then reconstructions of them, and identities, as far as terms ask for them."""
-        A, B = batch["A"], batch["B"]
-        shared: Shared = {}
-        to_B, to_A = {}, {}
-        if self.adversarial_B or self.cycle_A:
-            to_B["fake_B"] = A
-        if self.identity_B:
-            to_B["idt_B"] = B
-        if self.adversarial_A or self.cycle_B:
-            to_A["fake_A"] = B
-        if self.identity_A:
-            to_A["idt_A"] = A
-        for network, inputs in ((self.G_AB, to_B), (self.G_BA, to_A)):
-            if inputs:
-                outputs = apply_to_each(network, list(inputs.values()), batched=self.batched)
-                shared |= dict(zip(inputs, outputs, strict=True))
-        if self.cycle_A:
-            shared["rec_A"] = self.G_BA(shared["fake_B"])
-        if self.cycle_B:
-            shared["rec_B"] = self.G_AB(shared["fake_A"])
-        return shared
+        """All that the generators make: fakes, reconstructions, identities, as far as a term asks for them."""
+        wanted = [
+            (self.adversarial_B or self.cycle_A, Pass("fake_B", self.G_AB, "A")),
+            (self.cycle_A, Pass("rec_A", self.G_BA, "fake_B")),
+            (self.adversarial_A or self.cycle_B, Pass("fake_A", self.G_BA, "B")),
+            (self.cycle_B, Pass("rec_B", self.G_AB, "fake_A")),
+            (self.identity_B, Pass("idt_B", self.G_AB, "B")),
+            (self.identity_A, Pass("idt_A", self.G_BA, "A")),
+        ]
+        return run_passes([each for asked, each in wanted if asked], batch, batched=self.batched)
 
     def generator_losses(self, batch: Batch, shared: Shared) -> dict[str, Tensor]:
         """Equation 3 as the generators see it; term by term, with its weight."""
@@ -135,14 +124,19 @@ class CycleGAN:
         return losses
 
     def discriminator_losses(self, batch: Batch, shared: Shared) -> dict[str, Tensor]:
-        """Each discriminator tells real images of its domain from fakes of this step and of earlier ones."""
+        """Each discriminator tells real images of its domain from fakes of this step and of earlier ones.
+
+        The objective is divided by two, which slows the discriminators relative to the generators (appendix 7.1).
+        """
         losses: dict[str, Tensor] = {}
         for name, pool in self.pools.items():
             domain = name.removeprefix("fake_")
-            judge = self.networks[f"D_{domain}"]
-            fakes = pool(shared[name])
-            fake, real = discriminator_terms(self.adversarial, judge, batch[domain], fakes, batched=self.batched)
-            losses[f"D_{domain}"] = fake + real
+            judge, images = self.networks[f"D_{domain}"], {"real": batch[domain], "fake": pool(shared[name])}
+            logits = run_passes(
+                [Pass("real", judge, "real"), Pass("fake", judge, "fake")], images, batched=self.batched
+            )
+            objective = 0.5 * (self.adversarial.real(logits["real"]) + self.adversarial.fake(logits["fake"]))
+            losses[f"D_{domain}"] = objective + penalty(self.adversarial, judge, images["real"], images["fake"])
         return losses
 
     def sample(self, batch: Batch) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from gantoolkit.plugins import (
     Setting,
     Shared,
 )
-from gantoolkit.systems.terms import Weight, discriminator_terms
+from gantoolkit.systems.terms import Pass, Weight, penalty, run_passes
 
 
 class Pix2Pix:
@@ -71,10 +71,14 @@ class Pix2Pix:
 
     def discriminator_losses(self, batch: Batch, shared: Shared) -> dict[str, Tensor]:
         """Real pairs against pairs of an image and its translation (§3.1, equation 1)."""
-        real, fake = _pair(batch["A"], batch["B"]), _pair(batch["A"], shared["fake_B"].detach())
         judge = self.networks["D"]
-        fake_term, real_term = discriminator_terms(self.adversarial, judge, real, fake, batched=self.batched)
-        return {"D_fake": fake_term, "D_real": real_term}
+        pairs = {"real": _pair(batch["A"], batch["B"]), "fake": _pair(batch["A"], shared["fake_B"].detach())}
+        logits = run_passes([Pass("fake", judge, "fake"), Pass("real", judge, "real")], pairs, batched=self.batched)
+        real_term = 0.5 * self.adversarial.real(logits["real"])
+        return {
+            "D_fake": 0.5 * self.adversarial.fake(logits["fake"]),
+            "D_real": real_term + penalty(self.adversarial, judge, pairs["real"], pairs["fake"]),
+        }
 
     def generator_losses(self, batch: Batch, shared: Shared) -> dict[str, Tensor]:
         """The adversarial term and the distance from the truth (§3.1, equation 4)."""

@@ -1,6 +1,7 @@
 """What the systems' objectives are made of."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated
 
 import torch
@@ -20,29 +21,48 @@ def per_domain(weight: float | tuple[float, float]) -> tuple[float, float]:
     return weight if isinstance(weight, tuple) else (weight, weight)
 
 
-def apply_to_each(network: nn.Module, inputs: Sequence[Tensor], *, batched: bool = True) -> list[Tensor]:
-    """Pass several batches through one network, together where that changes nothing but the time it takes.
+@dataclass(frozen=True)
+class Pass:
+    """One batch of images through one network, by the names of both."""
 
-    Batch norm sees its batch, so a network that has it gets the batches one by one, in order.
+    output: str
+    network: nn.Module
+    input: str
+
+
+def run_passes(passes: Sequence[Pass], images: Mapping[str, Tensor], *, batched: bool = True) -> dict[str, Tensor]:
+    """Make every output, in order; an input is one of `images` or an earlier output.
+
+    Passes through one network whose inputs are there go as one batch where that changes nothing but the time it takes.
+    It would change batch norm, which sees its batch: where a network has it, the passes are made one by one, in order.
     """
-    alike = len({batch.shape[1:] for batch in inputs}) == 1
-    if not (batched and alike) or len(inputs) == 1 or _has_batch_norm(network):
-        return [network(batch) for batch in inputs]
-    return list(network(torch.cat(list(inputs))).split([len(batch) for batch in inputs]))
+    together = batched and not any(_has_batch_norm(wanted.network) for wanted in passes)
+    made: dict[str, Tensor] = {}
+    waiting = list(passes)
+    while waiting:
+        known = {**images, **made}
+        first = waiting[0]
+        group = [
+            wanted
+            for wanted in waiting
+            if wanted is first
+            or (together and wanted.network is first.network and _alike(known.get(wanted.input), known[first.input]))
+        ]
+        inputs = [known[wanted.input] for wanted in group]
+        outputs = first.network(torch.cat(inputs) if len(inputs) > 1 else inputs[0])
+        parts = outputs.split([len(batch) for batch in inputs])
+        made |= {wanted.output: part for wanted, part in zip(group, parts, strict=True)}
+        waiting = [wanted for wanted in waiting if wanted not in group]
+    return {wanted.output: made[wanted.output] for wanted in passes}
 
 
-def discriminator_terms(
-    loss: AdversarialLoss, discriminator: nn.Module, real: Tensor, fake: Tensor, *, batched: bool = True
-) -> tuple[Tensor, Tensor]:
-    """The two halves of a discriminator's loss, 0.5·fake and 0.5·real (Zhu et al. 2017, §4: the objective is divided by 2).
+def penalty(loss: AdversarialLoss, discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor | float:
+    """What the loss asks of the discriminator itself, weighted; 0 for most losses."""
+    return loss.penalty(discriminator, real, fake) if isinstance(loss, PenalisedLoss) else 0.0
 
-    A loss that penalises the discriminator itself has its penalty, whole, in the real part.
-    """
-    fake_logits, real_logits = apply_to_each(discriminator, [fake, real], batched=batched)
-    fake_term, real_term = 0.5 * loss.fake(fake_logits), 0.5 * loss.real(real_logits)
-    if isinstance(loss, PenalisedLoss):
-        real_term = real_term + loss.penalty(discriminator, real, fake)
-    return fake_term, real_term
+
+def _alike(batch: Tensor | None, other: Tensor) -> bool:
+    return batch is not None and batch.shape[1:] == other.shape[1:]
 
 
 def _has_batch_norm(network: nn.Module) -> bool:

@@ -1,6 +1,8 @@
 """Grids of sample images: the same inputs every time, so that a run can be watched."""
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -19,30 +21,40 @@ _GAP = 2
 
 
 def read_samples(dataset: Dataset, settings: DataSettings, count: int) -> dict[str, Tensor]:
-    """The first readable images of both domains as one batch, without augmentation.
+    """At most `count` images of each domain, spread evenly over its files, as one batch without augmentation.
+
+    Where one cannot be read, the next one takes its place.
 
     Raises:
-        DataError: When a domain holds none.
+        DataError: When a domain holds none that can be read.
     """
-    batch: dict[str, Tensor] = {}
-    for domain, files, channels in (
-        ("A", dataset.A, settings.channels_A),
-        ("B", dataset.B, settings.channels_B),
-    ):
-        images: list[Tensor] = []
-        reason: Exception | None = None
-        for path in files:
-            if len(images) == count:
-                break
+    A, B = (dataset.A, settings.channels_A), (dataset.B, settings.channels_B)
+    if dataset.paired:  # a pair is left out together
+        images_A, images_B = _read_rows([A, B], settings, count)
+    else:
+        (images_A,), (images_B,) = _read_rows([A], settings, count), _read_rows([B], settings, count)
+    rows = min(len(images_A), len(images_B))
+    return {"A": images_A[:rows], "B": images_B[:rows]}
+
+
+def _read_rows(
+    columns: Sequence[tuple[tuple[Path, ...], int]], settings: DataSettings, count: int
+) -> tuple[Tensor, ...]:
+    """One batch for each column of files; a row is taken where all its files can be read."""
+    length = len(columns[0][0])
+    wanted = min(count, length)
+    rows: list[list[Tensor]] = []
+    reason: DataError | None = None
+    for start, stop in itertools.pairwise(row * length // wanted for row in range(wanted + 1)):
+        for place in range(start, stop):
             try:
-                images.append(prepare(read_image(path, channels), settings))
+                rows.append([prepare(read_image(files[place], channels), settings) for files, channels in columns])
+                break
             except DataError as error:
                 reason = error
-        if not images:
-            raise DataError(f"domain {domain}: no image can be read; the last one: {reason}")
-        batch[domain] = torch.stack(images)
-    rows = min(len(images) for images in batch.values())
-    return {domain: images[:rows] for domain, images in batch.items()}
+    if not rows:
+        raise DataError(f"{columns[0][0][0].parent}: no image can be read; the last one: {reason}")
+    return tuple(torch.stack(column) for column in zip(*rows, strict=True))
 
 
 def draw_samples(system: System, batch: Mapping[str, Tensor]) -> Image.Image:

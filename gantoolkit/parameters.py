@@ -5,7 +5,8 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import docstring_parser
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -104,18 +105,24 @@ def describe_type(annotation: Any) -> str:
     'int, ≥ 1'
     >>> describe_type(Literal["reflect", "zero"])
     "'reflect' or 'zero'"
+    >>> describe_type(Annotated[int, Field(ge=1)] | None)
+    'int ≥ 1 or none'
     """
+    return _describe(annotation, before_bound=", ")
+
+
+def _describe(annotation: Any, before_bound: str = " ") -> str:
+    inside = get_args(annotation)
     if get_origin(annotation) is Annotated:
         bounds = [_describe_bound(mark) for mark in _metadata(annotation)]
-        return ", ".join([describe_type(get_args(annotation)[0]), *filter(None, bounds)])
+        return before_bound.join([_describe(inside[0]), *filter(None, bounds)])
     if get_origin(annotation) is Literal:
-        return " or ".join(_show(value) for value in get_args(annotation))
-    if get_origin(annotation) in (None, Callable):
+        return " or ".join(_show(value) for value in inside)
+    if get_origin(annotation) is None or get_origin(annotation) is Callable:
         return getattr(annotation, "__name__", str(annotation))
-    if str(get_origin(annotation)) in ("<class 'types.UnionType'>", "typing.Union", "<class 'typing.Union'>"):
-        return " or ".join("none" if part is type(None) else describe_type(part) for part in get_args(annotation))
-    inside = ", ".join("…" if part is ... else describe_type(part) for part in get_args(annotation))
-    return f"{get_origin(annotation).__name__}[{inside}]"
+    if get_origin(annotation) in (Union, UnionType):
+        return " or ".join("none" if part is type(None) else _describe(part) for part in inside)
+    return f"{get_origin(annotation).__name__}[{', '.join('…' if part is ... else _describe(part) for part in inside)}]"
 
 
 def describe_problem(error: ErrorDetails) -> str:
@@ -171,8 +178,6 @@ def _describe_bound(mark: Any) -> str:
 
 
 def _show(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:g}"
     if value is None:
         return "none"
     return str(value).lower() if isinstance(value, bool) else repr(value)

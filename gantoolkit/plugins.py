@@ -32,7 +32,7 @@ class Generator(Protocol):
     """A network (`nn.Module`) that translates images, made by `block(in_channels, out_channels, *, ...)`."""
 
     size_multiple: int
-    """Heights and widths that it can take are multiples of this."""
+    """Heights and widths that it can take are multiples of this, from `smallest_side` on if it has that attribute too."""
 
     def __call__(self, images: Tensor) -> Tensor:
         """Translate `images` (N, in_channels, H, W) to (N, out_channels, H, W), both in [−1, 1]."""

@@ -55,13 +55,13 @@ class Recipe(BaseModel):
         """
         own = {key: value for key, value in mapping.items() if key in cls.model_fields}
         rest = {key: value for key, value in mapping.items() if key not in cls.model_fields}
-        name = own.get("name", "recipe")
+        name = own.get("name") if isinstance(own.get("name"), str) else "recipe"
         if "system" in own:
             own["system"] = Block.of(own["system"], **rest)
         try:
             return cls.model_validate(own)
         except ValidationError as error:
-            raise RecipeError(_explain(error, str(name), cls)) from None
+            raise RecipeError(_explain(error, name or "recipe", cls)) from None
 
     @classmethod
     def from_toml(cls, source: str | Path, *, where: str | None = None) -> "Recipe":
@@ -230,7 +230,8 @@ def _explain(error: ValidationError, name: str, model: type[BaseModel]) -> str:
     ):
         info = fields[field]
         kind = describe_type(Annotated[info.annotation, info])  # type: ignore[valid-type]
-        return f"{where}: '{field}' cannot be {problem['input']!r}; it takes {kind}, default {info.default!r}"
+        default = "" if info.is_required() else f", default {info.default!r}"
+        return f"{where}: '{field}' cannot be {problem['input']!r}; it takes {kind}{default}"
     return f"{'.'.join([where, field])}: {describe_problem(problem)}"
 
 

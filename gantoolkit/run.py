@@ -3,6 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
+from gantoolkit.assembly import build_system
+from gantoolkit.data import open_dataset
 from gantoolkit.device import select_device
 from gantoolkit.errors import CheckpointError
 from gantoolkit.inference import Translator
@@ -32,17 +36,19 @@ class Run:
 
         Raises:
             RecipeError, PluginError: When the recipe cannot work.
+            DataError: When the data set cannot be used.
             CheckpointError: When the folder holds a run of another recipe, or cannot be written.
         """
         folder, checked = RunFolder(out), recipe.check()
-        if folder.exists:
-            if changes := folder.describe_changes(checked):
-                raise CheckpointError(
-                    f"{folder.path}: holds a run of another recipe: {changes}; choose another --out, "
-                    "or continue that run with --resume"
-                )
-        else:
-            folder.create(checked, Path(data))
+        with torch.device("meta"):
+            pairing = build_system(checked).pairing
+        open_dataset(data, pairing=pairing)
+        if folder.exists and (changes := folder.describe_changes(checked)):
+            raise CheckpointError(
+                f"{folder.path}: holds a run of another recipe: {changes}; choose another --out, "
+                "or continue that run with --resume"
+            )
+        folder.create(checked, Path(data))
         return cls(folder, checked, Path(data))
 
     @classmethod

@@ -141,6 +141,8 @@ def bad_inputs(root: Path) -> dict[str, tuple[list[object], str]]:
             [*train, "--data", data, *TINY[:-1], "--device", "tpu9"],
             "device 'tpu9' cannot be used here",
         ),
+        "more than the memory": ([*train, "--data", data, *TINY, "--set=generator.width=100000"], "not enough memory"),
+        "no partner": (["train", "pix2pix", "--data", data, "--out", root / "run"], "1 files have no partner"),
         "no out": (["train", "cyclegan", "--data", data], "train needs --out"),
         "out is a file": (
             ["train", "cyclegan", "--data", data, "--out", root / "file" / "run", *TINY],
@@ -177,6 +179,8 @@ def bad_inputs(root: Path) -> dict[str, tuple[list[object], str]]:
         "setting without a value",
         "unknown block",
         "unknown device",
+        "more than the memory",
+        "no partner",
         "no out",
         "out is a file",
         "resume what is no run",
@@ -199,12 +203,29 @@ def test_bad_input_is_one_sentence_and_exit_code_2(name: str, command, tmp_path:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["train", "--no-such-option"], ["trian"], ["train", "cyclegan", "--workers", "many"]]
+    "arguments",
+    [
+        ["train", "--no-such-option"],
+        ["trian"],
+        ["train", "cyclegan", "--workers", "many"],
+        ["train", "cyclegan", "--workers=-1"],
+        ["translate", "run", "a.png", "--out=o", "--batch-size=0"],
+    ],
 )
 def test_misspelt_commands_are_refused(arguments: list[str], command) -> None:
     code, _, complaint = command(*arguments)
     assert code == 2
     assert "Traceback" not in complaint
+
+
+def test_a_wrong_data_folder_leaves_nothing_behind(command, dataset: Path, tmp_path: Path) -> None:
+    train = ["train", "cyclegan", "--out", tmp_path / "run", *TINY, "--stop-at"]
+    assert command(*train, 1, "--data", tmp_path / "nowhere")[0] == 2
+    assert not (tmp_path / "run").exists()
+    assert command(*train, 1, "--data", dataset)[0] == 0
+    dataset.rename(tmp_path / "moved")
+    assert command(*train, 2, "--data", tmp_path / "moved")[0] == 0
+    assert command("train", "--resume", tmp_path / "run", "--stop-at", 3, "--device=cpu")[0] == 0
 
 
 def test_another_recipes_run_is_not_touched(command, dataset: Path, tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ BAD_CHANGES = [
         "set identity_weight = 0, or data.channels_A and data.channels_B alike",
     ),
     ({"adversarial_weight": 0.0, "cycle_weight": 0.0}, "there is nothing to learn"),
-    ({"cycle_weight": -1.0}, "'cycle_weight' cannot be -1"),
+    ({"cycle_weight": -1.0}, "'cycle_weight' cannot be -1.0"),
     ({"cycle_weight.A": 1.0}, "'cycle_weight' is a plain value, so 'cycle_weight.A' cannot be set"),
     ({"discriminator": "lsgan"}, "discriminators: no 'lsgan'."),
     ({"optimizer.lr": "2e-4"}, "cyclegan.optimizer (adam): 'lr' cannot be '2e-4'"),

@@ -82,6 +82,11 @@ def test_the_two_directions_are_two_networks(run: Run) -> None:
     assert not np.array_equal(there, back)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (3, 200)])
+def test_even_the_smallest_images_can_be_translated(size: tuple[int, int], run: Run) -> None:
+    assert run.translator("A2B", device="cpu")(make_image(0, size)).size == size
+
+
 def test_domains_of_other_channels(tiny: Recipe, dataset: Path, tmp_path: Path) -> None:
     run = tiny.swap({"data.channels_B": 1}).train(dataset, tmp_path / "grey", device="cpu", stop_at=1)
     assert run.translator("A2B", device="cpu")(make_image(0)).mode == "L"
@@ -150,6 +155,23 @@ class TestFiles:
             "c.png": False,
         }
         assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "c.png"]
+
+    def test_a_size_that_the_network_refuses_is_reported_alone(self, tmp_path: Path) -> None:
+        class Choosy(Negative):
+            def forward(self, images: torch.Tensor) -> torch.Tensor:
+                if images.shape[-1] == 8:
+                    raise ValueError("too narrow")
+                return super().forward(images)
+
+        for name, width in (("a", 16), ("b", 8), ("c", 16)):
+            make_image(0, (width, 16)).save(tmp_path / f"{name}.png")
+        translator = Translator(LoadedGenerator(Choosy(), "A2B", cyclegan(), step=0))
+        results = list(translate_files(translator, plan_targets([tmp_path], tmp_path / "out")))
+        assert [result.problem for result in results] == [
+            "",
+            f"{tmp_path / 'b.png'}: an image of 8×16 pixels cannot be translated: too narrow",
+            "",
+        ]
 
     def test_nothing_is_overwritten_by_mistake(self, tmp_path: Path) -> None:
         make_image(0).save(tmp_path / "a.bmp")

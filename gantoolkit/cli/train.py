@@ -4,7 +4,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 
 from gantoolkit.errors import RecipeError
 
@@ -22,8 +22,8 @@ def train(
     resume: Path | None = None,
     settings: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
     device: str = "auto",
-    workers: int = 0,
-    stop_at: int | None = None,
+    workers: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0,
+    stop_at: Annotated[int | None, Parameter(validator=validators.Number(gte=0))] = None,
 ) -> int:
     """Train a recipe on a folder of images, or continue a run.
 

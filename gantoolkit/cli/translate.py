@@ -2,7 +2,9 @@
 
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from cyclopts import Parameter, validators
 
 from gantoolkit.errors import DataError
 
@@ -17,7 +19,7 @@ def translate(
     *sources: Path,
     out: Path,
     direction: str | None = None,
-    batch_size: int = 8,
+    batch_size: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 8,
     form: Literal["png", "jpg"] | None = None,
     device: str = "auto",
 ) -> int:
@@ -48,8 +50,6 @@ def translate(
 
     if not sources:
         raise DataError("translate needs images: gantoolkit translate RUN --direction A2B IMAGES... --out DIR")
-    if batch_size < 1:
-        raise DataError(f"--batch-size {batch_size}: at least 1 is needed")
     targets = plan_targets(sources, out, form=form)
     if model.is_dir():
         translator = Run.open(model).translator(direction or _only_direction(model), device=device)

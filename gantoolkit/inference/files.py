@@ -73,6 +73,19 @@ def translate_files(translator: Translator, targets: dict[Path, Path], *, batch_
                 read.append((source, target, translator.read(source)))
             except DataError as error:
                 yield Translated(source, target, str(error))
-        for (source, target, _), image in zip(read, translator.translate([image for *_, image in read]), strict=True):
-            write_image(image, target)
-            yield Translated(source, target)
+        for (source, target, _), made in zip(
+            read, _translate_all(translator, [image for *_, image in read]), strict=True
+        ):
+            if isinstance(made, DataError):
+                yield Translated(source, target, f"{source}: {made}")
+            else:
+                write_image(made, target)
+                yield Translated(source, target)
+
+
+def _translate_all(translator: Translator, images: Sequence[Image.Image]) -> list[Image.Image | DataError]:
+    """Each image's translation, or why there is none; one that fails takes no other with it."""
+    try:
+        return list(translator.translate(images))
+    except DataError as error:
+        return [error] if len(images) == 1 else [made for one in images for made in _translate_all(translator, [one])]

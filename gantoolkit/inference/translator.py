@@ -5,13 +5,14 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from gantoolkit.assembly import size_multiple_of
 from gantoolkit.data import from_tensor, read_image, to_tensor
 from gantoolkit.data.images import to_mode
 from gantoolkit.device import select_device
+from gantoolkit.errors import DataError
 from gantoolkit.training import LoadedGenerator, load_generator
 
 __all__ = ["Translator"]
@@ -48,7 +49,7 @@ class Translator:
         """Translate one image, or the image in a file.
 
         Raises:
-            DataError: When the file cannot be read.
+            DataError: When the file cannot be read, or its size not translated.
         """
         return self.translate([self.read(image)])[0]
 
@@ -70,20 +71,32 @@ class Translator:
         return [translated[place] for place in range(len(images))]
 
     def translate_tensor(self, images: Tensor) -> Tensor:
-        """Translate (N, in_channels, H, W) in [−1, 1] to (N, out_channels, H, W), on the generator's device."""
+        """Translate (N, in_channels, H, W) in [−1, 1] to (N, out_channels, H, W), on the generator's device.
+
+        Raises:
+            DataError: When the network cannot take the size, or there is not enough memory for it.
+        """
         network = self.generator.network
         height, width = images.shape[-2:]
-        padded = _mirror_pad(images.to(self.device), size_multiple_of(network))
-        with torch.inference_mode():
-            return network(padded)[..., :height, :width]
+        padded = _mirror_pad(images.to(self.device), network)
+        try:
+            with torch.inference_mode():
+                return network(padded)[..., :height, :width]
+        except (RuntimeError, ValueError) as error:
+            reason = str(error).partition("\n")[0]
+            raise DataError(f"an image of {width}×{height} pixels cannot be translated: {reason}") from error
 
 
-def _mirror_pad(images: Tensor, multiple: int) -> Tensor:
-    """Continue images to the right and below until their sides are multiples of `multiple`."""
-    while (missing := [-side % multiple for side in images.shape[-2:]]) != [0, 0]:
+def _mirror_pad(images: Tensor, network: nn.Module) -> Tensor:
+    """Continue images to the right and below until the network can take their sides."""
+    multiple = size_multiple_of(network)
+    smallest = getattr(network, "smallest_side", multiple)
+    wanted = [max(side + -side % multiple, smallest) for side in images.shape[-2:]]
+    while list(images.shape[-2:]) != wanted:
         # A mirror shows at most all of the image but its last line, so a small image needs several.
-        below, right = (min(gap, max(side - 1, 0)) for gap, side in zip(missing, images.shape[-2:], strict=True))
-        if below == right == 0:
-            return functional.pad(images, (0, missing[1], 0, missing[0]), mode="replicate")
-        images = functional.pad(images, (0, right, 0, below), mode="reflect")
+        gaps = [min(goal - side, side - 1) for goal, side in zip(wanted, images.shape[-2:], strict=True)]
+        if gaps == [0, 0]:  # a side of one pixel has nothing else to show
+            below, right = (goal - side for goal, side in zip(wanted, images.shape[-2:], strict=True))
+            return functional.pad(images, (0, right, 0, below), mode="replicate")
+        images = functional.pad(images, (0, gaps[1], 0, gaps[0]), mode="reflect")
     return images

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gantoolkit.plugins import AdversarialLoss, PenalisedLoss
 
-Weight = Annotated[float, Field(ge=0)]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 DomainWeight = Weight | tuple[Weight, Weight]
 """A weight for both domains, or one for A and one for B."""

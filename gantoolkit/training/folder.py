@@ -57,7 +57,7 @@ class RunFolder:
         return self.recipe_file.is_file()
 
     def create(self, recipe: Recipe, data: Path) -> None:
-        """Start a run: write its recipe, with every default, and where its data lie.
+        """Write the run's recipe, with every default, where its data lie now, and the versions that it is trained with.
 
         Raises:
             CheckpointError: When the folder cannot be written.
@@ -100,7 +100,9 @@ class RunFolder:
         try:
             return json.loads(self.about_file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise CheckpointError(f"{self.about_file}: cannot be read ({error})") from error
+            raise CheckpointError(
+                f"{self.about_file}: cannot be read ({error}); say with --data where the data set is"
+            ) from error
 
     def save_checkpoint(self, checkpoint: Checkpoint, recipe: Recipe) -> Path:
         """Write a checkpoint, then remove all but the newest `training.keep_checkpoints`."""

@@ -1,7 +1,8 @@
 """The loop of a run: batches, steps, and what is written between them; any system, any recipe."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -66,9 +67,13 @@ def train(
     Raises:
         DataError: When the data cannot be used, or too many files turn out unreadable.
         CheckpointError: When something cannot be written, or the checkpoints belong to another recipe.
-        TrainingError: When the numbers stay non-finite.
+        TrainingError: When the numbers stay non-finite, or there is not enough memory.
     """
-    with own_randomness(device, deterministic=recipe.training.deterministic), Interrupts() as interrupts:
+    with (
+        _explain_lack_of_memory(folder),
+        own_randomness(device, deterministic=recipe.training.deterministic),
+        Interrupts() as interrupts,
+    ):
         session = _Session(folder, recipe, data, device=device, workers=workers, callbacks=callbacks)
         try:
             return session.run(stop_at, interrupts)
@@ -269,6 +274,21 @@ class _Session:
     def tell(self, event: Event) -> None:
         for callback in self.callbacks:
             callback(event)
+
+
+@contextmanager
+def _explain_lack_of_memory(folder: RunFolder) -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        # CUDA has an error of its own, a RuntimeError too; the CPU's allocator can be told by its words alone.
+        reason = str(error).partition("\n")[0]
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in reason:
+            raise
+        raise TrainingError(
+            f"not enough memory ({reason}); take a smaller data.crop_size, training.batch_size or generator, and another "
+            f"--out; {folder.path} is as it was at its last checkpoint"
+        ) from error
 
 
 def _sample_source(data: Path, dataset: Dataset) -> Dataset:

@@ -22,6 +22,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
+        part.chmod(0o666 & ~_umask())  # some writers make files that only their owner can read
         with part.open("rb") as file:
             os.fsync(file.fileno())
         part.replace(path)
@@ -29,6 +30,12 @@ def whole_file(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)  # it can only be read by setting it
+    os.umask(mask)
+    return mask
 
 
 def _sync_folder(folder: Path) -> None:

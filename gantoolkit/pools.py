@@ -35,9 +35,10 @@ class HistoryPool:
         if len(self.images) < self.size:
             self.images.append(image.clone())
             return image
-        if torch.rand((), generator=self.generator) < 0.5:
+        # On the host also where the default device is another.
+        if torch.rand((), generator=self.generator, device="cpu") < 0.5:
             return image
-        place = int(torch.randint(self.size, (), generator=self.generator))
+        place = int(torch.randint(self.size, (), generator=self.generator, device="cpu"))
         earlier, self.images[place] = self.images[place], image.clone()
         return earlier
 

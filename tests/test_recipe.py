@@ -131,6 +131,11 @@ def test_a_file_never_imports_a_dotted_path() -> None:
         Recipe.from_toml('recipe = "cyclegan"\ngenerator = "os:system"').check()
 
 
+@pytest.mark.parametrize("size", [0, 1, 2])
+def test_a_small_pool_is_no_obstacle(size: int) -> None:
+    cyclegan().swap({"image_pool.size": size}).check()
+
+
 def test_check_allocates_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[torch.device] = []
     register = nn.Module.register_parameter
@@ -160,6 +165,14 @@ def test_a_class_can_be_passed_itself_but_not_read_from_a_file() -> None:
     assert recipe.system.parameters["generator"].load("generators") is Stripes
     with pytest.raises(RecipeError, match="'python:Stripes' was passed as a Python object"):
         Recipe.from_toml(recipe.to_toml()).check()
+
+
+def test_a_block_that_looks_at_values_is_left_to_the_first_step() -> None:
+    class Careful(Stripes):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return super().forward(images) if images.abs().max().item() <= 1 else images
+
+    assert cyclegan(generator=Careful).check()
 
 
 def test_a_generator_of_the_wrong_size_is_found_before_training() -> None:

@@ -3,7 +3,8 @@
 import csv
 import importlib.util
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +66,7 @@ class Log:
         self.path = path
         self.table = table
         kept = [row for row in read_log(path) if row["step"] <= step]
-        with whole_file(path) as part:
+        with _explain(path), whole_file(path) as part:
             part.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
         self._tensorboard = _open_tensorboard(tensorboard, step)
 
@@ -75,11 +76,8 @@ class Log:
         Raises:
             CheckpointError: When the disk is full, or the file has gone.
         """
-        try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-        except OSError as error:
-            raise CheckpointError(f"{self.path}: cannot be written ({error.strerror or error})") from error
+        with _explain(self.path), self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
         if self._tensorboard is not None:
             for name, value in row.items():
                 if name != "step":
@@ -91,10 +89,14 @@ class Log:
             self._tensorboard.add_image(name, image, step, dataformats="HWC")
 
     def write_table(self) -> None:
-        """Write all rows as CSV, a column for each name that occurs."""
+        """Write all rows as CSV, a column for each name that occurs.
+
+        Raises:
+            CheckpointError: When the disk is full, or the folder has gone.
+        """
         rows = read_log(self.path)
         columns = list(dict.fromkeys(name for row in rows for name in row))
-        with whole_file(self.table) as part, part.open("w", newline="", encoding="utf-8") as file:
+        with _explain(self.table), whole_file(self.table) as part, part.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(rows)
@@ -103,6 +105,14 @@ class Log:
         """Finish TensorBoard's files."""
         if self._tensorboard is not None:
             self._tensorboard.close()
+
+
+@contextmanager
+def _explain(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

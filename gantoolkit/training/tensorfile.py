@@ -38,7 +38,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str
         needed = sum(tensor.nbytes for tensor in stored.values()) / 1e6
         reason = getattr(error, "strerror", None) or str(error)
         raise CheckpointError(
-            f"{path}: cannot be written ({reason}); it needs {needed:.0f} MB of free space"
+            f"{path}: cannot be written ({reason}); it needs {needed:.1f} MB of free space"
         ) from error
 
 

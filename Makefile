@@ -27,6 +27,10 @@ lint: setup
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 
+# The page of the command line is made from the commands themselves; a test says when it is out of date.
+docs/reference/cli.md: $(wildcard gantoolkit/cli/*.py) | setup
+	$(BIN)/python -c "from gantoolkit.cli.app import app; print(app.generate_docs(), end='')" > $@
+
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 

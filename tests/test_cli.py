@@ -11,6 +11,7 @@ from PIL import Image
 from small import make_dataset, make_image
 
 from gantoolkit.cli import main
+from gantoolkit.cli.app import app
 from gantoolkit.plugins import REGISTRIES
 
 TINY = [
@@ -288,6 +289,11 @@ def test_help_and_version(command) -> None:
     assert all(
         name in help_text for name in ("train", "translate", "demo", "blocks", "plugins", "recipes", "Exit codes")
     )
+
+
+def test_the_page_of_the_command_line_is_up_to_date() -> None:
+    page = Path(__file__).parents[1] / "docs" / "reference" / "cli.md"
+    assert page.read_text(encoding="utf-8") == app.generate_docs(), "run `make --always-make docs/reference/cli.md`"
 
 
 class TestDemoSet:

@@ -21,8 +21,8 @@ INTERRUPTED = 130
 app = cyclopts.App(
     name="gantoolkit",
     version=f"gantoolkit {__version__}",
-    help="Train CycleGAN and its relatives on your own images, and translate with them.",
-    help_epilogue=(
+    help=(
+        "Train CycleGAN and its relatives on your own images, and translate with them.\n\n"
         "Exit codes: 0 done; 2 bad input, with one sentence that says what would be right; 3 some files were skipped; "
         "130 stopped by Ctrl-C and 143 by SIGTERM, with everything saved."
     ),

@@ -22,7 +22,7 @@ def build_system(recipe: "Recipe") -> System:
     Raises:
         RecipeError: When its blocks do not fit together.
     """
-    setting = Setting(recipe.data.channels_A, recipe.data.channels_B, recipe.training.seed)
+    setting = Setting(recipe.data.channels_A, recipe.data.channels_B, recipe.training.seed, recipe.data.crop_size)
     try:
         return bind("systems", recipe.system)(setting)
     except (ValueError, TypeError) as error:
@@ -66,8 +66,9 @@ def check_shapes(recipe: "Recipe") -> None:
             domain: torch.zeros(2, channels, data.crop_size, data.crop_size)
             for domain, channels in (("A", data.channels_A), ("B", data.channels_B))
         }
-        for direction, name in system.directions.items():
-            _check_translation(recipe, system.networks[name], crop[direction[0]], crop[direction[-1]].shape[1], name)
+        for direction, network in system.directions.items():
+            name = next((name for name, other in system.networks.items() if other is network), direction)
+            _check_translation(recipe, network, crop[direction[0]], crop[direction[-1]].shape[1], name)
         try:
             shared = system.forward(crop)
             for phase in system.phases:

@@ -4,16 +4,22 @@ from typing import Literal
 
 from torch import nn
 
-Normalization = Literal["instance", "batch", "none"]
-"""`instance` has no weights and no running statistics (Zhu et al. 2017, §4); `batch` has both."""
+Normalization = Literal["instance", "instance_affine", "batch", "none"]
+"""`instance` has neither weights nor running statistics, as in the official PyTorch implementation of CycleGAN;
+`instance_affine` has weights, as in its authors' earlier code; `batch` has both."""
 
 
-def normalization(name: Normalization, channels: int) -> nn.Module:
-    """A normalisation layer for `channels` feature maps."""
-    if name == "instance":
-        return nn.InstanceNorm2d(channels)
+def normalization(name: Normalization, channels: int, *, running: bool = True) -> nn.Module:
+    """A normalisation layer for `channels` feature maps.
+
+    Args:
+        running: Whether batch norm, once trained, uses the statistics that it gathered while training, or still those of
+            the images at hand.
+    """
+    if name in ("instance", "instance_affine"):
+        return nn.InstanceNorm2d(channels, affine=name == "instance_affine")
     if name == "batch":
-        return nn.BatchNorm2d(channels)
+        return nn.BatchNorm2d(channels, track_running_stats=running)
     return nn.Identity()
 
 

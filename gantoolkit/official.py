@@ -5,16 +5,101 @@ their names: what shifts or renames keys there (dropout inside a residual block,
 does not matter.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gantoolkit.errors import CheckpointError
 
-__all__ = ["load_official_weights"]
+__all__ = ["OfficialGenerator", "load_official_weights", "recognise_generator"]
 
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+_PREFIXES = ("module.", "_orig_mod.")
+_DROPOUT = 0.5  # the official code knows no other
+_RESIDUAL = re.compile(r"\d+\.(?P<name>[A-Za-z_]\w*)\.(?P<place>\d+)$")
+
+
+@dataclass(frozen=True)
+class OfficialGenerator:
+    """What a file of official weights turned out to hold.
+
+    Args:
+        block: The generator that it fits, as a recipe writes it.
+        in_channels: Channels of the images that it translates.
+        out_channels: Channels of its translations.
+        findings: In words, what was recognised and what is mended.
+    """
+
+    block: dict[str, Any]
+    in_channels: int
+    out_channels: int
+    findings: tuple[str, ...]
+
+
+def recognise_generator(weights: Mapping[str, Tensor]) -> OfficialGenerator:
+    """Find out from names and shapes which official generator a state dictionary belongs to.
+
+    Raises:
+        CheckpointError: When it is no generator of the official code, saying what it looks like.
+    """
+    findings = [f"the prefix '{prefix}' of the names is left out" for prefix in _PREFIXES if _has_part(weights, prefix)]
+    layers = _by_layer(weights)
+    convolutions = [(name, layer) for name, layer in layers if layer.get("weight", torch.empty(0)).ndim == 4]
+    shapes = [tuple(layer["weight"].shape) for _, layer in convolutions]
+    norms = [layer for _, layer in layers if layer.get("weight", torch.empty(0)).ndim == 1]
+    statistics = [layer for _, layer in layers if "running_mean" in layer]
+    biased = all("bias" in layer for _, layer in convolutions)
+    if not norms:
+        norm = "instance"
+    elif biased:
+        norm = "instance_affine"
+        findings.append(f'its {len(norms)} instance norms have weights (norm = "instance_affine"), which are kept')
+    else:
+        norm = "batch"
+    if statistics and norm != "batch":
+        findings.append(
+            f"running statistics of {len(statistics)} instance norms, which the official code wrote for a while in 2018 and "
+            "never used, are dropped"
+        )
+    if _is_resnet(shapes):
+        block = {"name": "resnet", "blocks": (len(shapes) - 6) // 2, "width": shapes[0][0], "norm": norm}
+        findings.insert(0, f"a ResNet generator with {block['blocks']} blocks, width {block['width']}, norm {norm}")
+        residual = [found for name, _ in convolutions if (found := _RESIDUAL.search(name))]
+        renamed = sorted({found["name"] for found in residual} - {"conv_block"})
+        if renamed:
+            findings.append(
+                f"its residual blocks name their layers '{renamed[0]}' instead of 'conv_block'; order decides"
+            )
+        if any(found["place"] == "6" for found in residual):
+            block["dropout"] = _DROPOUT
+            findings.append(
+                "a dropout layer in each residual block shifts the names after it; it is off when translating"
+            )
+        return OfficialGenerator(block, shapes[0][1], shapes[-1][0], tuple(findings))
+    if _is_unet(shapes):
+        depth = len(shapes) // 2
+        block = {"name": "unet", "depth": depth, "width": shapes[0][0], "norm": norm}
+        findings.insert(0, f"a U-Net generator with {depth} halvings, width {block['width']}, norm {norm}")
+        if norm == "batch":  # pix2pix
+            block |= {"dropout": _DROPOUT, "noise_at_test": True}
+            findings.append(
+                "as in the official test, dropout stays on and batch norm takes the statistics of each image, so the running "
+                "statistics are not used"
+            )
+        return OfficialGenerator(block, shapes[0][1], shapes[-1][1], tuple(findings))
+    if shapes and shapes[-1][0] == 1 and shapes[-1][2:] in ((4, 4), (1, 1)):
+        raise CheckpointError(
+            "these are the weights of a discriminator (latest_net_D…); a generator's are needed (net_G…)"
+        )
+    seen = ", ".join("×".join(map(str, shape)) for shape in shapes[:3]) or "none"
+    raise CheckpointError(
+        f"these are the weights of no generator of the official code: its {len(shapes)} convolutions ({seen}, ...) are neither "
+        "those of a ResNet (7×7, two 3×3, pairs of 3×3, two 3×3, 7×7) nor of a U-Net (4×4 throughout)"
+    )
 
 
 def load_official_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
@@ -46,6 +131,29 @@ def load_official_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> 
                 )
             for name, tensor in our_layer.items():
                 tensor.copy_(their_layer[name])
+
+
+def _is_resnet(shapes: Sequence[tuple[int, ...]]) -> bool:
+    if len(shapes) < 8 or len(shapes) % 2:
+        return False
+    width, out_channels = shapes[0][0], shapes[-1][0]
+    wide = 4 * width
+    expected = [(width, shapes[0][1], 7, 7), (2 * width, width, 3, 3), (wide, 2 * width, 3, 3)]
+    expected += [(wide, wide, 3, 3)] * (len(shapes) - 6)
+    expected += [(wide, 2 * width, 3, 3), (2 * width, width, 3, 3), (out_channels, width, 7, 7)]
+    return list(shapes) == expected
+
+
+def _is_unet(shapes: Sequence[tuple[int, ...]]) -> bool:
+    depth = len(shapes) // 2
+    if depth < 2 or len(shapes) % 2 or any(shape[2:] != (4, 4) for shape in shapes):
+        return False
+    # On the way up, each but the innermost sees its own features beside those of the way down.
+    return shapes[depth][0] == shapes[depth - 1][0] and shapes[-1][0] == 2 * shapes[0][0]
+
+
+def _has_part(weights: Mapping[str, Tensor], prefix: str) -> bool:
+    return any(name.startswith(prefix) or f".{prefix}" in name for name in weights)
 
 
 def _by_layer(state: Mapping[str, Tensor]) -> list[tuple[str, dict[str, Tensor]]]:

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 Batch = Mapping[str, "Tensor"]
 """Real images by domain: `{"A": ..., "B": ...}`, each (N, C, H, W) in [−1, 1]."""
 
+Pairing = Literal["unpaired", "paired", "sequential"]
+"""How images of A and B come together. `unpaired`: A in shuffled order, B drawn at random. `paired`: image i of A and image i
+of B show the same thing and are cropped alike. `sequential`: both in shuffled order, so that an epoch sees every image."""
+
 Shared = dict[str, "Tensor"]
 """Images that one step makes once and its phases share, by name: fake_B, rec_A, ..."""
 
@@ -32,7 +36,11 @@ class Generator(Protocol):
     """A network (`nn.Module`) that translates images, made by `block(in_channels, out_channels, *, ...)`."""
 
     size_multiple: int
-    """Heights and widths that it can take are multiples of this, from `smallest_side` on if it has that attribute too."""
+    """Heights and widths that it can take are multiples of this, from `smallest_side` on if it has that attribute too.
+
+    A true attribute `stochastic` says that it draws random numbers also in evaluation mode, or looks at the whole batch:
+    images are then translated one by one, from a fixed seed.
+    """
 
     def __call__(self, images: Tensor) -> Tensor:
         """Translate `images` (N, in_channels, H, W) to (N, out_channels, H, W), both in [−1, 1]."""
@@ -44,6 +52,40 @@ class Discriminator(Protocol):
 
     def __call__(self, images: Tensor) -> Tensor:
         """Judge `images` (N, in_channels, H, W): logits (N, 1, H', W'), higher is more real; no sigmoid."""
+        ...
+
+
+class CoupledGenerator(Protocol):
+    """Two generators of images from one latent, early layers tied (an `nn.Module`).
+
+    Made by `block(channels_A, channels_B, side, *, ...)` for square images of `side` pixels.
+    """
+
+    latent_size: int
+    """Numbers in a latent."""
+
+    def __call__(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Render `latents` (N, latent_size) in both domains: (N, channels_A, side, side) and (N, channels_B, side, side)."""
+        ...
+
+
+class CoupledDiscriminator(Protocol):
+    """Two discriminators, late layers tied (an `nn.Module`), made by `block(channels_A, channels_B, side, *, ...)`."""
+
+    def __call__(self, images_A: Tensor, images_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Judge images of A and of B, each (N, C, side, side): logits (N, 1, H', W') for each; no sigmoid."""
+        ...
+
+
+class FeatureExtractor(Protocol):
+    """A pretrained network that is looked at and never trained, made by `block(*, ...)`.
+
+    It loads its weights when it is first used, so that what only translates needs none; it follows its images to their
+    device and precision, and for images without memory (on the device `meta`) it does without weights.
+    """
+
+    def __call__(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+        """The features (N, C', H', W') of `images` (N, 1 or 3, H, W) in [−1, 1] at each of `layers`; gradients pass."""
         ...
 
 
@@ -136,6 +178,8 @@ class Setting:
     channels_A: int
     channels_B: int
     seed: int = 0
+    crop_size: int = 256
+    """Side of the training crops in pixels."""
 
 
 @dataclass(frozen=True)
@@ -158,8 +202,8 @@ class Phase:
 class System(Protocol):
     """Networks and how they learn, made by `block(setting, *, ...)` from a `Setting`."""
 
-    pairing: Literal["unpaired", "paired"]
-    """Whether image i of A and image i of B must show the same thing."""
+    pairing: Pairing
+    """How it wants its images."""
 
     networks: dict[str, nn.Module]
     """By name: G_AB, D_B, ..."""
@@ -167,8 +211,8 @@ class System(Protocol):
     phases: Sequence[Phase]
     """In the order in which a step runs them."""
 
-    directions: dict[str, str]
-    """The network that translates, by direction: `{"A2B": "G_AB"}`."""
+    directions: Mapping[str, nn.Module]
+    """What translates, by direction, with all that it needs in its `state_dict`: `{"A2B": G_AB}`. See `Generator`."""
 
     pools: dict[str, ImagePool]
     """Image pools by name; their state is saved with every checkpoint."""
@@ -182,6 +226,9 @@ class System(Protocol):
         ...
 
 
+CoupledGeneratorBlock = Annotated[Callable[[int, int, int], "nn.Module"], Slot("coupled_generators")]
+CoupledDiscriminatorBlock = Annotated[Callable[[int, int, int], "nn.Module"], Slot("coupled_discriminators")]
+FeatureExtractorBlock = Annotated[Callable[[], FeatureExtractor], Slot("feature_extractors")]
 GeneratorBlock = Annotated[Callable[[int, int], "nn.Module"], Slot("generators")]
 DiscriminatorBlock = Annotated[Callable[[int], "nn.Module"], Slot("discriminators")]
 AdversarialLossBlock = Annotated[Callable[[], AdversarialLoss], Slot("adversarial_losses")]
@@ -190,6 +237,9 @@ ImagePoolBlock = Annotated[Callable[["torch.Generator"], ImagePool], Slot("image
 
 generators = Registry("generators")
 discriminators = Registry("discriminators")
+coupled_generators = Registry("coupled_generators")
+coupled_discriminators = Registry("coupled_discriminators")
+feature_extractors = Registry("feature_extractors")
 adversarial_losses = Registry("adversarial_losses")
 image_losses = Registry("image_losses")
 image_pools = Registry("image_pools")
@@ -205,6 +255,9 @@ REGISTRIES: dict[str, Registry] = {
     for registry in (
         generators,
         discriminators,
+        coupled_generators,
+        coupled_discriminators,
+        feature_extractors,
         adversarial_losses,
         image_losses,
         image_pools,

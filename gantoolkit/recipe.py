@@ -1,5 +1,6 @@
 """A recipe: the typed, serialisable description of a whole run. It holds no weights and imports no torch until asked to."""
 
+import inspect
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,6 +29,7 @@ class Recipe(BaseModel):
 
     Args:
         name: What the recipe is called, in messages and reports.
+        base: The recipe function that it started from, if any: called without arguments, that gives its paper's settings.
         system: Which system, with its blocks and weights as parameters.
         optimizer: Made anew for each phase.
         scheduler: Factor on all learning rates, by epoch.
@@ -39,6 +41,7 @@ class Recipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     name: str
+    base: str = ""
     system: BlockLike
     optimizer: BlockLike = Block(name="adam")
     scheduler: BlockLike = Block(name="constant_then_linear")
@@ -64,8 +67,15 @@ class Recipe(BaseModel):
             raise RecipeError(_explain(error, name or "recipe", cls)) from None
 
     @classmethod
-    def from_toml(cls, source: str | Path, *, where: str | None = None) -> "Recipe":
+    def from_toml(
+        cls, source: str | Path, *, where: str | None = None, changes: Mapping[str, Any] | None = None
+    ) -> "Recipe":
         """Read a recipe file, or a string that holds one. `recipe = "cyclegan"` starts from that recipe.
+
+        Args:
+            source: The file, or the text.
+            where: What to call it in messages.
+            changes: Fields that are to differ, as for `swap`; also arguments of the recipe that the file starts from.
 
         Raises:
             RecipeError: When the file cannot be read, is no TOML, or holds something that is no recipe.
@@ -82,20 +92,39 @@ class Recipe(BaseModel):
         if base is None:
             if "system" not in mapping:
                 raise RecipeError(f'{where}: says neither recipe = "..." to start from nor system = "..."')
-            return cls.from_mapping({"name": where, **mapping})
+            return cls.from_mapping({"name": where, **mapping}).swap(changes)
         if not isinstance(base, str):
             raise RecipeError(f'{where}: recipe = {base!r} is no name; write recipe = "cyclegan"')
         try:
-            return plugins.recipes.get(base)().swap(mapping)
+            return cls.from_base(base, mapping, changes or {})
         except GantoolkitError as error:
             raise type(error)(f"{where}: {error}") from error
+
+    @classmethod
+    def from_base(cls, base: str, *changes: Mapping[str, Any]) -> "Recipe":
+        """What a recipe function returns, with changes, the later ones over the earlier.
+
+        A change that names no field is an argument of that function, if it has one of that name: `fidelity = "lua"`.
+
+        Raises:
+            PluginError: When there is no such function.
+            RecipeError: When a change does not fit.
+        """
+        make = plugins.recipes.get(base)
+        own = make().to_mapping()
+        takes = [name for name in inspect.signature(make).parameters if name not in own and name not in _SETTINGS]
+        arguments = {key: value for given in changes for key, value in given.items() if key in takes}
+        recipe = make(**arguments)
+        for given in changes:
+            recipe = recipe.swap({key: value for key, value in given.items() if key not in takes})
+        return recipe
 
     def to_mapping(self) -> dict[str, Any]:
         """The form that files have: the system's parameters at the top level, blocks as tables with a `name`."""
         system = self.system.to_mapping()
         blocks = {key: getattr(self, key).to_mapping() for key in ("optimizer", "scheduler", "initializer")}
         settings = {"data": self.data.model_dump(), "training": self.training.model_dump()}
-        values = {"name": self.name, "system": system.pop("name"), **system, **blocks, **settings}
+        values = {"name": self.name, "base": self.base, "system": system.pop("name"), **system, **blocks, **settings}
         plain = {key: value for key, value in values.items() if not isinstance(value, dict)}
         return {**plain, **{key: value for key, value in values.items() if isinstance(value, dict)}}
 
@@ -155,7 +184,7 @@ class Recipe(BaseModel):
     def diff(self, other: "Recipe") -> dict[str, tuple[Any, Any]]:
         """Field by field, what is different: `{path: (here, there)}`; None stands for a field that is not there."""
         here, there = _flatten(self.resolve().to_mapping()), _flatten(other.resolve().to_mapping())
-        paths = [path for path in {**here, **there} if path != "name" and here.get(path) != there.get(path)]
+        paths = [path for path in {**here, **there} if path not in _LABELS and here.get(path) != there.get(path)]
         return {path: (here.get(path), there.get(path)) for path in paths}
 
     def train(self, data: str | Path, out: str | Path, **options: Any) -> "Run":
@@ -185,6 +214,11 @@ class Recipe(BaseModel):
             if name not in known and not suggest(name, known) and (meant := suggest(name, Recipe.model_fields)):
                 raise RecipeError(f"{self.name}: '{name}' is no field; did you mean '{meant}'?")
 
+
+_LABELS = ("name", "base")
+"""Fields that change nothing."""
+
+_SETTINGS = ("data", "training")
 
 _BLOCK_FIELDS = ("optimizer", "scheduler", "initializer")
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -17,19 +17,32 @@ class Constant:
 
 
 class ConstantThenLinear:
-    """Constant at first, then falling linearly, so that the epoch after the last would have 0 (Zhu et al. 2017, §4).
+    """Constant at first, then falling linearly to zero (Zhu et al. 2017, §4).
 
     Args:
         decay_epochs: Epochs over which the rate falls; none is the second half of the run (the paper: 100 of 200).
+        zero: Where the line meets zero. In the epoch `after` the last, as the official PyTorch implementation had it before
+            July 2020; in the last epoch itself (`last`), as it has since; or, as in the authors' first code, in the epoch
+            after the last, but with the first epoch of the decay still at the full rate (`lua`).
     """
 
-    def __init__(self, *, decay_epochs: Annotated[int, Field(ge=0)] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        decay_epochs: Annotated[int, Field(ge=0)] | None = None,
+        zero: Literal["after", "last", "lua"] = "after",
+    ) -> None:
         self.decay_epochs = decay_epochs
+        self.zero = zero
 
     def multiplier(self, epoch: int, epochs: int) -> float:
         decay_epochs = epochs // 2 if self.decay_epochs is None else min(self.decay_epochs, epochs)
-        decayed = max(0, epoch + 1 - (epochs - decay_epochs))
-        return max(0.0, 1 - decayed / (decay_epochs + 1))
+        shift, parts = {"after": (1, decay_epochs + 1), "last": (2, decay_epochs + 1), "lua": (0, decay_epochs)}[
+            self.zero
+        ]
+        # Without an epoch to fall in, the rate is whole to the end, and nothing after it.
+        decayed = max(0, epoch + (shift if decay_epochs else 1) - (epochs - decay_epochs))
+        return max(0.0, 1 - decayed / max(1, parts))
 
 
 class Cosine:

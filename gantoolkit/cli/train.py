@@ -62,7 +62,7 @@ def train(
         if recipe is None or data is None or out is None:
             raise RecipeError(f"train needs {' and '.join(missing)}: gantoolkit train cyclegan --data DIR --out RUN")
         changes = dict(parse_setting(setting) for setting in settings or [])
-        run = Run.start(find_recipe(recipe).swap(changes), data, out)
+        run = Run.start(find_recipe(recipe, changes), data, out)
     with TrainingProgress(run) as progress:
         end = run.train(device=device, workers=workers, stop_at=stop_at, callbacks=[progress])
     return EXIT_CODES[end.reason]

@@ -1,10 +1,11 @@
-"""Data sets as folders: trainA and trainB, testA and testB."""
+"""Data sets as folders: trainA and trainB, testA and testB; or train and test, with A and B side by side in each image."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+from gantoolkit.data.images import Half, ImageFile
 from gantoolkit.errors import DataError
+from gantoolkit.plugins import Pairing
 from gantoolkit.registry import suggest
 
 __all__ = ["SUFFIXES", "Dataset", "find_images", "open_dataset"]
@@ -15,11 +16,11 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".t
 
 @dataclass(frozen=True)
 class Dataset:
-    """The image files of both domains, each sorted; for a paired set, A[i] and B[i] show the same thing."""
+    """The images of both domains, each sorted, and how they come together; paired, A[i] and B[i] show the same thing."""
 
-    A: tuple[Path, ...]
-    B: tuple[Path, ...]
-    paired: bool = False
+    A: tuple[ImageFile, ...]
+    B: tuple[ImageFile, ...]
+    pairing: Pairing = "unpaired"
 
 
 def find_images(folder: str | Path) -> list[Path]:
@@ -41,12 +42,11 @@ def find_images(folder: str | Path) -> list[Path]:
     return images
 
 
-def open_dataset(
-    root: str | Path, *, split: str = "train", pairing: Literal["unpaired", "paired"] = "unpaired"
-) -> Dataset:
-    """Find the images of a data set laid out as `<root>/<split>A` and `<root>/<split>B`.
+def open_dataset(root: str | Path, *, split: str = "train", pairing: Pairing = "unpaired") -> Dataset:
+    """Find the images of a data set laid out as `<root>/<split>A` and `<root>/<split>B`, or as `<root>/<split>`.
 
-    For a paired set the two folders hold files of the same names; the endings may differ.
+    For a paired set the two folders hold files of the same names; the endings may differ. In the one folder each image shows
+    A in its left half and B in its right one, as the data sets of pix2pix do; these can be taken as pairs or not.
 
     Raises:
         DataError: When a folder is missing or empty, or a file has no partner.
@@ -55,6 +55,10 @@ def open_dataset(
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; a data set is a folder with {split}A and {split}B in it")
     folders = {domain: root / f"{split}{domain}" for domain in "AB"}
+    if (root / split).is_dir() and not any(folder.is_dir() for folder in folders.values()):
+        files = find_images(root / split)
+        halves = [tuple(Half(path, side) for path in files) for side in ("left", "right")]
+        return Dataset(halves[0], halves[1], pairing)
     for domain, folder in folders.items():
         if not folder.is_dir():
             there = sorted(path.name for path in root.iterdir() if path.is_dir())
@@ -62,8 +66,8 @@ def open_dataset(
             seen = f"did you mean to rename '{meant}'?" if meant else f"there is {', '.join(there) or 'no folder'}"
             raise DataError(f"{root}: domain {domain} is missing: no folder '{folder.name}'; {seen}")
     found = {domain: find_images(folder) for domain, folder in folders.items()}
-    if pairing == "unpaired":
-        return Dataset(tuple(found["A"]), tuple(found["B"]))
+    if pairing != "paired":
+        return Dataset(tuple(found["A"]), tuple(found["B"]), pairing)
     by_name = {
         domain: {path.relative_to(folders[domain]).with_suffix(""): path for path in paths}
         for domain, paths in found.items()
@@ -73,4 +77,4 @@ def open_dataset(
         raise DataError(
             f"{root}: {len(alone)} files have no partner, '{alone[0]}' first; a pair is one name in {split}A and {split}B"
         )
-    return Dataset(tuple(by_name["A"].values()), tuple(by_name["B"][name] for name in by_name["A"]), paired=True)
+    return Dataset(tuple(by_name["A"].values()), tuple(by_name["B"][name] for name in by_name["A"]), "paired")

@@ -6,7 +6,9 @@ luminance where one is.
 """
 
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,21 +18,44 @@ from torch import Tensor
 from gantoolkit.errors import DataError
 from gantoolkit.files import whole_file
 
-__all__ = ["MAX_PIXELS", "from_tensor", "read_image", "to_tensor", "write_image"]
+__all__ = ["MAX_PIXELS", "Half", "ImageFile", "from_tensor", "read_image", "to_tensor", "write_image"]
 
 MAX_PIXELS = 200_000_000
 """Larger images are refused before they are decoded: a small file can hold one that fills the memory."""
+
+
+@dataclass(frozen=True)
+class Half:
+    """One half of an image file that shows two images side by side."""
+
+    path: Path
+    side: Literal["left", "right"]
+
+    def __str__(self) -> str:
+        return f"{self.path} ({self.side} half)"
+
+
+ImageFile = Path | Half
+"""Where an image is read from."""
 
 _MODES = {1: "L", 3: "RGB"}
 _QUALITY = 95
 
 
-def read_image(path: str | Path, channels: int = 3) -> Image.Image:
-    """Read a file as an 8-bit image of mode `L` (1 channel) or `RGB` (3).
+def read_image(path: str | ImageFile, channels: int = 3) -> Image.Image:
+    """Read a file, or one half of it, as an 8-bit image of mode `L` (1 channel) or `RGB` (3).
 
     Raises:
         DataError: When it cannot be read, is no image, is cut off, or has more than `MAX_PIXELS`.
     """
+    if isinstance(path, Half):
+        both = read_image(path.path, channels)
+        if both.width < 2 or both.width % 2:
+            raise DataError(
+                f"{path.path}: is {both.width} pixels wide; two images of one width side by side cannot be that"
+            )
+        middle = both.width // 2
+        return both.crop((0, 0, middle, both.height) if path.side == "left" else (middle, 0, both.width, both.height))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # our own bound stands in for Pillow's warning about large images

@@ -8,7 +8,6 @@ import random
 import signal
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -16,7 +15,7 @@ from torch.utils import data as torch_data
 
 from gantoolkit.data.augmentation import augment
 from gantoolkit.data.folders import Dataset
-from gantoolkit.data.images import read_image
+from gantoolkit.data.images import Half, ImageFile, read_image
 from gantoolkit.errors import DataError
 from gantoolkit.seeds import derive_seed
 from gantoolkit.settings import DataSettings
@@ -43,8 +42,8 @@ class _Place:
 class TrainingBatches:
     """The batches of a whole run, from any step on.
 
-    An epoch goes once through the larger domain: A in a shuffled order, B drawn at random (the partner of A, where the
-    images are paired). Its last batch is smaller where the number of images asks for it.
+    An epoch goes once through the larger domain: A in a shuffled order, B drawn at random; or B as the partner of A, or in a
+    shuffled order too, as the data set's pairing says. Its last batch is smaller where the number of images asks for it.
 
     Args:
         dataset: Files of both domains.
@@ -121,7 +120,7 @@ class _Samples(torch_data.Dataset[LoadedBatch]):
         draws = random.Random(derive_seed(self.seed, "draw B", place.epoch, place.index))
         A, B, settings = self.dataset.A, self.dataset.B, self.settings
         bad_files: dict[str, str] = {}
-        if self.dataset.paired:  # a pair is left out together, and cropped and mirrored alike
+        if self.dataset.pairing == "paired":  # a pair is left out together, and cropped and mirrored alike
             image_A, image_B = self._first_readable(
                 (
                     ((A[i], settings.channels_A, "crop"), (B[i], settings.channels_B, "crop"))
@@ -132,7 +131,7 @@ class _Samples(torch_data.Dataset[LoadedBatch]):
             ) or (None, None)
         else:
             files_A = (((A[i], settings.channels_A, "crop A"),) for i in _round(at, len(A)))
-            start_B = draws.randrange(len(B))
+            start_B = at if self.dataset.pairing == "sequential" else draws.randrange(len(B))
             files_B = (((B[i], settings.channels_B, "crop B"),) for i in _round(start_B, len(B)))
             (image_A,) = self._first_readable(files_A, place, bad_files) or (None,)
             (image_B,) = self._first_readable(files_B, place, bad_files) or (None,)
@@ -140,7 +139,7 @@ class _Samples(torch_data.Dataset[LoadedBatch]):
         return LoadedBatch(images, bad_files)
 
     def _first_readable(
-        self, candidates: Iterable[Sequence[tuple[Path, int, str]]], place: _Place, bad_files: dict[str, str]
+        self, candidates: Iterable[Sequence[tuple[ImageFile, int, str]]], place: _Place, bad_files: dict[str, str]
     ) -> list[Tensor] | None:
         """Read the files of the first candidate that are all readable, noting the others; None if there is none."""
         for files in candidates:
@@ -150,7 +149,8 @@ class _Samples(torch_data.Dataset[LoadedBatch]):
                 try:
                     images.append(augment(read_image(path, channels), self.settings, draws))
                 except DataError as error:
-                    bad_files[str(path)] = str(error).removeprefix(f"{path}: ")
+                    file = path.path if isinstance(path, Half) else path
+                    bad_files[str(file)] = str(error).removeprefix(f"{file}: ")
             if len(images) == len(files):
                 return images
         return None

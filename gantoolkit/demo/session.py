@@ -110,7 +110,7 @@ def _untrained(run: Run, direction: str, device: str | None) -> Translator:
     """What the run started from: its first weights follow from its seed."""
     system = build_system(run.recipe)
     initialize(system, run.recipe)
-    network = system.networks[system.directions[direction]].eval().to(select_device(device))
+    network = system.directions[direction].eval().to(select_device(device))
     return Translator(LoadedGenerator(network, direction, run.recipe, step=0))
 
 

@@ -1,6 +1,7 @@
 """Networks that tell real images from fakes."""
 
+from gantoolkit.discriminators.coupled import CoupledDiscriminator
 from gantoolkit.discriminators.patchgan import PatchGANDiscriminator
 from gantoolkit.discriminators.pixelgan import PixelGANDiscriminator
 
-__all__ = ["PatchGANDiscriminator", "PixelGANDiscriminator"]
+__all__ = ["CoupledDiscriminator", "PatchGANDiscriminator", "PixelGANDiscriminator"]

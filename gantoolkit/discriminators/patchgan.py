@@ -22,6 +22,8 @@ class PatchGANDiscriminator(nn.Module):
         layers: Convolutions of stride 2; each more than doubles the receptive field.
         width: Feature maps of the first layer; they double with each one, up to eight times as many.
         norm: Normalisation after every convolution but the first and the last.
+        padding: Pixels of zeros around every convolution's input; the authors' first code has 2, which gives 35×35 logits
+            for a 256×256 image.
         spectral_norm: Divide each convolution's weight by its spectral norm (Miyato et al. 2018).
     """
 
@@ -32,12 +34,13 @@ class PatchGANDiscriminator(nn.Module):
         layers: Annotated[int, Field(ge=1)] = 3,
         width: Annotated[int, Field(ge=1)] = 64,
         norm: Normalization = "instance",
+        padding: Annotated[int, Field(ge=0, le=3)] = 1,
         spectral_norm: bool = False,
     ) -> None:
         super().__init__()
 
         def convolution(source: int, target: int, stride: int, bias: bool = True) -> nn.Module:
-            made = nn.Conv2d(source, target, 4, stride=stride, padding=1, bias=bias)
+            made = nn.Conv2d(source, target, 4, stride=stride, padding=padding, bias=bias)
             return normalise_spectrally(made) if spectral_norm else made
 
         parts: list[nn.Module] = [convolution(in_channels, width, stride=2), nn.LeakyReLU(0.2)]
@@ -52,5 +55,5 @@ class PatchGANDiscriminator(nn.Module):
         self.layers = nn.Sequential(*parts)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Judge (N, in_channels, H, W) in [−1, 1]: logits (N, 1, H', W'), with H' = H/8 − 2 for three layers."""
+        """Judge (N, in_channels, H, W) in [−1, 1]: logits (N, 1, H', W'), with H' = H/8 − 2 for the defaults."""
         return self.layers(images)

@@ -5,6 +5,7 @@ from typing import Annotated
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn import functional
 
 from gantoolkit.normalization import Normalization, needs_bias, normalization
 
@@ -25,6 +26,8 @@ class UNetGenerator(nn.Module):
         norm: Normalisation after every convolution but the first, the innermost and the last.
         dropout: Share of features dropped on the way up, in the inner levels of full width, while training; the paper
             takes 0.5.
+        noise_at_test: Keep dropout on when it translates, and let batch norm take the statistics of the image at hand: the
+            paper's only source of noise (§2.1, §3.4).
     """
 
     def __init__(
@@ -36,9 +39,11 @@ class UNetGenerator(nn.Module):
         width: Annotated[int, Field(ge=1)] = 64,
         norm: Normalization = "batch",
         dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+        noise_at_test: bool = False,
     ) -> None:
         super().__init__()
         self.size_multiple = 2**depth
+        self.stochastic = noise_at_test
         bias = needs_bias(norm)
         channels = [width * min(2**level, _WIDEST) for level in range(depth)]
 
@@ -48,7 +53,7 @@ class UNetGenerator(nn.Module):
             layers: list[nn.Module] = [] if level == 0 else [nn.LeakyReLU(0.2)]
             layers.append(nn.Conv2d(source, channels[level], 4, stride=2, padding=1, bias=bias))
             if 0 < level < depth - 1:  # the innermost level may be a single pixel, which has no statistics
-                layers.append(normalization(norm, channels[level]))
+                layers.append(normalization(norm, channels[level], running=not noise_at_test))
             self.downs.append(nn.Sequential(*layers))
 
         self.ups = nn.ModuleList()
@@ -56,9 +61,9 @@ class UNetGenerator(nn.Module):
             source = channels[level] if level == depth - 1 else 2 * channels[level]
             target = channels[level - 1]
             layers = [nn.ReLU(), nn.ConvTranspose2d(source, target, 4, stride=2, padding=1, bias=bias)]
-            layers.append(normalization(norm, target))
+            layers.append(normalization(norm, target, running=not noise_at_test))
             if dropout and _OUTER_LEVELS <= level < depth - 1:
-                layers.append(nn.Dropout(dropout))
+                layers.append(_LastingDropout(dropout) if noise_at_test else nn.Dropout(dropout))
             self.ups.append(nn.Sequential(*layers))
         outermost = nn.ConvTranspose2d(2 * channels[0], out_channels, 4, stride=2, padding=1)
         self.ups.append(nn.Sequential(nn.ReLU(), outermost, nn.Tanh()))
@@ -76,3 +81,14 @@ class UNetGenerator(nn.Module):
             if skips:
                 features = torch.cat([skips.pop(), features], dim=1)
         return features
+
+
+class _LastingDropout(nn.Module):
+    """Dropout that evaluation mode does not switch off."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, features: Tensor) -> Tensor:
+        return functional.dropout(features, self.share, training=True)

@@ -1,5 +1,6 @@
 """A trained generator as a function from image to image, of any size."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,9 +14,13 @@ from gantoolkit.data import from_tensor, read_image, to_tensor
 from gantoolkit.data.images import to_mode
 from gantoolkit.device import select_device
 from gantoolkit.errors import DataError
+from gantoolkit.randomness import own_randomness, seed_everything
 from gantoolkit.training import LoadedGenerator, load_generator
 
 __all__ = ["Translator"]
+
+_SEED = 0
+"""Of the numbers that a generator may draw when it translates."""
 
 
 class Translator:
@@ -29,7 +34,8 @@ class Translator:
 
     def __init__(self, generator: LoadedGenerator) -> None:
         self.generator = generator
-        self.device = next(generator.network.parameters()).device
+        tensors = itertools.chain(generator.network.parameters(), generator.network.buffers())
+        self.device = next(tensors, torch.empty(0)).device
 
     @classmethod
     def load(cls, path: str | Path, *, device: str | None = None) -> "Translator":
@@ -73,6 +79,8 @@ class Translator:
     def translate_tensor(self, images: Tensor) -> Tensor:
         """Translate (N, in_channels, H, W) in [−1, 1] to (N, out_channels, H, W), on the generator's device.
 
+        A generator that draws random numbers when it translates (pix2pix) gets the same ones for every image.
+
         Raises:
             DataError: When the network cannot take the size, or there is not enough memory for it.
         """
@@ -81,10 +89,21 @@ class Translator:
         padded = _mirror_pad(images.to(self.device), network)
         try:
             with torch.inference_mode():
-                return network(padded)[..., :height, :width]
+                return self._run(padded)[..., :height, :width]
         except (RuntimeError, ValueError) as error:
             reason = str(error).partition("\n")[0]
             raise DataError(f"an image of {width}×{height} pixels cannot be translated: {reason}") from error
+
+    def _run(self, images: Tensor) -> Tensor:
+        network = self.generator.network
+        if not getattr(network, "stochastic", False):
+            return network(images)
+        made = []
+        with own_randomness(self.device):
+            for image in images:
+                seed_everything(_SEED)
+                made.append(network(image[None]))
+        return torch.cat(made)
 
 
 def _mirror_pad(images: Tensor, network: nn.Module) -> Tensor:

@@ -1,6 +1,8 @@
 """The recipe files that ship with the package, and how a name on the command line becomes a recipe."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from gantoolkit import plugins
 from gantoolkit.errors import RecipeError
@@ -12,25 +14,29 @@ _CHECKOUT = Path(__file__).parents[2] / "recipes"
 
 
 def list_recipe_files() -> dict[str, Path]:
-    """The shipped recipe files by name."""
+    """The shipped recipe files by name; those in a folder have its name in front: `ablations/nll`."""
     folder = _PACKAGED if _PACKAGED.is_dir() else _CHECKOUT  # the wheel carries a copy; an editable install has none
-    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.toml"))}
 
 
-def find_recipe(source: str) -> Recipe:
+def find_recipe(source: str, changes: Mapping[str, Any] | None = None) -> Recipe:
     """The recipe behind a file's path (`*.toml`), a recipe function's name, or a shipped file's name.
+
+    Args:
+        source: One of these.
+        changes: Fields that are to differ, and arguments of the recipe function, such as `{"fidelity": "lua"}`.
 
     Raises:
         RecipeError: When there is none, or the file holds none.
         PluginError: When a package that offers it cannot be loaded.
     """
     if source.endswith(".toml"):
-        return Recipe.from_toml(Path(source))
+        return Recipe.from_toml(Path(source), changes=changes)
     files = list_recipe_files()
     if source in files:
-        return Recipe.from_toml(files[source], where=source)
+        return Recipe.from_toml(files[source], where=source, changes=changes)
     if source in plugins.recipes:
-        return plugins.recipes.get(source)()
+        return Recipe.from_base(source, changes or {})
     names = sorted({*plugins.recipes.names(), *files})
     meant = suggest(source, names)
     hint = f" Did you mean '{meant}'?" if meant else ""

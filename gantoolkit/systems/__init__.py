@@ -1,6 +1,10 @@
 """Systems: which networks there are, which losses train them, and which of them translates."""
 
+from gantoolkit.systems.bigan import BiGAN
+from gantoolkit.systems.cogan import CoGAN
 from gantoolkit.systems.cyclegan import CycleGAN
+from gantoolkit.systems.gatys import Gatys
 from gantoolkit.systems.pix2pix import Pix2Pix
+from gantoolkit.systems.simgan import SimGAN
 
-__all__ = ["CycleGAN", "Pix2Pix"]
+__all__ = ["BiGAN", "CoGAN", "CycleGAN", "Gatys", "Pix2Pix", "SimGAN"]

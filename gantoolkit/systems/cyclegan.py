@@ -1,8 +1,8 @@
 """CycleGAN: unpaired translation by adversarial and cycle-consistency losses (Zhu et al. 2017)."""
 
-from typing import Literal
+from collections.abc import Sequence
+from functools import partial
 
-import torch
 from torch import Tensor
 
 from gantoolkit.plugins import (
@@ -12,12 +12,24 @@ from gantoolkit.plugins import (
     GeneratorBlock,
     ImageLossBlock,
     ImagePoolBlock,
+    Pairing,
     Phase,
     Setting,
     Shared,
 )
-from gantoolkit.seeds import derive_seed
-from gantoolkit.systems.terms import DomainWeight, Pass, penalty, per_domain, run_passes
+from gantoolkit.systems.terms import DomainWeight, Pass, Weight, per_domain, pool_generator, run_passes, tell_apart
+
+# Each term of the objective, the images that it looks at, and those that these are made from.
+_LOOKS_AT = {
+    "adversarial_A": ("fake_A",),
+    "adversarial_B": ("fake_B",),
+    "adversarial_rec_A": ("fake_B", "rec_A"),
+    "adversarial_rec_B": ("fake_A", "rec_B"),
+    "cycle_A": ("fake_B", "rec_A"),
+    "cycle_B": ("fake_A", "rec_B"),
+    "identity_A": ("idt_A",),
+    "identity_B": ("idt_B",),
+}
 
 
 class CycleGAN:
@@ -29,7 +41,7 @@ class CycleGAN:
     Args:
         setting: Channels and seed.
         generator: Makes both generators.
-        discriminator: Makes both discriminators.
+        discriminator: Makes all discriminators.
         adversarial_loss: How logits are judged.
         cycle_loss: Distance of an image from its way there and back.
         identity_loss: Distance of an image from its translation into its own domain.
@@ -39,13 +51,19 @@ class CycleGAN:
             B → A → B (backward).
         identity_weight: Weight of the identity terms (§5.2; the paper takes 0.5·λ for paintings); one number, or one for
             A and one for B.
+        adversarial_cycle_weight: Weight of further discriminators, D_rec_A and D_rec_B, that tell images from their way there
+            and back (§5.1.4 tries them in place of the distance); one number, or one for A and one for B.
+        discriminator_factor: Factor on each discriminator's objective; the paper divides it by two (appendix 7.1), the
+            authors' first code did so only in what it printed.
+        alternating: One optimiser for each network, in the order G_AB, D_B, G_BA, D_A, each generator's step making its
+            images anew, as the authors' first code does. Else both generators learn in one step, then all discriminators.
         batched: Pass independent images through one generator, or discriminator, as one batch: the same result, sooner.
 
     Raises:
-        ValueError: When an identity term is asked for and the domains differ in channels.
+        ValueError: When an identity term is asked for and the domains differ in channels, or all weights are 0.
     """
 
-    pairing: Literal["unpaired"] = "unpaired"
+    pairing: Pairing = "unpaired"
 
     def __init__(
         self,
@@ -60,83 +78,116 @@ class CycleGAN:
         adversarial_weight: DomainWeight = 1.0,
         cycle_weight: DomainWeight = 10.0,
         identity_weight: DomainWeight = 0.0,
+        adversarial_cycle_weight: DomainWeight = 0.0,
+        discriminator_factor: Weight = 0.5,
+        alternating: bool = False,
         batched: bool = True,
     ) -> None:
+        weights = {
+            "adversarial": adversarial_weight,
+            "adversarial_rec": adversarial_cycle_weight,
+            "cycle": cycle_weight,
+            "identity": identity_weight,
+        }
+        both = {
+            f"{kind}_{x}": w for kind, weight in weights.items() for x, w in zip("AB", per_domain(weight), strict=True)
+        }
+        self.weights = {term: weight for term, weight in both.items() if weight}
+        if not self.weights:
+            raise ValueError(f"{', '.join(f'{kind}_weight' for kind in weights)} are all 0: there is nothing to learn")
         a, b = setting.channels_A, setting.channels_B
-        self.adversarial_A, self.adversarial_B = per_domain(adversarial_weight)
-        self.cycle_A, self.cycle_B = per_domain(cycle_weight)
-        self.identity_A, self.identity_B = per_domain(identity_weight)
-        if a != b and (self.identity_A or self.identity_B):
+        if a != b and any(both[f"identity_{x}"] for x in "AB"):
             raise ValueError(
                 f"identity_weight is {identity_weight}, but an image of A ({a} channels) can be its own translation into "
                 f"B ({b} channels) only if the channels agree; set identity_weight = 0, or data.channels_A and "
                 "data.channels_B alike"
             )
-        if not any(
-            [self.adversarial_A, self.adversarial_B, self.cycle_A, self.cycle_B, self.identity_A, self.identity_B]
-        ):
-            raise ValueError(
-                "adversarial_weight, cycle_weight and identity_weight are all 0: there is nothing to learn"
-            )
-        self.adversarial = adversarial_loss()
-        self.cycle = cycle_loss()
-        self.identity = identity_loss()
+        self.adversarial, self.cycle, self.identity = adversarial_loss(), cycle_loss(), identity_loss()
+        self.discriminator_factor = discriminator_factor
         self.batched = batched
 
         self.G_AB, self.G_BA = generator(a, b), generator(b, a)
         self.networks = {"G_AB": self.G_AB, "G_BA": self.G_BA}
-        self.directions = {"A2B": "G_AB", "B2A": "G_BA"}
-        self.phases = [Phase("G", ("G_AB", "G_BA"), self.generator_losses)]
-        judged = [("A", a)] * bool(self.adversarial_A) + [("B", b)] * bool(self.adversarial_B)
-        self.networks |= {f"D_{domain}": discriminator(channels) for domain, channels in judged}
-        self.pools = {f"fake_{domain}": image_pool(_pool_generator(setting, domain)) for domain, _ in judged}
-        if judged:
-            self.phases.append(Phase("D", tuple(f"D_{domain}" for domain, _ in judged), self.discriminator_losses))
+        self.directions = {"A2B": self.G_AB, "B2A": self.G_BA}
+        # D_A judges fake_A, D_rec_A judges rec_A: by the image's name.
+        judged = [term.replace("adversarial_", "") for term in self.weights if term.startswith("adversarial_")]
+        images = [name if name.startswith("rec_") else f"fake_{name}" for name in judged]
+        self.judges = {image: f"D_{name}" for image, name in zip(images, judged, strict=True)}
+        self.networks |= {name: discriminator(a if name[-1] == "A" else b) for name in self.judges.values()}
+        self.pools = {image: image_pool(pool_generator(setting, image)) for image in self.judges}
+        self.alternating = alternating
+        self.phases = self._alternate() if alternating else self._join()
+
+    def _join(self) -> list[Phase]:
+        phases = [Phase("G", ("G_AB", "G_BA"), partial(self.generator_losses, terms=tuple(self.weights)))]
+        if self.judges:
+            judges = tuple(self.judges.values())
+            phases.append(Phase("D", judges, partial(self.discriminator_losses, images=tuple(self.judges))))
+        return phases
+
+    def _alternate(self) -> list[Phase]:
+        phases: list[Phase] = []
+        for source, target in (("A", "B"), ("B", "A")):
+            # What does not depend on this generator: how the other one's fakes are judged, and its identity.
+            others = (f"adversarial_{source}", f"identity_{source}")
+            terms = tuple(term for term in self.weights if term not in others)
+            images = tuple(image for image in (f"fake_{target}", f"rec_{source}") if image in self.judges)
+            name = f"G_{source}{target}"
+            phases.append(Phase(name, (name,), partial(self.generator_losses, terms=terms, anew=True)))
+            if images:
+                judges = tuple(self.judges[image] for image in images)
+                phases.append(Phase(f"D_{target}", judges, partial(self.discriminator_losses, images=images)))
+        return phases
 
     def forward(self, batch: Batch) -> Shared:
         """All that the generators make: fakes, reconstructions, identities, as far as a term asks for them."""
-        wanted = [
-            (self.adversarial_B or self.cycle_A, Pass("fake_B", self.G_AB, "A")),
-            (self.cycle_A, Pass("rec_A", self.G_BA, "fake_B")),
-            (self.adversarial_A or self.cycle_B, Pass("fake_A", self.G_BA, "B")),
-            (self.cycle_B, Pass("rec_B", self.G_AB, "fake_A")),
-            (self.identity_B, Pass("idt_B", self.G_AB, "B")),
-            (self.identity_A, Pass("idt_A", self.G_BA, "A")),
+        return {} if self.alternating else self.translate(batch, tuple(self.weights))
+
+    def translate(self, batch: Batch, terms: Sequence[str]) -> dict[str, Tensor]:
+        """The images that these terms look at."""
+        passes = [
+            Pass("fake_B", self.G_AB, "A"),
+            Pass("rec_A", self.G_BA, "fake_B"),
+            Pass("fake_A", self.G_BA, "B"),
+            Pass("rec_B", self.G_AB, "fake_A"),
+            Pass("idt_B", self.G_AB, "B"),
+            Pass("idt_A", self.G_BA, "A"),
         ]
-        return run_passes([each for asked, each in wanted if asked], batch, batched=self.batched)
+        wanted = {image for term in terms for image in _LOOKS_AT[term]}
+        return run_passes([each for each in passes if each.output in wanted], batch, batched=self.batched)
 
-    def generator_losses(self, batch: Batch, shared: Shared) -> dict[str, Tensor]:
+    def generator_losses(
+        self, batch: Batch, shared: Shared, *, terms: Sequence[str], anew: bool = False
+    ) -> dict[str, Tensor]:
         """Equation 3 as the generators see it; term by term, with its weight."""
-        A, B = batch["A"], batch["B"]
-        losses: dict[str, Tensor] = {}
-        for domain, weight in (("A", self.adversarial_A), ("B", self.adversarial_B)):
-            if weight:
-                logits = self.networks[f"D_{domain}"](shared[f"fake_{domain}"])
-                losses[f"adversarial_{domain}"] = weight * self.adversarial.generator(logits)
-        if self.cycle_A:
-            losses["cycle_A"] = self.cycle_A * self.cycle(shared["rec_A"], A)
-        if self.cycle_B:
-            losses["cycle_B"] = self.cycle_B * self.cycle(shared["rec_B"], B)
-        if self.identity_A:
-            losses["identity_A"] = self.identity_A * self.identity(shared["idt_A"], A)
-        if self.identity_B:
-            losses["identity_B"] = self.identity_B * self.identity(shared["idt_B"], B)
-        return losses
+        if anew:
+            shared |= self.translate(batch, terms)
+        return {term: self.weights[term] * self.term(term, batch, shared) for term in terms}
 
-    def discriminator_losses(self, batch: Batch, shared: Shared) -> dict[str, Tensor]:
-        """Each discriminator tells real images of its domain from fakes of this step and of earlier ones.
+    def term(self, name: str, batch: Batch, images: Shared) -> Tensor:
+        """One term of equation 3, without its weight."""
+        kind, _, domain = name.rpartition("_")
+        if kind == "cycle":
+            return self.cycle(images[f"rec_{domain}"], batch[domain])
+        if kind == "identity":
+            return self.identity(images[f"idt_{domain}"], batch[domain])
+        judged = _LOOKS_AT[name][-1]
+        return self.adversarial.generator(self.networks[self.judges[judged]](images[judged]))
 
-        The objective is divided by two, which slows the discriminators relative to the generators (appendix 7.1).
-        """
+    def discriminator_losses(self, batch: Batch, shared: Shared, *, images: Sequence[str]) -> dict[str, Tensor]:
+        """Each discriminator tells real images of its domain from what was made in this step and in earlier ones."""
         losses: dict[str, Tensor] = {}
-        for name, pool in self.pools.items():
-            domain = name.removeprefix("fake_")
-            judge, images = self.networks[f"D_{domain}"], {"real": batch[domain], "fake": pool(shared[name])}
-            logits = run_passes(
-                [Pass("real", judge, "real"), Pass("fake", judge, "fake")], images, batched=self.batched
+        for image in images:
+            name = self.judges[image]
+            real, fake = batch[image[-1]], self.pools[image](shared[image])
+            losses[name] = tell_apart(
+                self.adversarial,
+                self.networks[name],
+                real,
+                fake,
+                factor=self.discriminator_factor,
+                batched=self.batched,
             )
-            objective = 0.5 * (self.adversarial.real(logits["real"]) + self.adversarial.fake(logits["fake"]))
-            losses[f"D_{domain}"] = objective + penalty(self.adversarial, judge, images["real"], images["fake"])
         return losses
 
     def sample(self, batch: Batch) -> dict[str, Tensor]:
@@ -145,8 +196,3 @@ class CycleGAN:
         fake_B, fake_A = self.G_AB(A), self.G_BA(B)
         there = {"real_A": A, "fake_B": fake_B, "rec_A": self.G_BA(fake_B)}
         return {**there, "real_B": B, "fake_A": fake_A, "rec_B": self.G_AB(fake_A)}
-
-
-def _pool_generator(setting: Setting, domain: str) -> torch.Generator:
-    # On the CPU also where the default device is another: decisions are made on the host.
-    return torch.Generator("cpu").manual_seed(derive_seed(setting.seed, "pool", domain))

@@ -1,16 +1,20 @@
 """What the systems' objectives are made of."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from gantoolkit.plugins import AdversarialLoss, PenalisedLoss
+from gantoolkit.plugins import AdversarialLoss, PenalisedLoss, Setting
+from gantoolkit.seeds import derive_seed
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+Direction = Literal["A2B", "B2A"]
 
 DomainWeight = Weight | tuple[Weight, Weight]
 """A weight for both domains, or one for A and one for B."""
@@ -56,7 +60,9 @@ def run_passes(passes: Sequence[Pass], images: Mapping[str, Tensor], *, batched:
     return {wanted.output: made[wanted.output] for wanted in passes}
 
 
-def penalty(loss: AdversarialLoss, discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor | float:
+def penalty(
+    loss: AdversarialLoss, discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor
+) -> Tensor | float:
     """What the loss asks of the discriminator itself, weighted; 0 for most losses."""
     return loss.penalty(discriminator, real, fake) if isinstance(loss, PenalisedLoss) else 0.0
 
@@ -67,3 +73,30 @@ def _alike(batch: Tensor | None, other: Tensor) -> bool:
 
 def _has_batch_norm(network: nn.Module) -> bool:
     return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
+
+
+def tell_apart(
+    loss: AdversarialLoss, judge: nn.Module, real: Tensor, fake: Tensor, *, factor: float = 0.5, batched: bool = True
+) -> Tensor:
+    """A discriminator's objective: `factor` times its loss on real images and on fakes, and what the loss asks of it beside.
+
+    Args:
+        fake: Without gradient.
+        factor: ½ slows a discriminator relative to its generator (Zhu et al. 2017, appendix 7.1).
+    """
+    logits = run_passes(
+        [Pass("real", judge, "real"), Pass("fake", judge, "fake")], {"real": real, "fake": fake}, batched=batched
+    )
+    return factor * (loss.real(logits["real"]) + loss.fake(logits["fake"])) + penalty(loss, judge, real, fake)
+
+
+def pool_generator(setting: Setting, name: str) -> torch.Generator:
+    """The source of one pool's decisions; on the CPU also where the default device is another: the host decides."""
+    return torch.Generator("cpu").manual_seed(derive_seed(setting.seed, "pool", name))
+
+
+@contextmanager
+def gradients() -> Iterator[None]:
+    """Gradients inside a translation, which else has none: for what translates by optimising."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield

@@ -2,7 +2,7 @@
 
 from gantoolkit.training.events import Callback, CheckpointSaved, Event, RunEnded, SamplesDrawn, StepDone
 from gantoolkit.training.folder import Checkpoint, RunFolder
-from gantoolkit.training.generatorfile import LoadedGenerator, load_generator
+from gantoolkit.training.generatorfile import LoadedGenerator, load_generator, write_generator
 from gantoolkit.training.loop import train
 from gantoolkit.training.samples import draw_grid
 from gantoolkit.training.trainer import StepResult, Trainer
@@ -22,4 +22,5 @@ __all__ = [
     "draw_grid",
     "load_generator",
     "train",
+    "write_generator",
 ]

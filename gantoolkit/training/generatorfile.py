@@ -12,7 +12,7 @@ from gantoolkit.plugins import System
 from gantoolkit.recipe import Recipe
 from gantoolkit.training.tensorfile import read_header, read_tensors, write_tensors
 
-__all__ = ["LoadedGenerator", "load_generator", "save_generators"]
+__all__ = ["LoadedGenerator", "load_generator", "save_generators", "write_generator"]
 
 _FORMAT = "gantoolkit generator 1"
 
@@ -40,15 +40,27 @@ class LoadedGenerator:
 
 def save_generators(folder: Path, system: System, recipe: Recipe, step: int) -> None:
     """Write `<direction>.safetensors` for each direction in which the system translates."""
-    for direction, name in system.directions.items():
-        header = {
-            "format": _FORMAT,
-            "direction": direction,
-            "network": name,
-            "recipe": recipe.to_toml(),
-            "step": step,
-        }
-        write_tensors(folder / f"{direction}.safetensors", system.networks[name].state_dict(), header)
+    for direction, network in system.directions.items():
+        write_generator(folder / f"{direction}.safetensors", network, direction=direction, recipe=recipe, step=step)
+
+
+def write_generator(
+    path: Path, network: nn.Module, *, direction: str, recipe: Recipe, step: int, origin: str = ""
+) -> None:
+    """Write one generator's file.
+
+    Args:
+        network: What translates in that direction in the system of the recipe.
+        direction: `A2B` or `B2A`.
+        recipe: The resolved recipe that says how to build it.
+        step: Steps that it was trained here.
+        origin: Where its weights come from, if not from here.
+
+    Raises:
+        CheckpointError: When it cannot be written.
+    """
+    header = {"format": _FORMAT, "direction": direction, "recipe": recipe.to_toml(), "step": step, "origin": origin}
+    write_tensors(path, network.state_dict(), header)
 
 
 def load_generator(path: Path, device: torch.device | str = "cpu") -> LoadedGenerator:
@@ -64,7 +76,7 @@ def load_generator(path: Path, device: torch.device | str = "cpu") -> LoadedGene
     if header.get("format") != _FORMAT:
         raise CheckpointError(f"{path}: is no generator's file but '{header.get('format')}'; take one of generators/")
     recipe = Recipe.from_toml(header["recipe"], where=str(path)).resolve()
-    network = build_system(recipe).networks[header["network"]]
+    network = build_system(recipe).directions[header["direction"]]
     try:
         network.load_state_dict(read_tensors(path))
     except RuntimeError as error:

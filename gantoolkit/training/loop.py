@@ -15,6 +15,7 @@ from gantoolkit.block import bind
 from gantoolkit.data import Dataset, TrainingBatches, open_dataset, write_image
 from gantoolkit.errors import CheckpointError, DataError, TrainingError
 from gantoolkit.plugins import ObservingScheduler
+from gantoolkit.randomness import own_randomness, seed_everything
 from gantoolkit.recipe import Recipe
 from gantoolkit.seeds import derive_seed
 from gantoolkit.training.events import Callback, CheckpointSaved, Event, RunEnded, SamplesDrawn, StepDone
@@ -22,7 +23,6 @@ from gantoolkit.training.folder import Checkpoint, RunFolder
 from gantoolkit.training.generatorfile import save_generators
 from gantoolkit.training.interrupts import Interrupts
 from gantoolkit.training.log import Log, Means
-from gantoolkit.training.randomness import own_randomness, seed_everything
 from gantoolkit.training.report import write_report
 from gantoolkit.training.samples import draw_samples, read_samples
 from gantoolkit.training.trainer import Trainer
@@ -293,6 +293,6 @@ def _explain_lack_of_memory(folder: RunFolder) -> Iterator[None]:
 
 def _sample_source(data: Path, dataset: Dataset) -> Dataset:
     """Samples come from the test images where there are any."""
-    if not all((data / f"test{domain}").is_dir() for domain in "AB"):
+    if not (data / "test").is_dir() and not all((data / f"test{domain}").is_dir() for domain in "AB"):
         return dataset
-    return open_dataset(data, split="test", pairing="paired" if dataset.paired else "unpaired")
+    return open_dataset(data, split="test", pairing=dataset.pairing)

@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from gantoolkit.data import Dataset, from_tensor, read_image
 from gantoolkit.data.augmentation import prepare
+from gantoolkit.data.images import ImageFile
 from gantoolkit.errors import DataError
 from gantoolkit.plugins import System
 from gantoolkit.settings import DataSettings
@@ -29,7 +29,7 @@ def read_samples(dataset: Dataset, settings: DataSettings, count: int) -> dict[s
         DataError: When a domain holds none that can be read.
     """
     A, B = (dataset.A, settings.channels_A), (dataset.B, settings.channels_B)
-    if dataset.paired:  # a pair is left out together
+    if dataset.pairing == "paired":  # a pair is left out together
         images_A, images_B = _read_rows([A, B], settings, count)
     else:
         (images_A,), (images_B,) = _read_rows([A], settings, count), _read_rows([B], settings, count)
@@ -38,7 +38,7 @@ def read_samples(dataset: Dataset, settings: DataSettings, count: int) -> dict[s
 
 
 def _read_rows(
-    columns: Sequence[tuple[tuple[Path, ...], int]], settings: DataSettings, count: int
+    columns: Sequence[tuple[tuple[ImageFile, ...], int]], settings: DataSettings, count: int
 ) -> tuple[Tensor, ...]:
     """One batch for each column of files; a row is taken where all its files can be read."""
     length = len(columns[0][0])
@@ -53,7 +53,7 @@ def _read_rows(
             except DataError as error:
                 reason = error
     if not rows:
-        raise DataError(f"{columns[0][0][0].parent}: no image can be read; the last one: {reason}")
+        raise DataError(f"no image can be read for the samples; the last one: {reason}")
     return tuple(torch.stack(column) for column in zip(*rows, strict=True))
 
 

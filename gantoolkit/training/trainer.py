@@ -116,9 +116,14 @@ class Trainer:
                 place, _, slot = key.partition("/")
                 values.setdefault(int(place), {})[slot] = tensor
             optimizer.load_state_dict({**optimizer.state_dict(), "state": values})
-        device = next(iter(next(iter(self.system.networks.values())).parameters())).device
         for name, pool in self.system.pools.items():
-            pool.load_state_dict({key: tensor.to(device) for key, tensor in _below(state, f"pool/{name}/").items()})
+            pool.load_state_dict(
+                {key: tensor.to(self._device) for key, tensor in _below(state, f"pool/{name}/").items()}
+            )
+
+    @property
+    def _device(self) -> torch.device:
+        return next(tensor.device for network in self.system.networks.values() for tensor in network.parameters())
 
     def _parameters(self, phase: Phase) -> list[nn.Parameter]:
         # Each once, also where two networks share a layer.

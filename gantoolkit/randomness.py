@@ -1,4 +1,4 @@
-"""Who owns the global random generators: a run seeds them before every step and gives them back as it found them."""
+"""Who owns the global random generators: a run, or a translation, seeds them and gives them back as it found them."""
 
 import os
 import random
@@ -19,7 +19,7 @@ def seed_everything(seed: int) -> None:
 
 
 @contextmanager
-def own_randomness(device: torch.device, *, deterministic: bool) -> Iterator[None]:
+def own_randomness(device: torch.device, *, deterministic: bool = False) -> Iterator[None]:
     """Use the global generators, and deterministic algorithms if wanted; restore both afterwards."""
     python, numpy, before = random.getstate(), np.random.get_state(), torch.are_deterministic_algorithms_enabled()
     if deterministic:

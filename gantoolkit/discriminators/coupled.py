@@ -1,0 +1,62 @@
+"""CoGAN's pair of discriminators: the late layers tied (Liu and Tuzel 2016, §3)."""
+
+from typing import Annotated
+
+from pydantic import Field
+from torch import Tensor, nn
+
+_LAST_SIDE = 4
+_WIDEST = 8
+
+
+class CoupledDiscriminator(nn.Module):
+    """Convolutions of stride 2 down to 4×4 features, and one logit from these, for images of A and of B.
+
+    Each domain has early layers of its own, `own_A` and `own_B`, which see pixels; the late ones, which see what is shown,
+    are one module, `tied`.
+
+    Args:
+        channels_A: Channels of the images of A.
+        channels_B: Channels of the images of B.
+        side: Height and width of the images: 8, 16, 32, ...
+        width: Feature maps of the first layer; they double with each one, up to eight times as many.
+        own_layers: Layers that each domain has for itself; all after them are tied.
+
+    Raises:
+        ValueError: When there are fewer layers than `own_layers` asks for.
+    """
+
+    def __init__(
+        self,
+        channels_A: int,
+        channels_B: int,
+        side: int,
+        *,
+        width: Annotated[int, Field(ge=1)] = 64,
+        own_layers: Annotated[int, Field(ge=1)] = 2,
+    ) -> None:
+        super().__init__()
+        halvings = (side // _LAST_SIDE).bit_length() - 1
+        if own_layers > halvings:
+            raise ValueError(
+                f"own_layers is {own_layers}; images of {side} pixels have {halvings} layers that can be untied"
+            )
+        widths = [width * min(2**level, _WIDEST) for level in range(halvings)]
+
+        def downsample(level: int) -> list[nn.Module]:
+            convolution = nn.Conv2d(widths[level - 1], widths[level], 4, stride=2, padding=1, bias=False)
+            return [convolution, nn.BatchNorm2d(widths[level]), nn.LeakyReLU(0.2)]
+
+        def own(channels: int) -> nn.Sequential:
+            first = nn.Conv2d(channels, widths[0], 4, stride=2, padding=1)
+            return nn.Sequential(
+                first, nn.LeakyReLU(0.2), *(layer for level in range(1, own_layers) for layer in downsample(level))
+            )
+
+        self.own_A, self.own_B = own(channels_A), own(channels_B)
+        late = [layer for level in range(own_layers, halvings) for layer in downsample(level)]
+        self.tied = nn.Sequential(*late, nn.Conv2d(widths[-1], 1, _LAST_SIDE))
+
+    def forward(self, images_A: Tensor, images_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Judge (N, channels, side, side) in [−1, 1] of each domain: logits (N, 1, 1, 1) for each."""
+        return self.tied(self.own_A(images_A)), self.tied(self.own_B(images_B))

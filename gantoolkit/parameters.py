@@ -15,7 +15,15 @@ from pydantic_core import ErrorDetails
 from gantoolkit.errors import PluginError, RecipeError
 from gantoolkit.registry import suggest
 
-__all__ = ["Parameter", "Slot", "check_parameters", "describe_problem", "describe_type", "read_parameters"]
+__all__ = [
+    "Parameter",
+    "Slot",
+    "check_parameters",
+    "describe_problem",
+    "describe_type",
+    "document_parameters",
+    "read_parameters",
+]
 
 
 @dataclass(frozen=True)
@@ -57,7 +65,7 @@ def read_parameters(block: Callable[..., Any]) -> dict[str, Parameter]:
         PluginError: When a parameter has no type, or the block swallows any keyword (`**kwargs`).
     """
     name = getattr(block, "__qualname__", repr(block))
-    docs = _documented(block)
+    docs = document_parameters(block)
     found: dict[str, Parameter] = {}
     for parameter in inspect.signature(block).parameters.values():
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
@@ -131,6 +139,8 @@ def describe_problem(error: ErrorDetails) -> str:
 
 
 def _check(parameter: Parameter, value: Any, where: str) -> Any:
+    if value == "none" and type(None) in get_args(parameter.annotation):
+        return None  # TOML has no null, so that a default other than none could not be taken back
     adapter = TypeAdapter(parameter.annotation, config=ConfigDict(strict=True))
     try:
         # JSON mode: strict about numbers and strings, while an array may become a tuple (TOML has only arrays).
@@ -150,7 +160,8 @@ def _unknown(name: str, parameters: Mapping[str, Parameter]) -> str:
     return f"'{name}' is no parameter; did you mean '{meant}'? ({parameters[meant]})"
 
 
-def _documented(block: Callable[..., Any]) -> dict[str, str]:
+def document_parameters(block: Callable[..., Any]) -> dict[str, str]:
+    """What the docstring of a class or function says of each argument, on one line."""
     text = "\n\n".join(filter(None, [inspect.getdoc(block), inspect.getdoc(getattr(block, "__init__", None))]))
     return {p.arg_name: " ".join((p.description or "").split()) for p in docstring_parser.parse(text).params}
 

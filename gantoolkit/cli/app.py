@@ -9,7 +9,7 @@ import cyclopts
 from rich.console import Console
 
 from gantoolkit import __version__
-from gantoolkit.cli import blocks, demo, train, translate
+from gantoolkit.cli import blocks, data, demo, importing, train, translate
 from gantoolkit.errors import GantoolkitError
 
 __all__ = ["INTERRUPTED", "app", "main"]
@@ -23,12 +23,15 @@ app = cyclopts.App(
     version=f"gantoolkit {__version__}",
     help=(
         "Train CycleGAN and its relatives on your own images, and translate with them.\n\n"
-        "Exit codes: 0 done; 2 bad input, with one sentence that says what would be right; 3 some files were skipped; "
+        "Exit codes: 0 done; 2 bad input, with one sentence that says what would be right; 3 some files were skipped, or a "
+        "data set has flaws; "
         "130 stopped by Ctrl-C and 143 by SIGTERM, with everything saved."
     ),
 )
 app.command(train.train)
 app.command(translate.translate)
+app.command(data.app)
+app.command(importing.app)
 app.command(demo.demo)
 app.command(blocks.app)
 app.command(blocks.plugins)

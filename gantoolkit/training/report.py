@@ -9,6 +9,7 @@ from typing import Any
 import jinja2
 
 from gantoolkit import __version__
+from gantoolkit.deviations import describe_deviations
 from gantoolkit.errors import CheckpointError
 from gantoolkit.files import whole_file
 from gantoolkit.recipe import Recipe
@@ -44,6 +45,7 @@ def write_report(
         minutes=seconds / 60,
         rate=step / seconds if seconds else 0.0,
         counts=counts,
+        deviations=describe_deviations(recipe),
         last=rows[-1] if rows else {},
         curves=[_draw_curves(rows, phase) for phase in _phases(rows)],
         samples=[(int(path.stem.removeprefix("step-")), _data_uri(path.read_bytes())) for path in samples],

@@ -48,9 +48,9 @@ def recognise_generator(weights: Mapping[str, Tensor]) -> OfficialGenerator:
     """
     findings = [f"the prefix '{prefix}' of the names is left out" for prefix in _PREFIXES if _has_part(weights, prefix)]
     layers = _by_layer(weights)
-    convolutions = [(name, layer) for name, layer in layers if layer.get("weight", torch.empty(0)).ndim == 4]
+    convolutions = [(name, layer) for name, layer in layers if _dimensions(layer) == 4]
     shapes = [tuple(layer["weight"].shape) for _, layer in convolutions]
-    norms = [layer for _, layer in layers if layer.get("weight", torch.empty(0)).ndim == 1]
+    norms = [layer for _, layer in layers if _dimensions(layer) == 1]
     statistics = [layer for _, layer in layers if "running_mean" in layer]
     biased = all("bias" in layer for _, layer in convolutions)
     if not norms:
@@ -131,6 +131,10 @@ def load_official_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> 
                 )
             for name, tensor in our_layer.items():
                 tensor.copy_(their_layer[name])
+
+
+def _dimensions(layer: Mapping[str, Tensor]) -> int:
+    return layer["weight"].ndim if "weight" in layer else 0
 
 
 def _is_resnet(shapes: Sequence[tuple[int, ...]]) -> bool:

@@ -22,6 +22,9 @@ from gantoolkit.plugins import (
 )
 from gantoolkit.systems.terms import gradients, penalty
 
+_STARTS = 64
+"""Latents that a search may start from."""
+
 
 class CoGAN:
     """One coupled generator, G, and one coupled discriminator, D: a pair of each, with tied layers.
@@ -99,9 +102,7 @@ class CoGAN:
     def sample(self, batch: Batch) -> dict[str, Tensor]:
         """Pairs rendered from fixed latents; then an image of A, what the search rendered in its place, its translation."""
         A = batch["A"]
-        # The same latents each time: spread over the cube, drawn from a seed of their own.
-        draws = torch.rand(len(A), self.latent_size, generator=torch.Generator().manual_seed(0)) * 2 - 1
-        pair_A, pair_B = self.G(draws.to(A))
+        pair_A, pair_B = self.G(draw_latents(len(A), self.latent_size, A))
         rendered, translated = self.directions["A2B"].render(A)
         return {"pair_A": pair_A, "pair_B": pair_B, "real_A": A, "found_A": rendered, "fake_B": translated}
 
@@ -114,7 +115,7 @@ class LatentSearch(nn.Module):
         source: 0 searches in A and renders in B, 1 the other way round.
         side: Height and width that the generators make; images are resized to it, and their translations back.
         distance: What the search makes small.
-        steps: Steps of Adam, from the latent 0.
+        steps: Steps of Adam, from the nearest of some latents drawn once and for all.
         rate: Its learning rate.
     """
 
@@ -141,7 +142,7 @@ class LatentSearch(nn.Module):
         """What the latents found for `images` (N, C, side, side) render in their own domain and in the other one."""
         with gradients():
             images = images.clone()
-            latents = images.new_zeros(len(images), self.latent_size, requires_grad=True)
+            latents = self._nearest(images).requires_grad_()
             # Adam moves each number by its own gradient, and the loss is a sum over images: no image disturbs another.
             optimizer = torch.optim.Adam([latents], lr=self.rate)
             for _ in range(1 if images.is_meta else self.steps):
@@ -154,3 +155,19 @@ class LatentSearch(nn.Module):
         with torch.no_grad():
             made = self.generator(latents)
         return made[self.source], made[1 - self.source]
+
+    @torch.no_grad()
+    def _nearest(self, images: Tensor) -> Tensor:
+        """For each image, that of the starting latents which renders something closest to it."""
+        latents = draw_latents(1 if images.is_meta else _STARTS, self.latent_size, images)
+        made = self.generator(latents)[self.source]
+        nearest = [
+            torch.stack([self.distance(one[None], image[None]) for one in made]).argmin(keepdim=True)
+            for image in images
+        ]
+        return latents[torch.cat(nearest)].clone()
+
+
+def draw_latents(count: int, size: int, like: Tensor) -> Tensor:
+    """Latents (count, size), uniform in [−1, 1]: the same ones each time, and the first ones of any larger draw."""
+    return (torch.rand(count, size, generator=torch.Generator("cpu").manual_seed(0), device="cpu") * 2 - 1).to(like)

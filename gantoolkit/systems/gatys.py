@@ -174,7 +174,9 @@ class StyleTransfer(nn.Module):
         levels = max(1, min(self.levels, (side // _SMALLEST_SIDE).bit_length()))
         self.losses = []
         if self.start == "noise":
-            noise = torch.rand(image.shape, generator=torch.Generator().manual_seed(self.seed)) * 2 - 1
+            noise = (
+                torch.rand(image.shape, generator=torch.Generator("cpu").manual_seed(self.seed), device="cpu") * 2 - 1
+            )
             made = noise.to(image)
         else:
             made = image

@@ -29,7 +29,11 @@ from gantoolkit.demo import make_demo_set, session
 if __name__ == "__main__":  # processes that load images import this file again
     arguments = sys.argv[1:]
     if arguments[:1] == ["train"] and "--resume" not in arguments:
+        from gantoolkit.recipes import find_recipe
+
         small = ["generator.width=4", "discriminator.width=4", "training.epochs=1"]
+        if find_recipe(arguments[1]).base == "gatys":
+            small = ["steps=3", "levels=1", "data.load_size=64", "data.crop_size=64"]
         arguments += [word for setting in small for word in ("--set", setting)]
     if arguments[:1] == ["demo"]:
         recipe = session.find_recipe("demo").swap({{"generator.width": 4, "training.epochs": 1}})
@@ -47,7 +51,8 @@ esac
 
 def set_up(namespace: dict[str, Any]) -> None:
     """Go to a new folder with small data sets, and put the small commands first on the path."""
-    from small import make_dataset, make_image
+    import torch
+    from small import make_dataset, make_image, official_resnet
 
     folder = Path(tempfile.mkdtemp(prefix="gantoolkit-docs-"))
     namespace["_before"] = (folder, Path.cwd(), os.environ["PATH"])
@@ -56,6 +61,7 @@ def set_up(namespace: dict[str, Any]) -> None:
     (folder / "photographs").mkdir()
     make_image(1).save(folder / "photographs" / "one.jpg")
     make_image(2).save(folder / "horse.jpg")
+    torch.save(official_resnet(2, 2, False, True, ""), folder / "latest_net_G_A.pth")
     for name, text in (("gantoolkit", GANTOOLKIT), ("make", MAKE)):
         command = folder / "bin" / name
         command.parent.mkdir(exist_ok=True)

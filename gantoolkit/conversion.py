@@ -24,7 +24,7 @@ class Converted:
     findings: tuple[str, ...]
 
 
-def convert_official(source: Path, out: Path, *, direction: Literal["A2B", "B2A"] = "A2B") -> Converted:
+def convert_official(source: str | Path, out: str | Path, *, direction: Literal["A2B", "B2A"] = "A2B") -> Converted:
     """Read an official CycleGAN or pix2pix generator (`latest_net_G_A.pth`) and write it as a generator's file.
 
     Args:
@@ -35,6 +35,7 @@ def convert_official(source: Path, out: Path, *, direction: Literal["A2B", "B2A"
     Raises:
         CheckpointError: When the file cannot be read, holds no such generator, or the new one cannot be written.
     """
+    source, out = Path(source), Path(out)
     weights = read_weights(source)
     try:
         found = recognise_generator(weights)

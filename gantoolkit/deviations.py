@@ -31,8 +31,8 @@ def describe_deviations(recipe: Recipe) -> list[str] | None:
     []
     >>> for sentence in describe_deviations(cyclegan(cycle_weight=5.0, adversarial_loss="nll")):
     ...     print(sentence)
-    adversarial_loss is nll, the paper's is lsgan: How logits are judged.
     cycle_weight is 5.0, the paper's is 10.0: Weight of the cycle terms, the paper's λ; one number, or one for A → B → A (forward) and one for B → A → B (backward).
+    adversarial_loss is nll, the paper's is lsgan: How logits are judged.
     """  # noqa: E501 (a sentence of the report is one line)
     if not recipe.base:
         return None

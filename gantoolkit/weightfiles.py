@@ -18,13 +18,14 @@ _WRAPPERS = ("state_dict", "model_state_dict", "params", "params_ema", "generato
 """Under these keys other projects keep the weights when they save more than them."""
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file or of one that `torch.save` wrote, on the CPU, in the file's order.
 
     Raises:
         CheckpointError: When the file is missing, damaged, holds no named tensors, or needs Python objects to be loaded,
             which could run code.
     """
+    path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
     try:

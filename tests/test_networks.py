@@ -36,6 +36,40 @@ def test_patchgan_gives_the_papers_logits(side: int, logits: int) -> None:
         assert PatchGANDiscriminator(3)(torch.zeros(2, 3, side, side)).shape == (2, 1, logits, logits)
 
 
+def test_the_first_codes_padding_gives_its_logits() -> None:
+    with torch.device("meta"):
+        assert PatchGANDiscriminator(3, padding=2)(torch.zeros(1, 3, 256, 256)).shape == (1, 1, 35, 35)
+
+
+def test_affine_instance_norm_has_weights() -> None:
+    plain, affine = (
+        ResNetGenerator(3, 3, blocks=1, width=2),
+        ResNetGenerator(3, 3, blocks=1, width=2, norm="instance_affine"),
+    )
+    norms = [module for module in affine.modules() if isinstance(module, nn.InstanceNorm2d)]
+    assert len(norms) == 7
+    assert all(norm.weight is not None and norm.running_mean is None for norm in norms)
+    assert parameters_of(affine) == parameters_of(plain) + sum(2 * norm.num_features for norm in norms)
+    with torch.no_grad():
+        norms[0].weight.zero_()
+    images = torch.rand(1, 3, 8, 8)
+    assert torch.equal(affine(images), affine(images + 1)), "the weight of its norm is not used"
+
+
+def test_noise_at_test_is_there_only_if_asked_for() -> None:
+    images = torch.rand(2, 3, 64, 64)
+    for noisy in (False, True):
+        network = UNetGenerator(3, 3, depth=6, width=4, dropout=0.5, norm="batch", noise_at_test=noisy).eval()
+        first, second = network(images), network(images)
+        assert torch.equal(first, second) is not noisy
+        assert network.stochastic is noisy
+        assert any("running_mean" in key for key in network.state_dict()) is not noisy
+    torch.manual_seed(0)
+    first = network(images)
+    torch.manual_seed(0)
+    assert torch.equal(network(images), first)
+
+
 def test_patchgan_sees_seventy_pixels() -> None:
     discriminator = PatchGANDiscriminator(1, width=2, norm="none")
     image = torch.zeros(1, 1, 128, 128, requires_grad=True)

@@ -16,6 +16,20 @@ def test_the_papers_two_hundred_epochs() -> None:
     assert factors[199] == pytest.approx(1 - 100 / 101)
 
 
+@pytest.mark.parametrize(
+    ("zero", "figures"),
+    [  # epochs 100, 101, 102 and 200 of 200, counted from 1
+        ("after", [1, 100 / 101, 99 / 101, 1 / 101]),
+        ("last", [100 / 101, 99 / 101, 98 / 101, 0]),
+        ("lua", [1, 1, 0.99, 0.01]),
+    ],
+)
+def test_where_the_line_meets_zero(zero, figures: list[float]) -> None:
+    schedule = ConstantThenLinear(zero=zero)
+    assert [schedule.multiplier(epoch - 1, 200) for epoch in (100, 101, 102, 200)] == pytest.approx(figures)
+    assert [schedule.multiplier(epoch - 1, 1) for epoch in (1,)] == [1.0]  # a run of one epoch learns
+
+
 @given(epochs=st.integers(1, 300), decay=st.none() | st.integers(0, 400))
 def test_constant_then_linear_then_zero_and_never_negative(epochs: int, decay: int | None) -> None:
     schedule = ConstantThenLinear(decay_epochs=decay)

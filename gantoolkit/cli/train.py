@@ -27,8 +27,8 @@ def train(
 ) -> int:
     """Train a recipe on a folder of images, or continue a run.
 
-    The folder holds `trainA` and `trainB`; `testA` and `testB`, where they exist, give the samples. A run that is in --out
-    already is continued. Ctrl-C and SIGTERM finish the step and save.
+    The folder holds `trainA` and `trainB`, or `train` with A and B side by side in each image; test images, where there are
+    some, give the samples. A run that is in --out already is continued. Ctrl-C and SIGTERM finish the step and save.
 
     Parameters
     ----------

@@ -30,6 +30,13 @@ _LOOKS_AT = {
     "identity_A": ("idt_A",),
     "identity_B": ("idt_B",),
 }
+# Each adversarial term, the image that is judged, and by whom.
+_JUDGED = {
+    "adversarial_A": ("fake_A", "D_A"),
+    "adversarial_B": ("fake_B", "D_B"),
+    "adversarial_rec_A": ("rec_A", "D_rec_A"),
+    "adversarial_rec_B": ("rec_B", "D_rec_B"),
+}
 
 
 class CycleGAN:
@@ -94,7 +101,10 @@ class CycleGAN:
         }
         self.weights = {term: weight for term, weight in both.items() if weight}
         if not self.weights:
-            raise ValueError(f"{', '.join(f'{kind}_weight' for kind in weights)} are all 0: there is nothing to learn")
+            raise ValueError(
+                "adversarial_weight, adversarial_cycle_weight, cycle_weight and identity_weight are all 0: there is nothing "
+                "to learn"
+            )
         a, b = setting.channels_A, setting.channels_B
         if a != b and any(both[f"identity_{x}"] for x in "AB"):
             raise ValueError(
@@ -109,10 +119,7 @@ class CycleGAN:
         self.G_AB, self.G_BA = generator(a, b), generator(b, a)
         self.networks = {"G_AB": self.G_AB, "G_BA": self.G_BA}
         self.directions = {"A2B": self.G_AB, "B2A": self.G_BA}
-        # D_A judges fake_A, D_rec_A judges rec_A: by the image's name.
-        judged = [term.replace("adversarial_", "") for term in self.weights if term.startswith("adversarial_")]
-        images = [name if name.startswith("rec_") else f"fake_{name}" for name in judged]
-        self.judges = {image: f"D_{name}" for image, name in zip(images, judged, strict=True)}
+        self.judges = {image: name for term, (image, name) in _JUDGED.items() if term in self.weights}
         self.networks |= {name: discriminator(a if name[-1] == "A" else b) for name in self.judges.values()}
         self.pools = {image: image_pool(pool_generator(setting, image)) for image in self.judges}
         self.alternating = alternating
@@ -133,7 +140,8 @@ class CycleGAN:
             terms = tuple(term for term in self.weights if term not in others)
             images = tuple(image for image in (f"fake_{target}", f"rec_{source}") if image in self.judges)
             name = f"G_{source}{target}"
-            phases.append(Phase(name, (name,), partial(self.generator_losses, terms=terms, anew=True)))
+            if terms:
+                phases.append(Phase(name, (name,), partial(self.generator_losses, terms=terms, anew=True)))
             if images:
                 judges = tuple(self.judges[image] for image in images)
                 phases.append(Phase(f"D_{target}", judges, partial(self.discriminator_losses, images=images)))
@@ -171,8 +179,8 @@ class CycleGAN:
             return self.cycle(images[f"rec_{domain}"], batch[domain])
         if kind == "identity":
             return self.identity(images[f"idt_{domain}"], batch[domain])
-        judged = _LOOKS_AT[name][-1]
-        return self.adversarial.generator(self.networks[self.judges[judged]](images[judged]))
+        image, judge = _JUDGED[name]
+        return self.adversarial.generator(self.networks[judge](images[image]))
 
     def discriminator_losses(self, batch: Batch, shared: Shared, *, images: Sequence[str]) -> dict[str, Tensor]:
         """Each discriminator tells real images of its domain from what was made in this step and in earlier ones."""

@@ -63,13 +63,20 @@ class TimmFeatures:
         network = self._network(tuple(layers), images)
         mean, std = (torch.tensor(figures).to(images).view(1, -1, 1, 1) for figures in self._statistics())
         pixels = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
-        features = network(((pixels + 1) / 2 - mean) / std)
+        try:
+            features = network(((pixels + 1) / 2 - mean) / std)
+        except AssertionError as error:  # so timm's networks of one size refuse another
+            height, width = images.shape[-2:]
+            raise RecipeError(
+                f"features: {self.backbone} cannot take images of {height}×{width}; it takes "
+                f"{'×'.join(map(str, _pretrained(self.backbone).input_size[1:]))}"
+            ) from error
         return {layer: features[layer] for layer in layers}
 
     def _network(self, layers: tuple[str, ...], images: Tensor) -> nn.Module:
         if images.is_meta:
             with torch.device("meta"):
-                return self._cut(_create(self.backbone), layers)
+                return self._cut(_create(self.backbone), layers).eval()
         if layers not in self._networks:
             # On the CPU, whatever the default device, and without touching the random numbers of the run.
             with torch.device("cpu"), torch.random.fork_rng(devices=[]):
@@ -80,12 +87,18 @@ class TimmFeatures:
         return self._networks[layers].to(images)
 
     def _cut(self, network: nn.Module, layers: tuple[str, ...]) -> nn.Module:
+        """The network down to the deepest of the layers, returning the features at each."""
         from timm.models import create_feature_extractor
 
         for module in network.modules():
-            if hasattr(module, "inplace"):
-                setattr(module, "inplace", False)  # noqa: B010 (no attribute of every module); else the next layer overwrites the features that were asked for
-        return create_feature_extractor(network, {_find_layer(network, self.backbone, name): name for name in layers})
+            if hasattr(module, "inplace"):  # else the next layer overwrites the features that were asked for
+                setattr(module, "inplace", False)  # noqa: B010 (not every module has it)
+        names = {_find_layer(network, self.backbone, layer): layer for layer in layers}
+        try:
+            return create_feature_extractor(network, names)
+        except Exception as error:  # torch.fx fails in many ways at what it cannot follow
+            reason = str(error).partition("\n")[0]
+            raise RecipeError(f"features: {self.backbone} cannot be cut at {', '.join(layers)} ({reason})") from error
 
     def _statistics(self) -> tuple[Sequence[float], Sequence[float]]:
         pretrained = _pretrained(self.backbone)

@@ -378,6 +378,11 @@ def test_the_style_of_the_image_itself_leaves_it_as_it_is() -> None:
     assert (other.directions["A2B"](batch["A"]) - batch["A"]).abs().max() > 0.05  # another style does not
 
 
+def test_a_style_needs_places() -> None:
+    with pytest.raises(RecipeError, match="'classifier' has no places to take a Gram matrix over"):
+        TINY_RECIPES["gatys"].swap(style_layers=["classifier"]).check()
+
+
 def test_no_style_no_transfer() -> None:
     system = system_of(TINY_RECIPES["gatys"])
     with pytest.raises(ValueError, match="no style has been seen yet"):

@@ -67,6 +67,31 @@ def test_vgg_layers_by_the_names_of_the_paper() -> None:
     torch.testing.assert_close(made["relu1_1"], made["conv1_1"].relu())
 
 
+def test_vision_transformers_give_tokens_and_take_one_size() -> None:
+    extractor = TimmFeatures(backbone="vit_tiny_patch16_224", weights="none")
+    images = torch.rand(1, 3, 224, 224, requires_grad=True)
+    made = extractor(images, ["blocks.0"])["blocks.0"]
+    assert made.shape == (1, 197, 192)
+    made.mean().backward()
+    assert images.grad is not None
+    with pytest.raises(RecipeError, match="vit_tiny_patch16_224 cannot take images of 64×64; it takes 224×224"):
+        extractor(torch.zeros(1, 3, 64, 64), ["blocks.0"])
+
+
+def test_a_network_that_cannot_be_followed_is_named(monkeypatch) -> None:
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Conv2d(3, 3, 1)
+
+        def forward(self, images):
+            return self.first(images) if images.sum() > 0 else images
+
+    monkeypatch.setattr(timm, "create_model", lambda *arguments, **options: Odd())
+    with pytest.raises(RecipeError, match=r"vgg16 cannot be cut at first \(.*control flow"):
+        TimmFeatures(backbone="vgg16", weights="none")(torch.zeros(1, 3, 8, 8), ["first"])
+
+
 def test_features_let_gradients_through_and_are_never_trained() -> None:
     extractor = lite0()
     images = photograph()[..., :64, :64].requires_grad_()

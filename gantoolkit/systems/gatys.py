@@ -132,6 +132,11 @@ class StyleTransfer(nn.Module):
         side = self.smallest_side
         with torch.device("meta"):
             seen = features(torch.zeros(1, 3, side, side, device="meta"), self.layers)
+        for layer in style_layers:
+            if seen[layer].ndim != 4:
+                raise ValueError(
+                    f"style_layers: '{layer}' has no places to take a Gram matrix over; take a layer before it"
+                )
         channels = {layer: found.shape[1] for layer, found in seen.items()}
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))
         self.register_buffer("activation", torch.zeros(len(self.layers)))

@@ -36,6 +36,8 @@ def convert_official(source: str | Path, out: str | Path, *, direction: Literal[
         CheckpointError: When the file cannot be read, holds no such generator, or the new one cannot be written.
     """
     source, out = Path(source), Path(out)
+    if out.exists() and source.exists() and out.samefile(source):
+        raise CheckpointError(f"{source}: would be overwritten by what is made of it; choose another --out")
     weights = read_weights(source)
     try:
         found = recognise_generator(weights)

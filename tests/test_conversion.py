@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from small import make_image, official_resnet
 
 from gantoolkit.cli import main
@@ -181,6 +182,16 @@ def test_the_command_explains_and_the_next_command_translates(tmp_path: Path, ca
     (tmp_path / "broken.pth").write_bytes(b"nothing")
     assert main(["import", "official", str(tmp_path / "broken.pth")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_source_is_never_overwritten(tmp_path: Path) -> None:
+    save_file(official_resnet(1, 2, False, False, ""), tmp_path / "net.safetensors")
+    before = (tmp_path / "net.safetensors").read_bytes()
+    assert main(["import", "official", str(tmp_path / "net.safetensors")]) == 2
+    assert (tmp_path / "net.safetensors").read_bytes() == before
+    assert (
+        main(["import", "official", str(tmp_path / "net.safetensors"), "--out", str(tmp_path / "new.safetensors")]) == 0
+    )
 
 
 def test_the_image_that_goes_in_decides_what_comes_out(tmp_path: Path) -> None:

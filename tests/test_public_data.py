@@ -165,6 +165,21 @@ def test_an_archive_fetched_by_other_means(archive: Path, tmp_path: Path, capsys
     assert "is no name of a folder" in capsys.readouterr().err
 
 
+def test_what_cannot_be_asked_for_is_said_in_one_sentence(archive: Path, tmp_path: Path, capsys) -> None:
+    for arguments, message in (
+        (["--archive", str(archive)], "say what to call it"),
+        (["x", "--url", "ftp://somewhere/x.zip"], "ftp://somewhere/x.zip: is no address on the web"),
+        (["x", "--archive", str(tmp_path / "nothing")], "nothing: no such file"),
+    ):
+        assert main(["data", "download", *arguments, "--out", str(tmp_path / "data")]) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
+    folder = str(tmp_path / "pack" / "horse2zebra" / "trainA")
+    assert main(["data", "pair", folder, folder, "--out", str(tmp_path / "pairs")]) == 2
+    assert "is A and B at once" in capsys.readouterr().err
+
+
 def test_names_of_public_data_sets() -> None:
     with pytest.raises(DataError, match=r"no public data set 'horse2zebr'\. Did you mean 'horse2zebra'"):
         find_public_dataset("horse2zebr")

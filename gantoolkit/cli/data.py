@@ -58,6 +58,8 @@ def download(
     from gantoolkit.data.download import UnreachableError, file_checksum
     from gantoolkit.data.download import download as fetch
 
+    if name is None and (url or archive):
+        raise DataError("data download: say what to call it, such as gantoolkit data download horses --archive FILE")
     if name is None:
         for each in CATALOGUE.values():
             print(f"{each.name:20} {each.shows}{'' if each.url else ' (to be had from its authors only)'}")

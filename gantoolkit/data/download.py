@@ -55,6 +55,8 @@ def download(url: str, path: Path, *, sha256: str | None = None, progress: Progr
     """
     import requests  # imported when used: it takes a moment, and most commands need no network
 
+    if not url.startswith(("http://", "https://")):
+        raise DataError(f"{url}: is no address on the web; it begins with https://")
     part = path.with_name(f"{path.name}.part")
     note = path.with_name(f"{path.name}.part.json")
     try:

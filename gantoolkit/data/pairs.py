@@ -31,6 +31,8 @@ def join_pairs(
     """
     if out.exists() and any(out.iterdir()):
         raise DataError(f"{out}: is not empty; choose another --out")
+    if folder_A.exists() and folder_B.exists() and folder_A.samefile(folder_B):
+        raise DataError(f"{folder_A}: is A and B at once; a pair is an image of each of two folders")
     names = {folder: _by_name(folder) for folder in (folder_A, folder_B)}
     alone = sorted(names[folder_A].keys() ^ names[folder_B].keys())
     if alone:

@@ -37,9 +37,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str
     except (OSError, SafetensorError) as error:
         needed = sum(tensor.nbytes for tensor in stored.values()) / 1e6
         reason = getattr(error, "strerror", None) or str(error)
-        raise CheckpointError(
-            f"{path}: cannot be written ({reason}); it needs {needed:.1f} MB of free space"
-        ) from error
+        space = f"; it needs {needed:.1f} MB of free space" if "No space" in reason else ""
+        raise CheckpointError(f"{path}: cannot be written ({reason}){space}") from error
 
 
 def read_header(path: Path) -> dict[str, Any]:

@@ -112,7 +112,9 @@ class TimmFeatures:
             state = _download(self.backbone)
         else:
             path = Path(place) if source == "file" else _find_in_package(place)
-            state = _match(read_weights(path), _create(self.backbone), network, path, self.backbone)
+            with torch.device("meta"):
+                whole = _create(self.backbone)
+            state = _match(read_weights(path), whole, network, path, self.backbone)
         network.load_state_dict({key: state[key] for key in network.state_dict()})
 
 

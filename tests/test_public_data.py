@@ -4,6 +4,7 @@ import functools
 import hashlib
 import http.server
 import io
+import json
 import shutil
 import tarfile
 import threading
@@ -56,6 +57,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         start = 0
         if asked and self.headers.get("If-Range") == server.tag:
             start = int(asked.removeprefix("bytes=").removesuffix("-"))
+        if start and start >= len(server.content):
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{len(server.content)}")
+            self.end_headers()
+            return
         body = server.content[start:]
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(body)))
@@ -116,6 +122,15 @@ def test_a_download_that_broke_off_goes_on_where_it_was(server: Server, tmp_path
     assert done.sha256 == hashlib.sha256(server.content).hexdigest()
     assert seen[-1] == (len(server.content), len(server.content))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file.zip"]
+
+
+def test_a_download_that_was_killed_when_it_was_whole(server: Server, tmp_path: Path) -> None:
+    server.content = b"whole" * 1000
+    (tmp_path / "file.zip.part").write_bytes(server.content)
+    (tmp_path / "file.zip.part.json").write_text(json.dumps({"url": server.url, "tag": server.tag}))
+    done = download(server.url, tmp_path / "file.zip", sha256=hashlib.sha256(server.content).hexdigest())
+    assert done.size == done.resumed_at == 5000
+    assert [path.name for path in tmp_path.iterdir()] == ["file.zip"]
 
 
 def test_another_file_under_the_same_address_is_fetched_anew(server: Server, tmp_path: Path) -> None:
@@ -227,6 +242,8 @@ def tar_of(*members: tuple[str, Any], kind: bytes = tarfile.REGTYPE, link: str =
         (zip_of(("a.jpg", b"x"), ("a.jpg", b"y")), "holds 'a.jpg' twice"),
         (zip_of(("bomb.jpg", bytes(150_000_000))), "unpacks to more than 20 times its size"),
         (zip_of(), "holds no file"),
+        (zip_of((".", b"x")), "'.' points outside the archive"),
+        (zip_of(("a", b"x"), ("a/b", b"y")), "holds 'a' twice|cannot be unpacked"),
         (tar_of(("../outside.jpg", b"x")), "points outside the archive"),
         (tar_of(("/outside.jpg", b"x"), form=""), "points outside the archive"),
         (tar_of(("link", b""), kind=tarfile.SYMTYPE, link="/etc"), "'link' is a link or a device"),
@@ -252,7 +269,12 @@ def test_hostile_archives_leave_nothing(content: bytes, message: str, tmp_path: 
 
 @pytest.mark.parametrize("form", ["zip", "gz", "", "bz2", "xz"])
 def test_archives_of_every_usual_form(form: str, tmp_path: Path) -> None:
-    members = (("set/trainA/1.jpg", b"one"), ("set/trainB/ä 2.jpg", b"two"))
+    members = (
+        ("set/trainA/1.jpg", b"one"),
+        ("set/trainB/ä 2.jpg", b"two"),
+        ("set/.DS_Store", b"a desktop's"),
+        ("__MACOSX/set/trainA/._1.jpg", b"litter"),
+    )
     (tmp_path / "archive").write_bytes(zip_of(*members) if form == "zip" else tar_of(*members, form=form))
     assert unpack(tmp_path / "archive", tmp_path / "data") == 2
     assert (tmp_path / "data" / "trainA" / "1.jpg").read_bytes() == b"one"

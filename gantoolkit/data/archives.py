@@ -43,6 +43,8 @@ def unpack(archive: Path, folder: Path) -> int:
     try:
         part.mkdir(parents=True)
         for name, stream in _members(archive):
+            if _is_litter(name):
+                continue
             target = _inside(part, name, archive)
             target.parent.mkdir(parents=True, exist_ok=True)
             with target.open("xb") as file:
@@ -101,11 +103,23 @@ def _open_tar(archive: Path) -> Iterator[tarfile.TarFile]:
         yield tar
 
 
+def _is_litter(name: str) -> bool:
+    """What a desktop leaves in archives; it would hide that all the rest lies in one folder."""
+    path = PurePosixPath(name)
+    return "__MACOSX" in path.parts or path.name == ".DS_Store"
+
+
 def _inside(folder: Path, name: str, archive: Path) -> Path:
     """Where a member goes; its name is not to be trusted."""
     path = PurePosixPath(name.replace("\\", "/"))
     target = folder.joinpath(*path.parts)
-    plain = not path.is_absolute() and ".." not in path.parts and ":" not in path.parts[0] and "\0" not in name
+    plain = (
+        path.parts
+        and not path.is_absolute()
+        and ".." not in path.parts
+        and ":" not in path.parts[0]
+        and "\0" not in name
+    )
     if not plain or not target.resolve().is_relative_to(folder.resolve()):
         raise DataError(f"{archive}: '{name}' points outside the archive; it is refused")
     return target

@@ -66,6 +66,8 @@ def download(url: str, path: Path, *, sha256: str | None = None, progress: Progr
         if have:
             headers |= {"Range": f"bytes={have}-", "If-Range": known}
         with requests.get(url, headers=headers, stream=True, timeout=_SECONDS) as response:
+            if response.status_code == 416 and response.headers.get("Content-Range", "").endswith(f"/{have}"):
+                return _finish(part, note, path, url, sha256, resumed_at=have)  # all of it was there already
             if response.status_code not in (200, 206):
                 raise DataError(f"{url}: the server answers {response.status_code} {response.reason}")
             if response.status_code == 200:
@@ -91,6 +93,16 @@ def download(url: str, path: Path, *, sha256: str | None = None, progress: Progr
         raise DataError(f"{path}: cannot be written ({error.strerror or error})") from error
     if total is not None and size != total:
         raise DataError(f"{url}: was cut off at {size:,} of {total:,} bytes; the same command goes on from there")
+    return _finish(part, note, path, url, sha256, resumed_at=have)
+
+
+def file_checksum(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _finish(part: Path, note: Path, path: Path, url: str, sha256: str | None, *, resumed_at: int) -> Downloaded:
     checksum = file_checksum(part)
     if sha256 is not None and checksum != sha256.lower():
         part.unlink()
@@ -98,13 +110,7 @@ def download(url: str, path: Path, *, sha256: str | None = None, progress: Progr
         raise DataError(f"{url}: its SHA-256 is {checksum}, not {sha256}; nothing of it is kept")
     part.replace(path)
     note.unlink()
-    return Downloaded(path, size, checksum, resumed_at=have)
-
-
-def file_checksum(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return Downloaded(path, path.stat().st_size, checksum, resumed_at)
 
 
 def _begun(part: Path, note: Path, url: str) -> tuple[int, str]:

@@ -1,5 +1,7 @@
 """Official weights become a file that translates: recognised, mended, explained; what is none is refused."""
 
+import importlib.metadata
+import importlib.util
 import re
 from pathlib import Path
 
@@ -182,6 +184,26 @@ def test_the_command_explains_and_the_next_command_translates(tmp_path: Path, ca
     (tmp_path / "broken.pth").write_bytes(b"nothing")
     assert main(["import", "official", str(tmp_path / "broken.pth")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_foreign_checkpoint_translates_as_its_own_package_does(tmp_path: Path, capsys) -> None:
+    """vintagify ships a CycleGAN generator with affine instance norm and names of its own; its code is the reference."""
+    place = Path(importlib.metadata.distribution("vintagify").locate_file("vintagify"))
+    checkpoint = place / "resources" / "G_A2B_epoch33.pth"
+    spec = importlib.util.spec_from_file_location("vintagify_generator", place / "generator.py")
+    theirs = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(theirs)
+    reference = theirs.ResnetGenerator().double().eval()
+    reference.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
+    assert main(["import", "official", str(checkpoint), "--out", str(tmp_path / "vintage.safetensors")]) == 0
+    out = capsys.readouterr().out
+    assert "9 blocks, width 64, norm instance_affine" in out
+    assert "'block' instead of 'conv_block'" in out
+    translator = Translator.load(tmp_path / "vintage.safetensors")
+    translator.generator.network.double()
+    image = to_tensor(make_image(1, (64, 48)))[None].double()
+    with torch.inference_mode():
+        torch.testing.assert_close(translator.translate_tensor(image), reference(image), rtol=0, atol=1e-12)
 
 
 def test_the_source_is_never_overwritten(tmp_path: Path) -> None:

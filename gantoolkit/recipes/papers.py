@@ -232,10 +232,10 @@ def cogan(
     data: Changes | None = None,
     training: Changes | None = None,
 ) -> Recipe:
-    """CoGAN (Liu and Tuzel 2016): 64×64 images, batches of 64; it translates by searching the latent of an image."""
+    """CoGAN (Liu and Tuzel 2016): 64×64 images, batches of 128; it translates by searching the latent of an image."""
     recipe = _recipe("cogan", {**locals(), "data": {}, "training": {}})
     settings = {"load_size": 72, "crop_size": 64, **(data or {})}
-    return recipe.swap({"data": settings, "training": {"batch_size": 64, **(training or {})}})
+    return recipe.swap({"data": settings, "training": {"batch_size": 128, **(training or {})}})
 
 
 def gatys(

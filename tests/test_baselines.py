@@ -399,7 +399,7 @@ def test_adversarial_cycle_judges_the_way_there_and_back() -> None:
     assert set(system.networks) == {"G_AB", "G_BA", "D_A", "D_B", "D_rec_A", "D_rec_B"}
     batch = batch_of(recipe, count=2)
     A, B = batch["A"], batch["B"]
-    G_AB, G_BA = system.G_AB, system.G_BA
+    G_AB, G_BA = system.networks["G_AB"], system.networks["G_BA"]
     rec_A, rec_B = G_BA(G_AB(A)), G_AB(G_BA(B))
     D_rec_A, D_rec_B = system.networks["D_rec_A"], system.networks["D_rec_B"]
     losses = losses_of(system, batch)

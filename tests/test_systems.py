@@ -1,5 +1,6 @@
 """CycleGAN and pix2pix: the objective term by term, what is computed, where gradients go."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -112,6 +113,19 @@ def test_what_no_term_asks_for_is_neither_built_nor_computed(ablation, discrimin
     assert calls["G_BA"] == G_BA
     # One pass for the generator's term, one for fake and real together.
     assert all(calls[name] == [1, 2] for name in discriminators)
+
+
+def test_a_generator_that_no_term_asks_for_is_not_built(tiny: Recipe, dataset: Path, tmp_path: Path) -> None:
+    recipe = tiny.swap(adversarial_weight=[0.0, 1.0], cycle_weight=0.0)
+    system = system_of(recipe)
+    assert set(system.networks) == {"G_AB", "D_B"}
+    assert set(system.directions) == {"A2B"}
+    assert list(system.sample(batch_of(recipe))) == ["real_A", "fake_B", "real_B"]
+    assert [phase.trains for phase in system.phases] == [("G_AB",), ("D_B",)]
+    alternating = system_of(recipe.swap(alternating=True))
+    assert [phase.trains for phase in alternating.phases] == [("G_AB",), ("D_B",)]
+    run = recipe.train(dataset, out=tmp_path / "run", stop_at=1)
+    assert [path.stem for path in run.folder.generators.iterdir()] == ["A2B"]
 
 
 def test_batch_norm_sees_each_batch_alone_and_in_the_official_order(tiny: Recipe) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from gantoolkit.plugins import (
     AdversarialLossBlock,
@@ -29,6 +29,15 @@ _LOOKS_AT = {
     "cycle_B": ("fake_A", "rec_B"),
     "identity_A": ("idt_A",),
     "identity_B": ("idt_B",),
+}
+# Each image, the generator that makes it, and from what; in the order of the official code.
+_MADE_BY = {
+    "fake_B": ("G_AB", "A"),
+    "rec_A": ("G_BA", "fake_B"),
+    "fake_A": ("G_BA", "B"),
+    "rec_B": ("G_AB", "fake_A"),
+    "idt_B": ("G_AB", "B"),
+    "idt_A": ("G_BA", "A"),
 }
 # Each adversarial term, the image that is judged, and by whom.
 _JUDGED = {
@@ -116,9 +125,12 @@ class CycleGAN:
         self.discriminator_factor = discriminator_factor
         self.batched = batched
 
-        self.G_AB, self.G_BA = generator(a, b), generator(b, a)
-        self.networks = {"G_AB": self.G_AB, "G_BA": self.G_BA}
-        self.directions = {"A2B": self.G_AB, "B2A": self.G_BA}
+        self.networks: dict[str, nn.Module] = {}
+        self.directions: dict[str, nn.Module] = {}
+        used = {_MADE_BY[image][0] for term in self.weights for image in _LOOKS_AT[term]}
+        for name, direction, channels in (("G_AB", "A2B", (a, b)), ("G_BA", "B2A", (b, a))):
+            if name in used:
+                self.networks[name] = self.directions[direction] = generator(*channels)
         self.judges = {image: name for term, (image, name) in _JUDGED.items() if term in self.weights}
         self.networks |= {name: discriminator(a if name[-1] == "A" else b) for name in self.judges.values()}
         self.pools = {image: image_pool(pool_generator(setting, image)) for image in self.judges}
@@ -126,7 +138,8 @@ class CycleGAN:
         self.phases = self._alternate() if alternating else self._join()
 
     def _join(self) -> list[Phase]:
-        phases = [Phase("G", ("G_AB", "G_BA"), partial(self.generator_losses, terms=tuple(self.weights)))]
+        generators = tuple(name for name in ("G_AB", "G_BA") if name in self.networks)
+        phases = [Phase("G", generators, partial(self.generator_losses, terms=tuple(self.weights)))]
         if self.judges:
             judges = tuple(self.judges.values())
             phases.append(Phase("D", judges, partial(self.discriminator_losses, images=tuple(self.judges))))
@@ -153,16 +166,10 @@ class CycleGAN:
 
     def translate(self, batch: Batch, terms: Sequence[str]) -> dict[str, Tensor]:
         """The images that these terms look at."""
-        passes = [
-            Pass("fake_B", self.G_AB, "A"),
-            Pass("rec_A", self.G_BA, "fake_B"),
-            Pass("fake_A", self.G_BA, "B"),
-            Pass("rec_B", self.G_AB, "fake_A"),
-            Pass("idt_B", self.G_AB, "B"),
-            Pass("idt_A", self.G_BA, "A"),
-        ]
         wanted = {image for term in terms for image in _LOOKS_AT[term]}
-        return run_passes([each for each in passes if each.output in wanted], batch, batched=self.batched)
+        made_by = {image: how for image, how in _MADE_BY.items() if image in wanted}
+        passes = [Pass(image, self.networks[generator], source) for image, (generator, source) in made_by.items()]
+        return run_passes(passes, batch, batched=self.batched)
 
     def generator_losses(
         self, batch: Batch, shared: Shared, *, terms: Sequence[str], anew: bool = False
@@ -199,8 +206,13 @@ class CycleGAN:
         return losses
 
     def sample(self, batch: Batch) -> dict[str, Tensor]:
-        """Both directions: the real image, its translation, and the way back."""
-        A, B = batch["A"], batch["B"]
-        fake_B, fake_A = self.G_AB(A), self.G_BA(B)
-        there = {"real_A": A, "fake_B": fake_B, "rec_A": self.G_BA(fake_B)}
-        return {**there, "real_B": B, "fake_A": fake_A, "rec_B": self.G_AB(fake_A)}
+        """Each direction that there is: the real image, its translation, and the way back, if there is one."""
+        images: dict[str, Tensor] = {}
+        for source, target in (("A", "B"), ("B", "A")):
+            there, back = self.directions.get(f"{source}2{target}"), self.directions.get(f"{target}2{source}")
+            images[f"real_{source}"] = batch[source]
+            if there is not None:
+                images[f"fake_{target}"] = there(batch[source])
+                if back is not None:
+                    images[f"rec_{source}"] = back(images[f"fake_{target}"])
+        return images

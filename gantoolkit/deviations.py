@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from gantoolkit.errors import PluginError
+from gantoolkit.errors import GantoolkitError
 from gantoolkit.parameters import document_parameters, read_parameters
 from gantoolkit.plugins import REGISTRIES
 from gantoolkit.recipe import Recipe
@@ -38,7 +38,7 @@ def describe_deviations(recipe: Recipe) -> list[str] | None:
         return None
     try:
         paper = REGISTRIES["recipes"].get(recipe.base)().resolve()
-    except PluginError:
+    except GantoolkitError:  # its package is not installed any more, or another version
         return None
     recipe = recipe.resolve()
     changes = recipe.diff(paper)

@@ -478,6 +478,8 @@ def test_what_is_given_goes_before_what_fidelity_chooses() -> None:
     assert "data.load_size" not in changed
     with pytest.raises(RecipeError, match="cyclegan: fidelity cannot be 'lau'; it is one of paper, pytorch, lua"):
         cyclegan(fidelity="lau")  # type: ignore[arg-type]
+    with pytest.raises(RecipeError, match=r"fidelity cannot be \['lua'\]"):
+        Recipe.from_base("cyclegan", {"fidelity": ["lua"]})
 
 
 def test_fidelity_in_files_and_on_the_command_line() -> None:

@@ -19,7 +19,7 @@ from PIL import Image
 from small import make_dataset, make_image
 
 from gantoolkit.cli import main
-from gantoolkit.data import open_dataset, read_image
+from gantoolkit.data import open_dataset, open_test_images, read_image
 from gantoolkit.data.archives import unpack
 from gantoolkit.data.catalogue import CATALOGUE, find_public_dataset
 from gantoolkit.data.download import UnreachableError, download
@@ -367,6 +367,18 @@ def test_every_planted_flaw_is_found(dataset: Path, capsys) -> None:
         assert expected in texts
     assert main(["data", "check", str(dataset)]) == 3
     assert capsys.readouterr().out.count("flaw: ") == 8
+
+
+def test_test_images_of_one_domain_are_not_used(dataset: Path) -> None:
+    shutil.rmtree(dataset / "testB")
+    (dataset / "test").mkdir()  # of no meaning beside trainA and trainB
+    make_image(1, (41, 20)).save(dataset / "test" / "odd.png")
+    found = survey(dataset)
+    assert list(found.domains) == ["trainA", "trainB"]
+    assert [problem.text for problem in find_problems(found)] == [
+        "testA is not used: the other domain has no test images"
+    ]
+    assert open_test_images(dataset) is None
 
 
 def test_two_domains_that_are_one_are_an_error(tmp_path: Path, capsys) -> None:

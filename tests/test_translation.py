@@ -15,7 +15,7 @@ from gantoolkit.inference.files import plan_targets
 from gantoolkit.recipe import Recipe
 from gantoolkit.recipes import cyclegan
 from gantoolkit.run import Run
-from gantoolkit.training import LoadedGenerator
+from gantoolkit.training import LoadedGenerator, write_generator
 
 
 class Negative(nn.Module):
@@ -102,6 +102,32 @@ def test_unknown_directions_and_empty_runs_are_named(run: Run, tmp_path: Path) -
         run.translator("A2B")
     with pytest.raises(CheckpointError, match=r"is no run \(it holds no recipe.toml\)"):
         Run.open(tmp_path)
+
+
+def test_a_file_that_claims_a_direction_its_recipe_lacks_is_refused(run: Run, tmp_path: Path) -> None:
+    loaded = run.translator("A2B").generator
+    write_generator(tmp_path / "odd.safetensors", loaded.network, direction="C2D", recipe=loaded.recipe, step=0)
+    with pytest.raises(CheckpointError, match="says that it translates 'C2D', but its recipe knows A2B, B2A only"):
+        Translator.load(tmp_path / "odd.safetensors")
+
+
+def test_noise_is_the_same_for_every_image_and_every_time() -> None:
+    class Noisy(nn.Module):
+        size_multiple = 1
+        stochastic = True
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images.mean() + torch.rand(images.shape) - 0.5
+
+    translator = Translator(LoadedGenerator(Noisy(), "A2B", cyclegan(), step=0))
+    images = [Image.new("RGB", (8, 8), colour) for colour in ("black", "gray", "white")]
+    torch.manual_seed(7)
+    expected = torch.rand(1)
+    torch.manual_seed(7)
+    together = translator.translate(images)
+    assert torch.equal(torch.rand(1), expected), "the program's own random numbers were used up"
+    assert together == [translator(image) for image in images]
+    assert together[0] != together[1]
 
 
 def test_a_damaged_generator_is_refused(run: Run) -> None:

@@ -1,6 +1,6 @@
 """Data: reading and writing images, folders of them, and what a step is fed with."""
 
-from gantoolkit.data.folders import Dataset, find_images, open_dataset
+from gantoolkit.data.folders import Dataset, find_images, open_dataset, open_test_images
 from gantoolkit.data.images import from_tensor, read_image, to_tensor, write_image
 from gantoolkit.data.sampling import TrainingBatches
 
@@ -10,6 +10,7 @@ __all__ = [
     "find_images",
     "from_tensor",
     "open_dataset",
+    "open_test_images",
     "read_image",
     "to_tensor",
     "write_image",

@@ -8,7 +8,7 @@ from gantoolkit.errors import DataError
 from gantoolkit.plugins import Pairing
 from gantoolkit.registry import suggest
 
-__all__ = ["SUFFIXES", "Dataset", "find_images", "open_dataset"]
+__all__ = ["SUFFIXES", "Dataset", "find_images", "open_dataset", "open_test_images"]
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 """File names that are taken for images; the content decides when they are read."""
@@ -55,7 +55,7 @@ def open_dataset(root: str | Path, *, split: str = "train", pairing: Pairing = "
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; a data set is a folder with {split}A and {split}B in it")
     folders = {domain: root / f"{split}{domain}" for domain in "AB"}
-    if (root / split).is_dir() and not any(folder.is_dir() for folder in folders.values()):
+    if _is_side_by_side(root, split):
         files = find_images(root / split)
         halves = [tuple(Half(path, side) for path in files) for side in ("left", "right")]
         return Dataset(halves[0], halves[1], pairing)
@@ -78,3 +78,22 @@ def open_dataset(root: str | Path, *, split: str = "train", pairing: Pairing = "
             f"{root}: {len(alone)} files have no partner, '{alone[0]}' first; a pair is one name in {split}A and {split}B"
         )
     return Dataset(tuple(by_name["A"].values()), tuple(by_name["B"][name] for name in by_name["A"]), "paired")
+
+
+def open_test_images(root: str | Path, pairing: Pairing = "unpaired") -> Dataset | None:
+    """The test images of a data set, laid out as its training images are; None where there are none for both domains.
+
+    Raises:
+        DataError: As `open_dataset`.
+    """
+    root = Path(root)
+    if _is_side_by_side(root, "train"):
+        there = (root / "test").is_dir()
+    else:
+        there = all((root / f"test{domain}").is_dir() for domain in "AB")
+    return open_dataset(root, split="test", pairing=pairing) if there else None
+
+
+def _is_side_by_side(root: Path, split: str) -> bool:
+    # Where a data set has folders for A and for B, another one means something else.
+    return (root / split).is_dir() and not any((root / f"train{domain}").is_dir() for domain in "AB")

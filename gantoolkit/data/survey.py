@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from gantoolkit.data.folders import Dataset, open_dataset
+from gantoolkit.data.folders import open_dataset, open_test_images
 from gantoolkit.data.images import Half, ImageFile, read_image
 from gantoolkit.errors import DataError
 
@@ -53,13 +53,13 @@ class Survey:
 
     Args:
         domains: What was found in each.
-        side_by_side: Whether A and B are the halves of one image.
         unpaired_because: Why it cannot be taken as pairs; empty if it can.
+        alone: Folders of test images that are not used, as the other domain has none.
     """
 
     domains: dict[str, DomainSurvey]
-    side_by_side: bool
     unpaired_because: str
+    alone: list[str]
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,8 @@ def survey(root: Path, *, progress: Callable[[int, int], None] | None = None) ->
         DataError: When there is no data set to read.
     """
     splits = {"train": open_dataset(root)}
-    if (root / "test").is_dir() or any((root / f"test{domain}").is_dir() for domain in "AB"):
-        splits["test"] = open_dataset(root, split="test")
+    if test := open_test_images(root):
+        splits["test"] = test
     folders = {f"{split}{x}": files for split, data in splits.items() for x, files in (("A", data.A), ("B", data.B))}
     total, done = sum(map(len, folders.values())), 0
     domains: dict[str, DomainSurvey] = {}
@@ -101,7 +101,8 @@ def survey(root: Path, *, progress: Callable[[int, int], None] | None = None) ->
         reason = ""
     except DataError as error:
         reason = str(error).removeprefix(f"{root}: ")
-    return Survey(domains, _is_side_by_side(splits["train"]), reason)
+    alone = [name for name in ("testA", "testB") if (root / name).is_dir() and name not in domains]
+    return Survey(domains, reason, alone)
 
 
 def find_problems(found: Survey) -> list[Problem]:
@@ -138,8 +139,8 @@ def find_problems(found: Survey) -> list[Problem]:
     _compare(found, "trainA", "trainB", note, "so the domains are not two", serious=True)
     for domain in "AB":
         _compare(found, f"train{domain}", f"test{domain}", note, "so the test says too much", serious=False)
-    if "testA" in found.domains and "testB" not in found.domains:
-        note("testA has no testB beside it")
+    for name in found.alone:
+        note(f"{name} is not used: the other domain has no test images")
     return sorted(problems, key=lambda problem: not problem.serious)
 
 
@@ -210,7 +211,3 @@ def _compare(
 
 def _path(file: ImageFile) -> Path:
     return file.path if isinstance(file, Half) else file
-
-
-def _is_side_by_side(dataset: Dataset) -> bool:
-    return isinstance(dataset.A[0], Half)

@@ -38,10 +38,10 @@ class _Ablatable(Generic[P]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Recipe:
         recipe = self._make(*args, **kwargs)
         fidelity = kwargs.get("fidelity", "paper")
-        if fidelity not in self._fidelities:
+        if not isinstance(fidelity, str) or fidelity not in self._fidelities:
             known = ", ".join(self._fidelities)
             raise RecipeError(f"{self.__name__}: fidelity cannot be {fidelity!r}; it is one of {known}")
-        changes = self._fidelities[str(fidelity)]
+        changes = self._fidelities[fidelity]
         return recipe.swap({path: value for path, value in changes.items() if not _is_given(path, kwargs)})
 
     @property

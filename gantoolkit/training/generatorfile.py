@@ -76,7 +76,12 @@ def load_generator(path: Path, device: torch.device | str = "cpu") -> LoadedGene
     if header.get("format") != _FORMAT:
         raise CheckpointError(f"{path}: is no generator's file but '{header.get('format')}'; take one of generators/")
     recipe = Recipe.from_toml(header["recipe"], where=str(path)).resolve()
-    network = build_system(recipe).directions[header["direction"]]
+    directions = build_system(recipe).directions
+    if header.get("direction") not in directions:
+        raise CheckpointError(
+            f"{path}: says that it translates {header.get('direction')!r}, but its recipe knows {', '.join(directions)} only"
+        )
+    network = directions[header["direction"]]
     try:
         network.load_state_dict(read_tensors(path))
     except RuntimeError as error:

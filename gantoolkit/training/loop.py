@@ -12,7 +12,7 @@ import torch
 
 from gantoolkit.assembly import build_system, initialize
 from gantoolkit.block import bind
-from gantoolkit.data import Dataset, TrainingBatches, open_dataset, write_image
+from gantoolkit.data import TrainingBatches, open_dataset, open_test_images, write_image
 from gantoolkit.errors import CheckpointError, DataError, TrainingError
 from gantoolkit.plugins import ObservingScheduler
 from gantoolkit.randomness import own_randomness, seed_everything
@@ -112,7 +112,8 @@ class _Session:
             dataset, recipe.data, batch_size=self.settings.batch_size, seed=self.settings.seed, workers=workers
         )
         self.steps = self.settings.epochs * self.batches.steps_per_epoch
-        samples = read_samples(_sample_source(data, dataset), recipe.data, self.settings.samples)
+        shown = open_test_images(data, dataset.pairing) or dataset
+        samples = read_samples(shown, recipe.data, self.settings.samples)
         self.samples = {domain: images.to(device) for domain, images in samples.items()}
         self.progress = _Progress()
         self.since_row, self.since_epoch = Means(), Means()
@@ -289,10 +290,3 @@ def _explain_lack_of_memory(folder: RunFolder) -> Iterator[None]:
             f"not enough memory ({reason}); take a smaller data.crop_size, training.batch_size or generator, and another "
             f"--out; {folder.path} is as it was at its last checkpoint"
         ) from error
-
-
-def _sample_source(data: Path, dataset: Dataset) -> Dataset:
-    """Samples come from the test images where there are any."""
-    if not (data / "test").is_dir() and not all((data / f"test{domain}").is_dir() for domain in "AB"):
-        return dataset
-    return open_dataset(data, split="test", pairing=dataset.pairing)

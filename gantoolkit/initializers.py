@@ -1,6 +1,7 @@
 """How fresh networks get their weights; every draw comes from the generator that is given.
 
-Biases become 0, whatever the initializer; batch norm's weights are drawn from N(1, 0.02) and its biases become 0.
+Biases become 0, whatever the initializer; batch norm's weights are drawn from N(1, 0.02) and its biases become 0. What is
+frozen, such as a pretrained part, stays as it is.
 """
 
 from collections.abc import Callable
@@ -76,15 +77,14 @@ def _initialize(network: nn.Module, generator: torch.Generator, draw: Callable[[
     with torch.no_grad():
         for module in network.modules():
             if isinstance(module, _Weighted):
-                _draw_weight(module, draw)
+                # A parametrised weight (spectral norm) is computed; its original is what can be set.
+                weight = dict(module.named_parameters()).get("parametrizations.weight.original", module.weight)
+                if weight.requires_grad:
+                    draw(weight)
             elif isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine:
-                nn.init.normal_(module.weight, 1.0, _NORM_STD, generator=generator)
+                if module.weight.requires_grad:
+                    nn.init.normal_(module.weight, 1.0, _NORM_STD, generator=generator)
             else:
                 continue
-            if module.bias is not None:
+            if module.bias is not None and module.bias.requires_grad:
                 nn.init.zeros_(module.bias)
-
-
-def _draw_weight(module: _Weighted, draw: Callable[[Tensor], Tensor]) -> None:
-    # A parametrised weight (spectral norm) is computed; its original is what can be set.
-    draw(dict(module.named_parameters()).get("parametrizations.weight.original", module.weight))

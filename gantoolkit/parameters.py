@@ -161,9 +161,14 @@ def _unknown(name: str, parameters: Mapping[str, Parameter]) -> str:
 
 
 def document_parameters(block: Callable[..., Any]) -> dict[str, str]:
-    """What the docstring of a class or function says of each argument, on one line."""
-    text = "\n\n".join(filter(None, [inspect.getdoc(block), inspect.getdoc(getattr(block, "__init__", None))]))
-    return {p.arg_name: " ".join((p.description or "").split()) for p in docstring_parser.parse(text).params}
+    """What the docstring of a class or function says of each argument, on one line.
+
+    A class that inherits arguments inherits what is said of them.
+    """
+    documented = [*reversed(inspect.getmro(block)[:-1])] if inspect.isclass(block) else [block]
+    texts = [inspect.getdoc(part) for part in (*documented, getattr(block, "__init__", None))]
+    parsed = [docstring_parser.parse(text) for text in texts if text]
+    return {p.arg_name: " ".join((p.description or "").split()) for text in parsed for p in text.params}
 
 
 def _evaluate(annotation: Any, block: Callable[..., Any]) -> Any:

@@ -5,6 +5,13 @@ a call); what a *recipe* may set are its keyword-only parameters, typed and docu
 inherited: a block fits when it offers what its Protocol lists. Images are float tensors (N, C, H, W) in [−1, 1]
 everywhere; logits are (N, 1, H', W') and never pass through a sigmoid.
 
+A network may hold parts that are frozen when it is made (`requires_grad` is false), such as a pretrained one: no initializer
+and no optimiser touches them. What it draws at random while it trains, it draws from torch's global generators: a run seeds
+these before every step, so that they need not be saved.
+
+Any block may have an attribute `expected_failures`, a mapping from names of rules of `gantoolkit.testing` to reasons: where it
+departs from its protocol on purpose.
+
 This page imports no torch, so that blocks can be listed in no time.
 """
 
@@ -52,6 +59,15 @@ class Discriminator(Protocol):
 
     def __call__(self, images: Tensor) -> Tensor:
         """Judge `images` (N, in_channels, H, W): logits (N, 1, H', W'), higher is more real; no sigmoid."""
+        ...
+
+
+@runtime_checkable
+class ObservingDiscriminator(Protocol):
+    """A discriminator that follows how well it tells images apart, to adapt what it does next."""
+
+    def observe(self, real: Tensor, fake: Tensor) -> None:
+        """Take its logits for real images and for fakes, once in each of its own steps; what it keeps is in `state_dict`."""
         ...
 
 
@@ -171,6 +187,27 @@ class Optimizer(Protocol):
     def __call__(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer: ...
 
 
+class Metric(Protocol):
+    """A figure for how good translations are, gathered over batches; made by `block(*, ...)`."""
+
+    paired: bool
+    """Whether it compares each image with the one at its place in the other batch, or one set of images with another."""
+
+    higher_is_better: bool
+
+    def update(self, images: Tensor, targets: Tensor) -> None:
+        """Take in `images` (N, C, H, W) and what they are measured by, both in [−1, 1]; as many of each if `paired`."""
+        ...
+
+    def compute(self) -> Mapping[str, float]:
+        """The figures over all that was taken in, by name; the first is the one that `higher_is_better` speaks of."""
+        ...
+
+    def reset(self) -> None:
+        """Forget all that was taken in."""
+        ...
+
+
 @dataclass(frozen=True)
 class Setting:
     """What a run tells its system."""
@@ -200,7 +237,10 @@ class Phase:
 
 
 class System(Protocol):
-    """Networks and how they learn, made by `block(setting, *, ...)` from a `Setting`."""
+    """Networks and how they learn, made by `block(setting, *, ...)` from a `Setting`.
+
+    What its blocks are given and how objectives are put together, `gantoolkit.systems.terms` offers to every system.
+    """
 
     pairing: Pairing
     """How it wants its images."""
@@ -246,6 +286,7 @@ image_pools = Registry("image_pools")
 schedulers = Registry("schedulers")
 initializers = Registry("initializers")
 optimizers = Registry("optimizers")
+metrics = Registry("metrics")
 systems = Registry("systems")
 recipes = Registry("recipes")
 """Functions that return a `Recipe`."""
@@ -264,6 +305,7 @@ REGISTRIES: dict[str, Registry] = {
         schedulers,
         initializers,
         optimizers,
+        metrics,
         systems,
         recipes,
     )

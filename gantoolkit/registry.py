@@ -5,7 +5,7 @@ import functools
 import importlib.metadata
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -15,6 +15,9 @@ __all__ = ["API_VERSION", "Entry", "Registry", "suggest"]
 
 API_VERSION = 1
 """Version of the plugin protocols; it is part of every entry-point group, so that it is read without importing."""
+
+Adapter = Callable[[Any], Any]
+"""Takes a block that was made for an older version of its protocol, returns one that keeps to the present version."""
 
 SESSION = "this session"
 """Stands for the distribution of blocks that were registered by a decorator in the running program."""
@@ -36,6 +39,7 @@ class Entry:
     target: str
     load_target: Callable[[], Any] = field(compare=False, repr=False)
     api_version: int = API_VERSION
+    adapter: Adapter | None = field(default=None, compare=False, repr=False)
 
     @property
     def qualified_name(self) -> str:
@@ -47,7 +51,7 @@ class Entry:
         Raises:
             PluginError: When it is made for another protocol version, its import fails, or it is no class or function.
         """
-        if self.api_version != API_VERSION:
+        if self.api_version != API_VERSION and self.adapter is None:
             late = "upgrade gantoolkit" if self.api_version > API_VERSION else f"upgrade {self.distribution}"
             raise PluginError(
                 f"{self.kind}: '{self.name}' from {self.distribution} is made for plugin API v{self.api_version}, "
@@ -66,7 +70,7 @@ class Entry:
                 f"{self.kind}: '{self.name}' from {self.distribution} {self.version} ({self.target}) is a "
                 f"{type(block).__name__}; a class or a function is needed"
             )
-        return block
+        return block if self.adapter is None else self.adapter(block)
 
 
 class Registry:
@@ -78,6 +82,8 @@ class Registry:
     Args:
         kind: What is registered, in the plural, such as `"generators"`; the entry-point group is
             `gantoolkit.v1.<kind>`.
+        adapters: By an older version of the protocol, what makes its blocks fit the present one; blocks of other versions
+            are refused.
         find_entry_points: Where entry points come from; tests give their own.
 
     >>> stripes = Registry("patterns", find_entry_points=lambda: [])
@@ -94,9 +100,11 @@ class Registry:
         self,
         kind: str,
         *,
+        adapters: Mapping[int, Adapter] | None = None,
         find_entry_points: Callable[[], Iterable[importlib.metadata.EntryPoint]] | None = None,
     ) -> None:
         self.kind = kind
+        self._adapters = adapters or {}
         self._find_entry_points = find_entry_points or _installed_entry_points
         self._session: dict[str, Entry] = {}
 
@@ -170,10 +178,9 @@ class Registry:
             # An entry point made by hand, without a distribution, can only come from a test.
             distribution = _normalise(point.dist.name) if point.dist else "unknown"
             if allowed is None or distribution in allowed:
-                version = point.dist.version if point.dist else ""
-                yield Entry(
-                    self.kind, point.name, distribution, version, point.value, point.load, int(group["version"])
-                )
+                version, api_version = point.dist.version if point.dist else "", int(group["version"])
+                adapter = self._adapters.get(api_version)
+                yield Entry(self.kind, point.name, distribution, version, point.value, point.load, api_version, adapter)
 
 
 def suggest(word: str, known: Iterable[str]) -> str | None:

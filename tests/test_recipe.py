@@ -195,3 +195,8 @@ def test_ablations_change_what_they_say_and_nothing_else() -> None:
 @pytest.mark.parametrize("name", list_recipe_files())
 def test_shipped_files_are_whole(name: str) -> None:
     assert find_recipe(name).check().name
+
+
+@pytest.mark.parametrize("loss", ["l1", "l2", "ssim"])
+def test_every_image_loss_can_be_checked_in_a_recipe(loss: str) -> None:
+    cyclegan(cycle_loss=loss, identity_weight=0.5, identity_loss=loss).check()

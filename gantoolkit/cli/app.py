@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 
@@ -9,12 +10,14 @@ import cyclopts
 from rich.console import Console
 
 from gantoolkit import __version__
-from gantoolkit.cli import blocks, data, demo, importing, train, translate
+from gantoolkit.cli import blocks, checking, data, demo, importing, plugins, train, translate
 from gantoolkit.errors import GantoolkitError
+from gantoolkit.plugins import REGISTRIES
 
 __all__ = ["INTERRUPTED", "app", "main"]
 
 OK = 0
+MISTAKE = 1
 BAD_INPUT = 2
 INTERRUPTED = 130
 
@@ -23,9 +26,9 @@ app = cyclopts.App(
     version=f"gantoolkit {__version__}",
     help=(
         "Train CycleGAN and its relatives on your own images, and translate with them.\n\n"
-        "Exit codes: 0 done; 2 bad input, with one sentence that says what would be right; 3 some files were skipped, or a "
-        "data set has flaws; "
-        "130 stopped by Ctrl-C and 143 by SIGTERM, with everything saved."
+        "Exit codes: 0 done; 1 a mistake in gantoolkit or in a plugin; 2 bad input, with one sentence that says what "
+        "would be right; 3 some files were skipped, a data set has flaws, or a block breaks a rule; 130 stopped by Ctrl-C "
+        "and 143 by SIGTERM, with everything saved."
     ),
 )
 app.command(train.train)
@@ -34,7 +37,8 @@ app.command(data.app)
 app.command(importing.app)
 app.command(demo.demo)
 app.command(blocks.app)
-app.command(blocks.plugins)
+app.command(plugins.app)
+app.command(checking.check)
 app.command(blocks.recipes)
 
 
@@ -57,7 +61,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _complain("interrupted")
         return INTERRUPTED
+    except Exception as error:
+        if os.environ.get("GANTOOLKIT_TRACEBACK", "0") != "0":
+            raise
+        _complain(_blame(error))
+        return MISTAKE
     return result if isinstance(result, int) else OK
+
+
+def _blame(error: Exception) -> str:
+    """Where an error that nobody expected happened, and whose code that is."""
+    owners = {
+        entry.target.partition(":")[0].partition(".")[0]: entry.distribution
+        for registry in REGISTRIES.values()
+        for entry in registry.entries()
+    }
+    owner, place = "gantoolkit", ""
+    for frame in traceback.walk_tb(error.__traceback__):
+        found = owners.get(frame[0].f_globals.get("__name__", "").partition(".")[0])
+        if found is not None:
+            owner, place = found, f"{frame[0].f_code.co_filename}, line {frame[1]}"
+    return (
+        f"{type(error).__name__}: {error} ({place}). This is a mistake in {owner}, not in what you asked for; set "
+        "GANTOOLKIT_TRACEBACK=1 to see how it came to it"
+    )
 
 
 def _complain(message: str) -> None:

@@ -1,4 +1,4 @@
-"""`gantoolkit blocks`, `gantoolkit plugins` and `gantoolkit recipes`: what is there, and what it takes."""
+"""`gantoolkit blocks` and `gantoolkit recipes`: what is there, and what it takes."""
 
 import inspect
 
@@ -10,7 +10,7 @@ from gantoolkit.errors import PluginError
 from gantoolkit.plugins import REGISTRIES
 from gantoolkit.registry import suggest
 
-__all__ = ["app", "plugins", "recipes"]
+__all__ = ["app", "find_kinds", "recipes"]
 
 app = cyclopts.App(name="blocks", help="List the blocks by kind; `blocks show NAME` explains one.")
 
@@ -44,14 +44,8 @@ def show(name: str, /) -> None:
     from gantoolkit.parameters import read_parameters
 
     console = Console(soft_wrap=True, highlight=False)
-    wanted_kind, _, short = name.rpartition("/")
-    found = [kind for kind, registry in REGISTRIES.items() if short in registry and wanted_kind in ("", kind)]
-    if not found:
-        everything = sorted({known for registry in REGISTRIES.values() for known in registry.names()})
-        hint = f" Did you mean '{meant}'?" if (meant := suggest(short, everything)) else ""
-        raise PluginError(f"blocks: no '{name}'.{hint} See `gantoolkit blocks`")
-    for position, kind in enumerate(found):
-        entry = REGISTRIES[kind].find(short)
+    for position, kind in enumerate(find_kinds(name)):
+        entry = REGISTRIES[kind].find(name.rpartition("/")[2])
         block = entry.load()
         if position:
             console.print()
@@ -69,22 +63,6 @@ def show(name: str, /) -> None:
             console.print(table)
 
 
-def plugins() -> None:
-    """List every distribution that offers blocks, with each block and whether it can be loaded."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("distribution", "version", "kind", "block", "state"):
-        table.add_column(heading)
-    for registry in REGISTRIES.values():
-        for entry in registry.entries():
-            try:
-                entry.load()
-                state = "ok"
-            except PluginError as error:
-                state = str(error)
-            table.add_row(entry.distribution, entry.version, entry.kind, entry.name, state)
-    Console(soft_wrap=True, highlight=False).print(table)
-
-
 def recipes() -> None:
     """List the recipes that `gantoolkit train` knows by name."""
     from gantoolkit.recipes import list_recipe_files
@@ -96,6 +74,21 @@ def recipes() -> None:
         first = path.read_text(encoding="utf-8").partition("\n")[0]
         table.add_row(name, first.removeprefix("# "))
     Console(soft_wrap=True, highlight=False).print(table)
+
+
+def find_kinds(name: str) -> list[str]:
+    """The kinds that know a block of this name, which may have its kind in front: `image_pools/none`.
+
+    Raises:
+        PluginError: When none does.
+    """
+    wanted_kind, _, short = name.rpartition("/")
+    found = [kind for kind, registry in REGISTRIES.items() if short in registry and wanted_kind in ("", kind)]
+    if not found:
+        everything = sorted({known for registry in REGISTRIES.values() for known in registry.names()})
+        hint = f" Did you mean '{meant}'?" if (meant := suggest(short, everything)) else ""
+        raise PluginError(f"blocks: no '{name}'.{hint} See `gantoolkit blocks`")
+    return found
 
 
 def _names_of(kind: str) -> list[str]:

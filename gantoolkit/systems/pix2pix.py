@@ -14,7 +14,7 @@ from gantoolkit.plugins import (
     Setting,
     Shared,
 )
-from gantoolkit.systems.terms import Direction, Pass, Weight, penalty, run_passes
+from gantoolkit.systems.terms import Direction, Pass, Weight, penalty, run_passes, tell_logits
 
 
 class Pix2Pix:
@@ -78,6 +78,7 @@ class Pix2Pix:
         judge, source = self.networks["D"], batch[self.source]
         pairs = {"real": _pair(source, batch[self.target]), "fake": _pair(source, shared["fake"].detach())}
         logits = run_passes([Pass("fake", judge, "fake"), Pass("real", judge, "real")], pairs, batched=self.batched)
+        tell_logits(judge, logits["real"], logits["fake"])
         real_term = 0.5 * self.adversarial.real(logits["real"])
         return {
             "D_fake": 0.5 * self.adversarial.fake(logits["fake"]),

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from gantoolkit.plugins import AdversarialLoss, PenalisedLoss, Setting
+from gantoolkit.plugins import AdversarialLoss, ObservingDiscriminator, PenalisedLoss, Setting
 from gantoolkit.seeds import derive_seed
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -87,7 +87,14 @@ def tell_apart(
     logits = run_passes(
         [Pass("real", judge, "real"), Pass("fake", judge, "fake")], {"real": real, "fake": fake}, batched=batched
     )
+    tell_logits(judge, logits["real"], logits["fake"])
     return factor * (loss.real(logits["real"]) + loss.fake(logits["fake"])) + penalty(loss, judge, real, fake)
+
+
+def tell_logits(judge: object, real: Tensor, fake: Tensor) -> None:
+    """Let a discriminator that follows how it does see its logits; every system calls this once in each of its steps."""
+    if isinstance(judge, ObservingDiscriminator):
+        judge.observe(real.detach(), fake.detach())
 
 
 def pool_generator(setting: Setting, name: str) -> torch.Generator:

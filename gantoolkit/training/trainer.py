@@ -45,6 +45,11 @@ class Trainer:
         self.system = system
         self.scheduler = scheduler
         self.epochs = epochs
+        # What is frozen when a network is made stays so: a pretrained part, for instance.
+        self._learning = {
+            name: [parameter for parameter in network.parameters() if parameter.requires_grad]
+            for name, network in system.networks.items()
+        }
         self.optimizers = {phase.name: optimizer(self._parameters(phase)) for phase in system.phases}
         self._full_rates = {
             name: [group["lr"] for group in made.param_groups] for name, made in self.optimizers.items()
@@ -127,14 +132,14 @@ class Trainer:
 
     def _parameters(self, phase: Phase) -> list[nn.Parameter]:
         # Each once, also where two networks share a layer.
-        return list(dict.fromkeys(p for name in phase.trains for p in self.system.networks[name].parameters()))
+        return list(dict.fromkeys(parameter for name in phase.trains for parameter in self._learning[name]))
 
     def _train_only(self, names: Iterable[str]) -> None:
+        # Frozen first: a layer that a trained network shares with a frozen one learns.
         trained = set(names)
-        for name, network in self.system.networks.items():
-            network.requires_grad_(name in trained)
-        for name in trained:  # a layer that a trained network shares with a frozen one learns
-            self.system.networks[name].requires_grad_(True)
+        for name in sorted(self._learning, key=trained.__contains__):
+            for parameter in self._learning[name]:
+                parameter.requires_grad_(name in trained)
 
 
 def _finite(total: Tensor, optimizer: torch.optim.Optimizer) -> bool:

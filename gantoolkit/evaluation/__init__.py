@@ -1,0 +1,5 @@
+"""How good translations are."""
+
+from gantoolkit.evaluation.paired import L1Distance, PeakSignalNoiseRatio, StructuralSimilarity
+
+__all__ = ["L1Distance", "PeakSignalNoiseRatio", "StructuralSimilarity"]

@@ -1,0 +1,5 @@
+"""The start of a plugin: a distribution with one working block, written from templates."""
+
+from gantoolkit.scaffold.writing import Distribution, render_block, write_distribution
+
+__all__ = ["Distribution", "render_block", "write_distribution"]

@@ -1,0 +1,167 @@
+"""Rules of every kind of block, and what rules share."""
+
+import inspect
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gantoolkit.errors import PluginError
+from gantoolkit.parameters import read_parameters
+from gantoolkit.testing.kit import Draw, NotApplicable, Rulebook, Subject, expect, same_randomness
+
+__all__ = [
+    "add_schema_rule",
+    "agree",
+    "check_device",
+    "check_gradient",
+    "check_inputs_kept",
+    "check_repeats",
+    "flatten",
+]
+
+_NUDGE = 1e-7
+
+
+def add_schema_rule(book: Rulebook) -> None:
+    """Every kind: the signature is the schema, and is documented."""
+
+    @book.rule
+    def documents_its_parameters(subject: Subject, draw: Draw) -> None:
+        """A docstring says what the block is for; every keyword-only parameter has a type and a line under Args, and there is
+        no `**kwargs` to swallow a typing error.
+        """
+        block = subject.load()
+        expect(bool(inspect.getdoc(block)), "it has no docstring")
+        try:
+            parameters = read_parameters(getattr(block, "__wrapped__", block))
+        except PluginError as error:
+            return expect(False, str(error))
+        if subject.kind == "recipes":
+            return None  # their arguments are the fields of the system, which documents them
+        silent = [name for name, parameter in parameters.items() if not parameter.doc]
+        return expect(not silent, f"nothing is said under Args of {', '.join(silent)}")
+
+
+def flatten(outputs: Any) -> list[Tensor]:
+    """The tensors that a call returned, in order."""
+    if isinstance(outputs, Tensor):
+        return [outputs]
+    if isinstance(outputs, Mapping):
+        return [tensor for key in sorted(outputs) for tensor in flatten(outputs[key])]
+    return [tensor for part in outputs for tensor in flatten(part)]
+
+
+def agree(some: Any, others: Any, *, relative: float = 1e-7) -> bool:
+    """Whether two calls returned the same, up to rounding."""
+    pairs = list(zip(flatten(some), flatten(others), strict=True))
+    return all(
+        here.shape == there.shape
+        and torch.allclose(here, there, rtol=0, atol=relative * max(1.0, there.abs().max().item()))
+        for here, there in pairs
+    )
+
+
+def check_inputs_kept(call: Callable[..., Any], inputs: Sequence[Tensor]) -> None:
+    """Break the rule when a call changes what it was given."""
+    before = [tensor.detach().clone() for tensor in inputs]
+    call(*inputs)
+    changed = [place for place, tensor in enumerate(inputs) if not torch.equal(tensor, before[place])]
+    expect(not changed, f"argument {', '.join(str(place + 1) for place in changed)} was changed in place")
+
+
+def check_repeats(call: Callable[[], Any]) -> None:
+    """Break the rule when what a call returns hangs on, or changes, a global random generator."""
+    results: list[Any] = []
+    for seed in (1, 2):
+        with same_randomness(seed):
+            before = _random_states()
+            results.append(call())
+            touched = [name for name, state in _random_states().items() if state != before[name]]
+            expect(not touched, f"it draws from the global random generator of {', '.join(touched)}")
+    expect(agree(results[0], results[1], relative=0), "two equal calls returned different values")
+
+
+def check_gradient(call: Callable[..., Any], inputs: Sequence[Tensor], which: Sequence[int] | None = None) -> None:
+    """Break the rule unless float64 stays float64 and gradients are the slopes that differences show.
+
+    Args:
+        which: Places of the inputs by which the slopes are taken; all by default.
+    """
+    inputs = [tensor.double() for tensor in inputs]
+    moved = range(len(inputs)) if which is None else which
+    directions = {place: torch.randn_like(inputs[place]) for place in moved}
+
+    def weigh(step: float) -> Tensor:
+        outputs = flatten(call(*_move(inputs, directions, step)))
+        narrow = [str(output.dtype).removeprefix("torch.") for output in outputs if output.dtype != torch.float64]
+        expect(not narrow, f"{', '.join(narrow)} came back for float64")
+        weights = torch.Generator("cpu").manual_seed(0)
+        return torch.stack(
+            [
+                (output * torch.randn(output.shape, generator=weights, dtype=output.dtype).to(output.device)).sum()
+                for output in outputs
+            ]
+        ).sum()
+
+    leaves = [
+        tensor.detach().requires_grad_() if place in directions else tensor for place, tensor in enumerate(inputs)
+    ]
+    inputs = leaves
+    given = [leaves[place] for place in moved]
+    total = weigh(0.0)
+    expect(total.requires_grad, "no gradient passes through it")
+    gradients = torch.autograd.grad(total, given, allow_unused=True)
+    slope = torch.stack(
+        [
+            (gradient * directions[place]).sum()
+            for place, gradient in zip(moved, gradients, strict=True)
+            if gradient is not None
+        ]
+    ).sum()
+    with torch.no_grad():
+        difference = (weigh(_NUDGE) - weigh(-_NUDGE)) / (2 * _NUDGE)
+    scale = max(
+        slope.abs().item(), difference.abs().item(), *(g.norm().item() for g in gradients if g is not None), 1e-3
+    )
+    expect(
+        abs(slope.item() - difference.item()) <= 1e-3 * scale,
+        f"the gradient says {slope.item():.6g} where the values change by {difference.item():.6g}; either float64 is "
+        "rounded to something narrower on the way, or the gradient is wrong",
+    )
+
+
+def _move(inputs: Sequence[Tensor], directions: Mapping[int, Tensor], step: float) -> list[Tensor]:
+    return [
+        tensor + step * directions[place] if step and place in directions else tensor
+        for place, tensor in enumerate(inputs)
+    ]
+
+
+def check_device(call: Callable[..., Any], inputs: Sequence[Tensor], device: str = "meta") -> None:
+    """Break the rule unless a call on another device answers there.
+
+    The device `meta`, which has shapes and no memory, is everywhere; and a block that works there can be checked in a recipe.
+    """
+    try:
+        outputs = flatten(call(*(tensor.detach().to(device) for tensor in inputs)))
+    except (RuntimeError, NotImplementedError) as error:
+        if "meta tensor" in str(error).lower() and "device" not in str(error):
+            raise NotApplicable("it looks at values, which tensors without memory do not have") from error
+        return expect(False, f"on images of the device '{device}' it raised: {str(error).partition(chr(10))[0]}")
+    elsewhere = sorted({str(output.device) for output in outputs if output.device.type != device})
+    return expect(not elsewhere, f"for images on '{device}' it returned something on {', '.join(elsewhere)}")
+
+
+def _random_states() -> dict[str, bytes | str]:
+    states: dict[str, bytes | str] = {
+        "torch": torch.get_rng_state().numpy().tobytes(),
+        "numpy": repr(np.random.get_state(legacy=False)),
+        "random": repr(random.getstate()),
+    }
+    if torch.cuda.is_available():
+        states["torch.cuda"] = torch.cuda.get_rng_state().numpy().tobytes()
+    return states

@@ -1,0 +1,78 @@
+"""Rules of initializers."""
+
+import copy
+
+import torch
+from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from gantoolkit.testing.kit import Draw, Rulebook, Subject, expect
+from gantoolkit.testing.rules.common import add_schema_rule, check_repeats
+from gantoolkit.testing.strategies import seeds
+
+__all__ = ["initializers"]
+
+initializers = Rulebook("initializers", examples=10)
+add_schema_rule(initializers)
+
+
+def a_network(subject: Subject) -> nn.Sequential:
+    """One layer of every sort that networks for images have."""
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3),
+        nn.BatchNorm2d(8),
+        nn.LeakyReLU(0.2),
+        spectral_norm(nn.Conv2d(8, 8, 3)),
+        nn.InstanceNorm2d(8, affine=True),
+        nn.ConvTranspose2d(8, 8, 4, stride=2),
+        nn.Flatten(),
+        nn.Linear(8, 4),
+        nn.LayerNorm(4),
+    )
+    return network.to(subject.device)
+
+
+def initialized(subject: Subject, seed: int) -> dict[str, torch.Tensor]:
+    network = a_network(subject)
+    subject.make()(network, torch.Generator().manual_seed(seed))
+    return {name: parameter.detach() for name, parameter in network.named_parameters()}
+
+
+@initializers.rule
+def draws_every_weight(subject: Subject, draw: Draw) -> None:
+    """Every weight of a convolution and of a linear layer, also one under spectral norm, is drawn anew; all are finite."""
+    seed = draw(seeds(), "seed")
+    network = a_network(subject)
+    before = {name: parameter.clone() for name, parameter in network.named_parameters()}
+    subject.make()(network, torch.Generator().manual_seed(seed))
+    for name, parameter in network.named_parameters():
+        expect(bool(torch.isfinite(parameter).all()), f"{name} is not finite")
+        expect(parameter.ndim < 2 or not torch.equal(parameter, before[name]), f"{name} is as it was")
+
+
+@initializers.rule
+def draws_from_its_generator(subject: Subject, draw: Draw) -> None:
+    """The weights follow from the generator that it is given, and from nothing else; another seed gives other weights."""
+    seed = draw(seeds(), "seed")
+    network, first = a_network(subject), subject.make()
+
+    def weights() -> list[torch.Tensor]:
+        again = copy.deepcopy(network)
+        first(again, torch.Generator().manual_seed(seed))
+        return list(again.parameters())
+
+    check_repeats(weights)
+    here, there = initialized(subject, seed), initialized(subject, seed + 1)
+    same = [name for name in here if here[name].ndim > 1 and torch.equal(here[name], there[name])]
+    expect(not same, f"{', '.join(same)} is the same for two seeds")
+
+
+@initializers.rule
+def leaves_frozen_parts(subject: Subject, draw: Draw) -> None:
+    """What is frozen (`requires_grad` is false), a pretrained part for instance, stays as it is."""
+    network = a_network(subject)
+    network[0].requires_grad_(False)
+    before = {name: parameter.clone() for name, parameter in network[0].named_parameters()}
+    subject.make()(network, torch.Generator().manual_seed(draw(seeds(), "seed")))
+    changed = [name for name, parameter in network[0].named_parameters() if not torch.equal(parameter, before[name])]
+    expect(not changed, f"{', '.join(changed)} of a frozen layer was drawn anew")

@@ -3,8 +3,6 @@
 from pathlib import Path
 
 import cyclopts
-from rich.console import Console
-from rich.table import Table
 
 from gantoolkit.errors import PluginError
 from gantoolkit.plugins import REGISTRIES
@@ -20,9 +18,7 @@ app = cyclopts.App(
 @app.default
 def list_plugins() -> None:
     """List every distribution that offers blocks, with each block and whether it can be loaded."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("distribution", "version", "kind", "block", "state"):
-        table.add_column(heading)
+    rows = [("distribution", "version", "kind", "block", "state")]
     for kind, registry in REGISTRIES.items():
         for entry in registry.entries():
             try:
@@ -33,13 +29,15 @@ def list_plugins() -> None:
                 registry.find(entry.name)  # refused where two distributions offer it
             except PluginError as error:
                 state = str(error)
-            table.add_row(entry.distribution, entry.version, kind, entry.name, state)
-    Console(soft_wrap=True, highlight=False).print(table)
+            rows.append((entry.distribution, entry.version, kind, entry.name, state))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    for *facts, state in rows:  # one line each, however long: an error is to be read, and found by grep
+        print(*(fact.ljust(width) for fact, width in zip(facts, widths, strict=True)), state, sep="  ")
 
 
 @app.command
 def new(distribution: str, /, *, kind: str, out: Path = Path()) -> None:
-    """Write a distribution with one working block: pyproject.toml with its entry point, block, tests, README, licence to fill in.
+    """Write a distribution with one working block: entry point, block, tests, README, a licence to fill in.
 
     It installs, and passes its tests and `gantoolkit check`, as it is.
 

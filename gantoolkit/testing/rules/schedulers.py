@@ -85,5 +85,5 @@ def restores_what_it_observed(subject: Subject, draw: Draw) -> None:
     for value in later:
         scheduler.observe(_EveryMetric(value))
         other.observe(_EveryMetric(value))
-        here, there = scheduler.multiplier(50, 100), other.multiplier(50, 100)
+        here, there = (made.multiplier(50, 100) for made in (scheduler, other))
         expect(here == there, f"the factor is {here}, and {there} after restoring")

@@ -10,7 +10,7 @@ from gantoolkit.errors import RecipeError
 from gantoolkit.parameters import Parameter, check_parameters, read_parameters
 from gantoolkit.plugins import REGISTRIES
 
-__all__ = ["PYTHON_PREFIX", "Block", "BlockLike", "bind", "resolve"]
+__all__ = ["PYTHON_PREFIX", "Block", "BlockLike", "bind", "merge_field", "resolve"]
 
 PYTHON_PREFIX = "python:"
 """Stands in a file where a class itself was given."""
@@ -118,12 +118,42 @@ def bind(kind: str, block: Block) -> Callable[..., Any]:
     return functools.partial(made_by, **keywords)
 
 
+def merge_field(table: dict[str, Any], path: list[str], value: Any, where: str) -> None:
+    """Change one field of a table of blocks and values, in place.
+
+    Naming a block replaces it whole; a table without a name, or a longer path, changes parameters of the block that is there.
+
+    Args:
+        path: The names that lead to the field: `["generator", "blocks"]`.
+        where: What the table is called in messages.
+
+    Raises:
+        RecipeError: When a plain value stands in the way.
+    """
+    key, *rest = path
+    here = table.get(key)
+    if rest == ["name"]:
+        table[key] = {"name": value}
+    elif rest:
+        if not isinstance(here, dict | str | None):
+            raise RecipeError(f"{where}: '{key}' is a plain value, so '{'.'.join(path)}' cannot be set")
+        table[key] = {"name": here} if isinstance(here, str) else dict(here or {})
+        merge_field(table[key], rest, value, f"{where}.{key}")
+    elif isinstance(value, Mapping) and "name" not in value and here is not None:
+        for inner, inner_value in value.items():
+            merge_field(table, [key, inner], inner_value, where)
+    else:
+        table[key] = value
+
+
 def _inner_block(parameter: Parameter, block: Block, label: str) -> Block:
     if parameter.name in block.parameters:
         value = block.parameters[parameter.name]
-        if isinstance(value, Mapping) and "name" not in value:
+        if not isinstance(value, Mapping) or "name" in value:
+            return Block.of(value)
+        if parameter.required:
             raise RecipeError(f"{label}: '{parameter.name}' names no block; add name = \"...\" ({parameter.slot})")
-        return Block.of(value)
+        return Block.of(parameter.default, **value)  # it changes parameters of the block that is there by default
     if parameter.required:
         raise RecipeError(f"{label}: '{parameter.name}' is missing ({parameter})")
     return Block.of(parameter.default)

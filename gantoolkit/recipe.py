@@ -10,7 +10,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gantoolkit import plugins
-from gantoolkit.block import PYTHON_PREFIX, Block, BlockLike, resolve
+from gantoolkit.block import PYTHON_PREFIX, Block, BlockLike, merge_field, resolve
 from gantoolkit.errors import GantoolkitError, RecipeError
 from gantoolkit.parameters import Parameter, describe_problem, describe_type, read_parameters
 from gantoolkit.registry import suggest
@@ -148,7 +148,7 @@ class Recipe(BaseModel):
         """
         mapping = self.to_mapping()
         for key, value in {**(changes or {}), **more}.items():
-            _merge(mapping, key.split("."), value, self.name)
+            merge_field(mapping, key.split("."), value, self.name)
         return Recipe.from_mapping(mapping)
 
     def resolve(self) -> "Recipe":
@@ -221,23 +221,6 @@ _LABELS = ("name", "base")
 _SETTINGS = ("data", "training")
 
 _BLOCK_FIELDS = ("optimizer", "scheduler", "initializer")
-
-
-def _merge(table: dict[str, Any], path: list[str], value: Any, where: str) -> None:
-    key, *rest = path
-    here = table.get(key)
-    if rest == ["name"]:
-        table[key] = {"name": value}
-    elif rest:
-        if not isinstance(here, dict | str | None):
-            raise RecipeError(f"{where}: '{key}' is a plain value, so '{'.'.join(path)}' cannot be set")
-        table[key] = {"name": here} if isinstance(here, str) else dict(here or {})
-        _merge(table[key], rest, value, f"{where}.{key}")
-    elif isinstance(value, Mapping) and "name" not in value and here is not None:
-        for inner, inner_value in value.items():
-            _merge(table, [key, inner], inner_value, where)
-    else:
-        table[key] = value
 
 
 def _explain(error: ValidationError, name: str, model: type[BaseModel]) -> str:

@@ -1,11 +1,11 @@
 """`gantoolkit check`: the rules of a block's kind, from the command line."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 from rich.console import Console
 
-from gantoolkit.block import Block
+from gantoolkit.block import Block, merge_field
 from gantoolkit.cli.blocks import find_kinds
 from gantoolkit.cli.train import parse_setting
 from gantoolkit.errors import PluginError
@@ -57,8 +57,12 @@ def check(
     )
     console = Console(soft_wrap=True, highlight=False)
     broken = 0
+    short = name.rpartition("/")[2]
+    parameters: dict[str, Any] = {}
+    for field, value in map(parse_setting, settings or []):
+        merge_field(parameters, field.split("."), value, short)
     for kind in find_kinds(name):
-        block = Block.of(name.rpartition("/")[2], **dict(parse_setting(setting) for setting in settings or []))
+        block = Block.of(short, **parameters)
         for device_name in names:
             subject = Subject(kind, block, select_device(device_name), sizes, layers or ())
             subject.factory()  # a block that cannot be had, or a wrong parameter, breaks no rule

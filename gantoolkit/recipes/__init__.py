@@ -1,7 +1,7 @@
 """Recipes: functions that return a `Recipe`, and the recipe files that ship with the package."""
 
 from gantoolkit.recipes.files import find_recipe, list_recipe_files
-from gantoolkit.recipes.papers import bigan, cogan, cyclegan, feature_gan, gatys, pix2pix, simgan
+from gantoolkit.recipes.papers import bigan, cogan, cyclegan, feature_gan, gatys, make_recipe, pix2pix, simgan
 
 __all__ = [
     "bigan",
@@ -11,6 +11,7 @@ __all__ = [
     "find_recipe",
     "gatys",
     "list_recipe_files",
+    "make_recipe",
     "pix2pix",
     "simgan",
 ]

@@ -68,8 +68,18 @@ def _is_given(path: str, arguments: Mapping[str, Any]) -> bool:
     return inside in given if isinstance(given, Mapping) and "name" not in given else given is not None
 
 
-def _recipe(name: str, given: Changes, *, system: str | None = None) -> Recipe:
-    """A recipe of that name from the arguments of its function; `data` and `training` change single settings."""
+def make_recipe(name: str, given: Changes, *, system: str | None = None) -> Recipe:
+    """What a recipe function returns, from its arguments.
+
+    Args:
+        name: The function's name; it is the recipe's name and its `base`.
+        given: All arguments by name (`locals()`): blocks and parameters of the system, and fields of the recipe. `data` and
+            `training` are tables, or None, that change single settings.
+        system: The system's name, where it is not that of the recipe.
+
+    Raises:
+        RecipeError: When an argument does not fit.
+    """
     blocks = {key: value for key, value in given.items() if key not in ("data", "training", "fidelity")}
     base = Recipe.from_mapping({"name": name, "base": name, "system": system or name, **blocks})
     return base.swap({"data": given["data"] or {}, "training": given["training"] or {}})
@@ -103,7 +113,7 @@ def _cyclegan(
     chooses between the paper, the official PyTorch code as it is today, and the authors' first code in Lua Torch, where these
     differ; what else is given goes before it.
     """
-    return _recipe("cyclegan", locals())
+    return make_recipe("cyclegan", locals())
 
 
 cyclegan = _Ablatable(
@@ -158,7 +168,7 @@ def pix2pix(
     It learns from pairs: image i of trainA and image i of trainB show the same thing. Dropout, its only source of noise, stays
     on when it translates.
     """
-    return _recipe("pix2pix", locals())
+    return make_recipe("pix2pix", locals())
 
 
 def simgan(
@@ -178,7 +188,7 @@ def simgan(
     training: Changes | None = None,
 ) -> Recipe:
     """SimGAN (Shrivastava et al. 2017) as CycleGAN was compared with it: one direction, and little change in pixels."""
-    return _recipe("simgan", locals())
+    return make_recipe("simgan", locals())
 
 
 def feature_gan(
@@ -198,7 +208,7 @@ def feature_gan(
     training: Changes | None = None,
 ) -> Recipe:
     """Feature loss + GAN (Zhu et al. 2017, §5.1.1): SimGAN, but little change in VGG-16's relu4_2 instead of in pixels."""
-    return _recipe("feature_gan", locals(), system="simgan")
+    return make_recipe("feature_gan", locals(), system="simgan")
 
 
 def bigan(
@@ -215,7 +225,7 @@ def bigan(
     training: Changes | None = None,
 ) -> Recipe:
     """BiGAN / ALI (Donahue et al. 2017; Dumoulin et al. 2017) as CycleGAN was compared with it: one discriminator of pairs."""
-    return _recipe("bigan", locals())
+    return make_recipe("bigan", locals())
 
 
 def cogan(
@@ -233,7 +243,7 @@ def cogan(
     training: Changes | None = None,
 ) -> Recipe:
     """CoGAN (Liu and Tuzel 2016): 64×64 images, batches of 128; it translates by searching the latent of an image."""
-    recipe = _recipe("cogan", {**locals(), "data": {}, "training": {}})
+    recipe = make_recipe("cogan", {**locals(), "data": {}, "training": {}})
     settings = {"load_size": 72, "crop_size": 64, **(data or {})}
     return recipe.swap({"data": settings, "training": {"batch_size": 128, **(training or {})}})
 
@@ -255,6 +265,6 @@ def gatys(
 
     Training looks at the style once. `data.load_size` is the size at which brush strokes are seen.
     """
-    recipe = _recipe("gatys", {**locals(), "data": {}, "training": {}})
+    recipe = make_recipe("gatys", {**locals(), "data": {}, "training": {}})
     settings = {"resize": "shorter_side", "load_size": 512, "crop_size": 512, "flip": False, **(data or {})}
     return recipe.swap({"data": settings, "training": {"epochs": 1, "samples": 1, **(training or {})}})

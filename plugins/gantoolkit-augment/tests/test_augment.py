@@ -1,0 +1,148 @@
+"""The augmenting discriminators keep to their protocol; what they do to images is what it says."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from gantoolkit.block import Block, bind, resolve
+from gantoolkit.plugins import Setting, systems
+from gantoolkit.recipes import bigan, cyclegan, pix2pix, simgan
+from gantoolkit.testing import discriminator_checks, image_batches, system_checks
+from gantoolkit_augment import AdaptiveAugment, DiffAugment, blend_colours, cut_out, mix_channels, move, warp
+
+SMALL = {"name": "patchgan", "width": 4, "layers": 1}
+
+
+@discriminator_checks({"name": "diffaugment", "discriminator": SMALL})
+def test_diffaugment(check) -> None:
+    check()
+
+
+@discriminator_checks({"name": "ada", "discriminator": SMALL, "start": 0.5})
+def test_ada(check) -> None:
+    check()
+
+
+@system_checks({"name": "cyclegan", "discriminator": {"name": "ada", "discriminator": SMALL, "images_to_full": 4}})
+def test_cyclegan_with_ada(check) -> None:
+    check()
+
+
+OPERATIONS = {
+    "blend_colours": blend_colours,
+    "move": lambda images: move(images, 0.25),
+    "cut_out": lambda images: cut_out(images, 0.5),
+    "warp": lambda images: warp(images, torch.tensor(1.0)),
+    "mix_channels": lambda images: mix_channels(images, torch.tensor(1.0)),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+@settings(deadline=None, derandomize=True, max_examples=15)
+@given(data=st.data(), channels=st.sampled_from([1, 3, 4, 6]))
+def test_every_operation_keeps_the_shape_and_passes_gradients(name: str, data: st.DataObject, channels: int) -> None:
+    images = data.draw(image_batches(channels=channels, sizes=(16, 24))).requires_grad_()
+    changed = OPERATIONS[name](images)
+    assert changed.shape == images.shape
+    assert torch.isfinite(changed).all()
+    (gradient,) = torch.autograd.grad(changed.square().sum(), images)
+    assert gradient.abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_each_image_is_changed_by_itself(name: str) -> None:
+    torch.manual_seed(0)
+    image = torch.rand(1, 3, 16, 16) * 2 - 1
+    changed = OPERATIONS[name](image.expand(16, -1, -1, -1))
+    assert len({tuple(one.flatten().tolist()) for one in changed}) > 8
+
+
+@pytest.mark.parametrize("change", [warp, mix_channels])
+@settings(deadline=None, derandomize=True, max_examples=10)
+@given(images=image_batches(sizes=(16,)))
+def test_with_probability_zero_nothing_changes(change, images: Tensor) -> None:
+    assert torch.allclose(change(images, torch.tensor(0.0)), images, atol=1e-5)
+
+
+def test_grey_stays_grey_and_pairs_are_changed_alike() -> None:
+    torch.manual_seed(0)
+    grey = (torch.rand(8, 1, 8, 8) * 2 - 1).expand(-1, 3, -1, -1)
+    for change in (blend_colours, lambda images: mix_channels(images, torch.tensor(1.0))):
+        changed = change(grey)
+        assert torch.allclose(changed[:, 0], changed[:, 1], atol=1e-5)
+    image = torch.rand(8, 3, 8, 8) * 2 - 1
+    for change in OPERATIONS.values():
+        first, second = change(torch.cat([image, image], dim=1)).chunk(2, dim=1)
+        assert torch.allclose(first, second, atol=1e-5)
+
+
+def test_a_cutout_is_a_grey_square_of_its_size() -> None:
+    torch.manual_seed(0)
+    holes = (cut_out(torch.ones(32, 3, 16, 16), 0.5) == 0)[:, 0]
+    assert holes.sum(dim=(1, 2)).tolist() == [64] * 32
+
+
+class Sure(nn.Module):
+    """A discriminator whose logits are what it is told."""
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.scale * images[:, :1]
+
+
+def test_the_probability_follows_how_sure_the_discriminator_is() -> None:
+    network = AdaptiveAugment(3, discriminator=Sure, images_to_full=100, interval=4, boundary=0.5)
+    sure, doubtful = torch.full((5, 1, 2, 2), 0.9), torch.full((5, 1, 2, 2), 0.1)
+    for _ in range(3):
+        network.observe(sure, doubtful)
+    assert network.p == 0
+    network.observe(sure, doubtful)
+    assert float(network.p) == pytest.approx(20 / 100)
+    for _ in range(4):
+        network.observe(sure, doubtful)
+    assert float(network.p) == pytest.approx(40 / 100)
+    for _ in range(40):
+        network.observe(doubtful, sure)
+    assert network.p == 0
+    for _ in range(400):
+        network.observe(sure, doubtful)
+    assert network.p == 1
+
+
+def test_nothing_is_augmented_in_evaluation() -> None:
+    network = DiffAugment(3, discriminator=Sure)
+    images = torch.rand(4, 3, 8, 8)
+    assert torch.equal(network.eval()(images), images[:, :1])
+    assert not torch.equal(network.train()(images), images[:, :1])
+
+
+@pytest.mark.parametrize("name", ["diffaugment", "ada"])
+@pytest.mark.parametrize("make", [cyclegan, simgan, bigan, pix2pix])
+def test_any_system_takes_it(make, name: str) -> None:
+    make(discriminator={"name": name, "discriminator": "patchgan"}).check()
+
+
+@pytest.mark.parametrize("name", ["cyclegan", "pix2pix", "simgan", "bigan"])
+def test_every_system_tells_it_how_it_does(name: str) -> None:
+    recipe = {"cyclegan": cyclegan, "pix2pix": pix2pix, "simgan": simgan, "bigan": bigan}[name](
+        generator={"name": "resnet", "width": 4, "blocks": 1}, discriminator={"name": "ada", "discriminator": SMALL}
+    )
+    system = bind("systems", resolve("systems", recipe.system, name))(Setting(3, 3, 0, 16))
+    assert name in systems
+    batch = {domain: torch.rand(1, 3, 16, 16) for domain in "AB"}
+    shared = system.forward(batch)
+    for phase in system.phases:
+        phase.losses(batch, shared)
+    watching = [network for network in system.networks.values() if isinstance(network, AdaptiveAugment)]
+    assert watching
+    assert all(network.seen.tolist() == [1, 1] for network in watching)
+
+
+def test_blocks_inside_are_checked_too() -> None:
+    block = resolve("discriminators", Block.of("ada", discriminator={"name": "patchgan", "layers": 2}), "here")
+    assert block.parameters["discriminator"].parameters["layers"] == 2

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from gantoolkit.errors import PluginError
 
-__all__ = ["API_VERSION", "Entry", "Registry", "suggest"]
+__all__ = ["API_VERSION", "Entry", "Registry", "find_strangers", "suggest"]
 
 API_VERSION = 1
 """Version of the plugin protocols; it is part of every entry-point group, so that it is read without importing."""
@@ -25,6 +25,7 @@ SESSION = "this session"
 Block = TypeVar("Block", bound=Callable[..., Any])
 
 _OWN_DISTRIBUTION = "gantoolkit"
+_SWITCH = "GANTOOLKIT_PLUGINS"
 _GROUP = re.compile(r"gantoolkit\.v(?P<version>\d+)\.(?P<kind>\w+)")
 
 
@@ -129,7 +130,10 @@ class Registry:
 
     def entries(self) -> list[Entry]:
         """Every offer that is switched on, sorted by name and distribution; imports nothing."""
-        offers = dict.fromkeys(self._installed_entries())
+        allowed = _allowed_distributions()
+        offers = dict.fromkeys(
+            entry for entry in self._installed_entries() if allowed is None or entry.distribution in allowed
+        )
         shadowed = [entry for entry in offers if entry.name not in self._session]
         return sorted([*shadowed, *self._session.values()], key=lambda entry: (entry.name, entry.distribution))
 
@@ -153,6 +157,11 @@ class Registry:
         if found:
             offering = _join([entry.distribution for entry in found])
             raise PluginError(f"{self.kind}: '{short}' is offered by {offering}; write it as '<package>:{short}'")
+        if hidden := self.hidden(name):
+            offering = _join([entry.distribution for entry in hidden])
+            raise PluginError(
+                f"{self.kind}: '{name}' is offered by {offering}, which GANTOOLKIT_PLUGINS={os.environ[_SWITCH]} leaves out"
+            )
         names = [entry.qualified_name for entry in entries] if distribution else self.names()
         hint = suggest(name, names)
         known = ", ".join(names) or "none"
@@ -166,21 +175,28 @@ class Registry:
         """
         return self.find(name).load()
 
+    def hidden(self, name: str) -> list[Entry]:
+        """The offers behind `name` that GANTOOLKIT_PLUGINS switches off."""
+        allowed = _allowed_distributions()
+        offers = [entry for entry in self._installed_entries() if name in (entry.name, entry.qualified_name)]
+        return [entry for entry in offers if allowed is not None and entry.distribution not in allowed]
+
     def __contains__(self, name: str) -> bool:
         return any(name in (entry.name, entry.qualified_name) for entry in self.entries())
 
     def _installed_entries(self) -> Iterator[Entry]:
-        allowed = _allowed_distributions()
         for point in self._find_entry_points():
-            group = _GROUP.fullmatch(point.group)
-            if group is None or group["kind"] != self.kind:
-                continue
-            # An entry point made by hand, without a distribution, can only come from a test.
-            distribution = _normalise(point.dist.name) if point.dist else "unknown"
-            if allowed is None or distribution in allowed:
-                version, api_version = point.dist.version if point.dist else "", int(group["version"])
-                adapter = self._adapters.get(api_version)
-                yield Entry(self.kind, point.name, distribution, version, point.value, point.load, api_version, adapter)
+            kind, api_version = _read_group(point.group)
+            if kind == self.kind:
+                yield _make_entry(point, kind, api_version, self._adapters.get(api_version))
+
+
+def find_strangers(known: Iterable[str]) -> list[Entry]:
+    """What is offered in groups of ours for kinds that do not exist: a misspelt group, or a plugin for a later version."""
+    kinds, allowed = set(known), _allowed_distributions()
+    offers = [(point, *_read_group(point.group)) for point in _installed_entry_points()]
+    entries = [_make_entry(point, kind, version, None) for point, kind, version in offers if kind not in kinds]
+    return [entry for entry in entries if allowed is None or entry.distribution in allowed]
 
 
 def suggest(word: str, known: Iterable[str]) -> str | None:
@@ -199,9 +215,21 @@ def _installed_entry_points() -> tuple[importlib.metadata.EntryPoint, ...]:
     return tuple(point for ours in points.values() for point in ours)
 
 
+def _read_group(group: str) -> tuple[str, int]:
+    """The kind and the protocol's version that a group is named after; a group of no version has version 0."""
+    found = _GROUP.fullmatch(group)
+    return (found["kind"], int(found["version"])) if found else (group.removeprefix("gantoolkit."), 0)
+
+
+def _make_entry(point: importlib.metadata.EntryPoint, kind: str, api_version: int, adapter: Adapter | None) -> Entry:
+    # An entry point made by hand, without a distribution, can only come from a test.
+    distribution, version = (_normalise(point.dist.name), point.dist.version) if point.dist else ("unknown", "")
+    return Entry(kind, point.name, distribution, version, point.value, point.load, api_version, adapter)
+
+
 def _allowed_distributions() -> set[str] | None:
     """The distributions that GANTOOLKIT_PLUGINS lets in; None lets in all."""
-    setting = os.environ.get("GANTOOLKIT_PLUGINS")
+    setting = os.environ.get(_SWITCH)
     if setting is None:
         return None
     listed = set() if setting.strip() == "0" else {_normalise(name) for name in setting.split(",") if name.strip()}

@@ -18,6 +18,13 @@ settings.register_profile("gantoolkit", deadline=None, derandomize=True, max_exa
 settings.load_profile("gantoolkit")
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 
+
+@pytest.fixture(autouse=True)
+def _library_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library's own tests see its own blocks, whatever else is installed."""
+    monkeypatch.setenv("GANTOOLKIT_PLUGINS", "0")
+
+
 SHARED = Path(__file__).parents[2] / "shared"
 
 

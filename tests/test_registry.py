@@ -10,6 +10,11 @@ from gantoolkit.plugins import REGISTRIES
 from gantoolkit.registry import SESSION, Registry
 
 
+@pytest.fixture(autouse=True)
+def _all_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GANTOOLKIT_PLUGINS", raising=False)
+
+
 @dataclass
 class Offer:
     """An entry point as importlib.metadata gives it, of a distribution that need not be installed."""
@@ -33,13 +38,15 @@ def registry_of(offers: Iterable[Offer]) -> Registry:
 
 
 @pytest.mark.parametrize("kind", REGISTRIES)
-def test_every_built_in_can_be_had(kind: str) -> None:
+def test_every_built_in_can_be_had(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GANTOOLKIT_PLUGINS", "0")
     assert REGISTRIES[kind].names()
     for name in REGISTRIES[kind].names():
         assert callable(REGISTRIES[kind].get(name))
 
 
-def test_unknown_name_lists_what_is_known_and_guesses() -> None:
+def test_unknown_name_lists_what_is_known_and_guesses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GANTOOLKIT_PLUGINS", "0")
     with pytest.raises(PluginError, match=r"^generators: no 'resent'\. Did you mean 'resnet'\? Known: resnet, unet$"):
         REGISTRIES["generators"].get("resent")
 
@@ -111,6 +118,24 @@ def test_session_blocks_are_refused_twice_unless_overridden() -> None:
 
     assert registry.get("unet") is second
     assert registry.find("unet").distribution == SESSION
+
+
+def test_an_adapter_makes_an_older_block_fit() -> None:
+    offers = [Offer("old", group="gantoolkit.v0.generators"), Offer("older", group="gantoolkit.v7.generators")]
+    registry = Registry("generators", adapters={0: lambda block: (block, "adapted")}, find_entry_points=lambda: offers)  # type: ignore[arg-type, return-value]
+    block, mark = registry.get("old")
+    assert (block.__name__, mark) == ("Constant", "adapted")
+    with pytest.raises(PluginError, match="made for plugin API v7, this gantoolkit speaks v1; upgrade gantoolkit"):
+        registry.get("older")
+
+
+def test_a_block_that_is_switched_off_is_not_called_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = registry_of([Offer("acme")])
+    monkeypatch.setenv("GANTOOLKIT_PLUGINS", "beta-gan")
+    with pytest.raises(
+        PluginError, match="'acme' is offered by acme-blocks, which GANTOOLKIT_PLUGINS=beta-gan leaves out"
+    ):
+        registry.get("acme")
 
 
 def test_listing_does_not_load() -> None:

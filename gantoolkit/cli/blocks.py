@@ -83,7 +83,9 @@ def find_kinds(name: str) -> list[str]:
         PluginError: When none does.
     """
     wanted_kind, _, short = name.rpartition("/")
-    found = [kind for kind, registry in REGISTRIES.items() if short in registry and wanted_kind in ("", kind)]
+    wanted = {kind: registry for kind, registry in REGISTRIES.items() if wanted_kind in ("", kind)}
+    found = [kind for kind, registry in wanted.items() if short in registry]
+    found = found or [kind for kind, registry in wanted.items() if registry.hidden(short)]  # asking will say so
     if not found:
         everything = sorted({known for registry in REGISTRIES.values() for known in registry.names()})
         hint = f" Did you mean '{meant}'?" if (meant := suggest(short, everything)) else ""

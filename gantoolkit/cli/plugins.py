@@ -6,7 +6,7 @@ import cyclopts
 
 from gantoolkit.errors import PluginError
 from gantoolkit.plugins import REGISTRIES
-from gantoolkit.registry import API_VERSION
+from gantoolkit.registry import API_VERSION, find_strangers
 
 __all__ = ["app"]
 
@@ -30,6 +30,10 @@ def list_plugins() -> None:
             except PluginError as error:
                 state = str(error)
             rows.append((entry.distribution, entry.version, kind, entry.name, state))
+    rows += [
+        (entry.distribution, entry.version, entry.kind, entry.name, f"gantoolkit knows no kind '{entry.kind}'")
+        for entry in find_strangers(REGISTRIES)
+    ]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     for *facts, state in rows:  # one line each, however long: an error is to be read, and found by grep
         print(*(fact.ljust(width) for fact, width in zip(facts, widths, strict=True)), state, sep="  ")

@@ -75,7 +75,8 @@ def restores_what_it_observed(subject: Subject, draw: Draw) -> None:
     scheduler: Any = subject.make()
     if not isinstance(scheduler, ObservingScheduler):
         raise NotApplicable("it observes nothing")
-    other = subject.make()
+    other: Any = subject.make()
+    both: tuple[Any, Any] = (scheduler, other)
     observe(scheduler, draw)
     state = scheduler.state_dict()
     wrong = [name for name, value in state.items() if not isinstance(value, float | int)]
@@ -85,5 +86,5 @@ def restores_what_it_observed(subject: Subject, draw: Draw) -> None:
     for value in later:
         scheduler.observe(_EveryMetric(value))
         other.observe(_EveryMetric(value))
-        here, there = (made.multiplier(50, 100) for made in (scheduler, other))
+        here, there = (made.multiplier(50, 100) for made in both)
         expect(here == there, f"the factor is {here}, and {there} after restoring")

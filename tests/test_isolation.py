@@ -1,0 +1,189 @@
+"""Broken distributions, built and installed for real: each breaks only what asks for it, and says what is wrong."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+GENERATOR = '''
+from torch import nn
+
+
+class Whole(nn.Module):
+    """A generator of one convolution."""
+
+    size_multiple = 1
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(in_channels, out_channels, 1), nn.Tanh())
+
+    def forward(self, images):
+        return self.layers(images)
+
+
+class Stumbles(Whole):
+    """A generator with a mistake in it."""
+
+    def forward(self, images):
+        return {}["missing"]
+'''
+
+# By distribution: the source of its module, its entry points (group, name, object), and what is seen of them.
+DISTRIBUTIONS: dict[str, tuple[str, list[tuple[str, str, str]]]] = {
+    "acme-whole": (
+        GENERATOR,
+        [
+            ("v1.generators", "whole", "Whole"),
+            ("v1.generators", "twice", "Whole"),
+            ("v1.generators", "stumbles", "Stumbles"),
+        ],
+    ),
+    "beta-same-name": (GENERATOR, [("v1.generators", "twice", "Whole")]),
+    "bad-raises": ("raise RuntimeError('the moon is in the wrong house')", [("v1.generators", "raises", "Block")]),
+    "bad-exits": ("import sys\nsys.exit(7)", [("v1.generators", "exits", "Block")]),
+    "bad-dependency": ("import no_such_dependency", [("v1.image_losses", "needy", "Block")]),
+    "bad-type": ("Block = 3", [("v1.generators", "number", "Block")]),
+    "bad-target": ("", [("v1.generators", "nothing", "Block")]),
+    "bad-builtin": (GENERATOR, [("v1.generators", "unet", "Whole")]),
+    "old-gan": (GENERATOR, [("v0.generators", "ancient", "Whole")]),
+    "new-gan": (GENERATOR, [("v9.generators", "futuristic", "Whole")]),
+    "odd-kind": (GENERATOR, [("v1.wallpapers", "roses", "Whole")]),
+}
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with all of them installed."""
+    folder = tmp_path_factory.mktemp("isolation")
+    for name, (source, points) in DISTRIBUTIONS.items():
+        package = name.replace("-", "_")
+        (folder / name).mkdir()
+        (folder / name / f"{package}.py").write_text(source)
+        groups = "\n".join(
+            f'[project.entry-points."gantoolkit.{group}"]\n'
+            + "\n".join(f'{block} = "{package}:{target}"' for g, block, target in points if g == group)
+            for group in dict.fromkeys(group for group, _, _ in points)
+        )
+        (folder / name / "pyproject.toml").write_text(
+            '[build-system]\nrequires = ["hatchling"]\nbuild-backend = "hatchling.build"\n'
+            f'[project]\nname = "{name}"\nversion = "1.2"\n{groups}\n'
+            f'[tool.hatch.build.targets.wheel]\ninclude = ["{package}.py"]\n'
+        )
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    paths = [str(folder / name) for name in DISTRIBUTIONS]
+    target = folder / "site"
+    done = subprocess.run([*command, "--target", str(target), *paths], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return target
+
+
+ALL = ",".join(DISTRIBUTIONS)
+
+
+def gantoolkit(site: Path, *arguments: str, plugins: str = ALL) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(site), "GANTOOLKIT_PLUGINS": plugins, "NO_COLOR": "1"}
+    command = [sys.executable, "-m", "gantoolkit", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=site.parent)
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def python(site: Path, code: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(site), "GANTOOLKIT_PLUGINS": ALL}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    return done.stdout.strip()
+
+
+def test_listing_shows_every_name(site: Path) -> None:
+    done = gantoolkit(site, "blocks", "generators")
+    assert done.returncode == 0
+    assert done.stdout.strip() == (
+        "generators: ancient, exits, futuristic, nothing, number, raises, resnet, stumbles, acme-whole:twice, "
+        "beta-same-name:twice, bad-builtin:unet, gantoolkit:unet, whole"
+    )
+
+
+def test_listing_imports_no_plugin_and_no_torch(site: Path) -> None:
+    code = (
+        "import sys; from gantoolkit.cli import main; main(['blocks']);"
+        "print([name for name in sys.modules if name.split('_')[0] in ('acme', 'beta', 'bad', 'old', 'new', 'torch')])"
+    )
+    assert python(site, code).splitlines()[-1] == "[]"
+
+
+STATES = {
+    ("acme-whole", "whole"): "ok",
+    ("acme-whole", "twice"): "'twice' is offered by acme-whole and beta-same-name; write it as '<package>:twice'",
+    ("beta-same-name", "twice"): "'twice' is offered by acme-whole and beta-same-name; write it as '<package>:twice'",
+    ("bad-raises", "raises"): "cannot be loaded (bad_raises:Block): RuntimeError: the moon is in the wrong house",
+    ("bad-exits", "exits"): "cannot be loaded (bad_exits:Block): SystemExit: 7",
+    ("bad-dependency", "needy"): "ModuleNotFoundError: No module named 'no_such_dependency'",
+    ("bad-type", "number"): "(bad_type:Block) is a int; a class or a function is needed",
+    ("bad-target", "nothing"): "AttributeError: module 'bad_target' has no attribute 'Block'",
+    ("bad-builtin", "unet"): "'unet' is offered by bad-builtin and gantoolkit; write it as '<package>:unet'",
+    ("old-gan", "ancient"): "is made for plugin API v0, this gantoolkit speaks v1; upgrade old-gan",
+    ("new-gan", "futuristic"): "is made for plugin API v9, this gantoolkit speaks v1; upgrade gantoolkit",
+    ("odd-kind", "roses"): "gantoolkit knows no kind 'wallpapers'",
+}
+
+
+def test_plugins_shows_each_distribution_with_its_error(site: Path) -> None:
+    done = gantoolkit(site, "plugins")
+    assert done.returncode == 0
+    for (distribution, block), state in STATES.items():
+        (line,) = [
+            line for line in done.stdout.splitlines() if line.split()[0] == distribution and f" {block} " in line
+        ]
+        assert line.split()[1] == "1.2"
+        assert line.endswith(state), line
+
+
+@pytest.mark.parametrize(("distribution", "block"), [key for key in STATES if key[0] not in ("acme-whole", "odd-kind")])
+def test_asking_for_a_broken_block_is_one_sentence_with_the_cause(distribution: str, block: str, site: Path) -> None:
+    kind = "image_losses" if block == "needy" else "generators"
+    done = gantoolkit(site, "blocks", "show", f"{kind}/{block}")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.strip().endswith(STATES[distribution, block])
+
+
+def test_everything_else_works(site: Path) -> None:
+    code = (
+        "from gantoolkit.recipes import cyclegan; print(cyclegan(generator='whole').check().name, cyclegan().check().name,"
+        " cyclegan(generator='gantoolkit:unet').check().name, cyclegan(generator='beta-same-name:twice').check().name)"
+    )
+    assert python(site, code) == "cyclegan cyclegan cyclegan cyclegan"
+    assert gantoolkit(site, "check", "generators/whole").returncode == 0
+
+
+def test_third_parties_can_be_switched_off_or_let_in_one_by_one(site: Path) -> None:
+    assert gantoolkit(site, "blocks", "generators", plugins="0").stdout == "generators: resnet, unet\n"
+    some = gantoolkit(site, "blocks", "generators", plugins="Acme_Whole").stdout
+    assert some == "generators: resnet, stumbles, twice, unet, whole\n"
+    done = gantoolkit(site, "blocks", "show", "whole", plugins="0")
+    assert done.returncode == 2
+    assert "GANTOOLKIT_PLUGINS" in done.stderr
+
+
+def test_a_mistake_in_a_plugin_is_told_with_its_place(site: Path) -> None:
+    dataset = site.parent / "data"
+    dataset.mkdir(exist_ok=True)
+    arguments = [
+        "train",
+        "cyclegan",
+        "--data",
+        str(dataset),
+        "--out",
+        str(dataset / "run"),
+        "--set",
+        "generator=stumbles",
+    ]
+    done = gantoolkit(site, *arguments)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "KeyError: 'missing'" in done.stderr
+    assert "acme_whole.py, line 22" in done.stderr
+    assert "a mistake in acme-whole" in done.stderr

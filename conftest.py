@@ -39,7 +39,7 @@ if __name__ == "__main__":  # processes that load images import this file again
         arguments += ["--archive", "public.zip"]  # in place of the web
     if arguments[:1] == ["demo"]:
         recipe = session.find_recipe("demo").swap({{"generator.width": 4, "training.epochs": 1}})
-        session.find_recipe = lambda name: recipe
+        session.find_recipe = lambda name, changes: recipe.swap(changes)
         session.make_demo_set = lambda root: make_demo_set(root, crops=16)
     sys.exit(main(arguments))
 """
@@ -51,13 +51,23 @@ esac
 """
 
 
+PIP = f"""#!/bin/sh
+# Into a folder of the page's own, in place of the environment that the tests run in; sources are read first, as if editable.
+for path; do :; done
+exec {sys.executable} -m pip install --quiet --no-deps --no-build-isolation --no-index --target "$DOCS_SITE" "${{path%%[*}}"
+"""
+PYTEST = f"""#!/bin/sh
+exec {sys.executable} -m pytest -p no:cacheprovider "$@"
+"""
+
+
 def set_up(namespace: dict[str, Any]) -> None:
     """Go to a new folder with small data sets, and put the small commands first on the path."""
     import torch
     from small import make_dataset, make_image, official_resnet
 
     folder = Path(tempfile.mkdtemp(prefix="gantoolkit-docs-"))
-    namespace["_before"] = (folder, Path.cwd(), os.environ["PATH"])
+    namespace["_before"] = (folder, Path.cwd(), dict(os.environ))
     make_dataset(folder / "data" / "horse2zebra", count_A=2, count_B=2, test=1)
     make_dataset(folder / "data" / "pairs", count_A=2, count_B=2, test=0)
     shutil.make_archive(str(folder / "public"), "zip", folder / "data" / "horse2zebra")
@@ -65,19 +75,22 @@ def set_up(namespace: dict[str, Any]) -> None:
     make_image(1).save(folder / "photographs" / "one.jpg")
     make_image(2).save(folder / "horse.jpg")
     torch.save(official_resnet(2, 2, False, True, ""), folder / "latest_net_G_A.pth")
-    for name, text in (("gantoolkit", GANTOOLKIT), ("make", MAKE)):
+    for name, text in (("gantoolkit", GANTOOLKIT), ("make", MAKE), ("pip", PIP), ("pytest", PYTEST)):
         command = folder / "bin" / name
         command.parent.mkdir(exist_ok=True)
         command.write_text(text)
         command.chmod(0o755)
     os.chdir(folder)
     os.environ["PATH"] = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    os.environ["DOCS_SITE"] = str(folder / "site")
+    os.environ["PYTHONPATH"] = f"{folder / 'gantoolkit-stripes' / 'src'}{os.pathsep}{folder / 'site'}"
 
 
 def tear_down(namespace: dict[str, Any]) -> None:
-    folder, before, path = namespace["_before"]
+    folder, before, environment = namespace["_before"]
     os.chdir(before)
-    os.environ["PATH"] = path
+    os.environ.clear()
+    os.environ.update(environment)
     shutil.rmtree(folder)
 
 

@@ -1,10 +1,11 @@
 """The demonstration: make the data, train, and measure the translations against the known answer."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,19 +51,24 @@ class DemoResult:
 
 
 def run_demo(
-    out: Path, *, device: str | None = None, watch: Callable[[Run], AbstractContextManager[Callback]]
+    out: Path,
+    changes: Mapping[str, Any] | None = None,
+    *,
+    device: str | None = None,
+    watch: Callable[[Run], AbstractContextManager[Callback]],
 ) -> DemoResult:
     """Train the shipped recipe `demo` on the built-in photographs, or continue, and measure.
 
     Args:
         out: Folder for the data set, the run and the pictures.
+        changes: Fields of the recipe that are to differ.
         watch: Makes the run's callback, which is entered while the run trains.
 
     Raises:
         GantoolkitError: As training does.
     """
     data = make_demo_set(out / "photographs")
-    run = Run.start(find_recipe("demo"), data, out / "run")
+    run = Run.start(find_recipe("demo", changes), data, out / "run")
     with watch(run) as callback:
         end = run.train(device=device, callbacks=[callback])
     psnr: dict[str, dict[str, float]] = {}

@@ -1,0 +1,108 @@
+"""Makes a page for each kind of block from the code: protocol, rules, and a small block of that kind."""
+
+import os
+
+os.environ["GANTOOLKIT_PLUGINS"] = "0"  # the pages show gantoolkit's own blocks, whatever is installed
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+from gantoolkit.plugins import REGISTRIES
+from gantoolkit.registry import API_VERSION
+from gantoolkit.scaffold import render_block
+from gantoolkit.testing import RULEBOOKS
+
+PROTOCOLS = {
+    "generators": ("plugins.Generator",),
+    "discriminators": ("plugins.Discriminator", "plugins.ObservingDiscriminator"),
+    "coupled_generators": ("plugins.CoupledGenerator",),
+    "coupled_discriminators": ("plugins.CoupledDiscriminator",),
+    "feature_extractors": ("plugins.FeatureExtractor",),
+    "adversarial_losses": ("plugins.AdversarialLoss", "plugins.PenalisedLoss"),
+    "image_losses": ("plugins.ImageLoss",),
+    "image_pools": ("plugins.ImagePool",),
+    "schedulers": ("plugins.Scheduler", "plugins.ObservingScheduler"),
+    "initializers": ("plugins.Initializer",),
+    "optimizers": ("plugins.Optimizer",),
+    "metrics": ("plugins.Metric",),
+    "systems": ("plugins.System", "plugins.Phase", "plugins.Setting", "systems.terms"),
+    "recipes": ("recipes.make_recipe",),
+}
+WORDS = {
+    "recipes": "A function whose arguments are keyword-only, all with defaults, and which returns a "
+    "[`Recipe`](../../reference/recipes.md). `make_recipe` makes one from the function's arguments.",
+}
+
+INDEX = """# Kinds of blocks
+
+A block is a plain class or function. What a *system* gives it is positional; what a *recipe* may set are its keyword-only
+parameters, typed and documented, which are its schema. Nothing is inherited: a block fits when it offers what its kind's
+protocol lists, and keeps the rules of its kind. [Write a plugin](../tutorials/write-a-plugin.md) takes you through it once.
+
+| kind | entry-point group | in gantoolkit |
+|---|---|---|
+{rows}
+
+::: gantoolkit.plugins
+    options:
+      members: [Batch, Shared, Pairing]
+      show_root_heading: false
+"""
+
+PAGE = """# {title}
+
+Entry-point group: `gantoolkit.v{version}.{kind}`. In gantoolkit: {names}.
+
+## Protocol
+
+{words}
+
+{protocols}
+
+## Rules
+
+`gantoolkit check NAME` tries these, and so does one line of a test ([Testing a plugin](../testing.md)):
+
+| rule | what the protocol wants |
+|---|---|
+{rules}
+
+## A small one
+
+What `gantoolkit plugins new gantoolkit-stripes --kind {kind}` starts with:
+
+```python
+{example}```
+"""
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages to those on disk."""
+    names = {kind: ", ".join(f"`{name}`" for name in registry.names()) for kind, registry in REGISTRIES.items()}
+    rows = [
+        f"| [{title_of(kind)}](kinds/{kind}.md) | `gantoolkit.v{API_VERSION}.{kind}` | {names[kind]} |"
+        for kind in names
+    ]
+    files.append(File.generated(config, "plugins/kinds.md", content=INDEX.format(rows="\n".join(rows))))
+    for kind in names:
+        files.append(File.generated(config, f"plugins/kinds/{kind}.md", content=make_page(kind, names[kind])))
+    return files
+
+
+def title_of(kind: str) -> str:
+    """A kind as a heading."""
+    return kind.replace("_", " ").capitalize()
+
+
+def make_page(kind: str, names: str) -> str:
+    """One kind's page, in Markdown."""
+    return PAGE.format(
+        title=title_of(kind),
+        version=API_VERSION,
+        kind=kind,
+        names=names,
+        words=WORDS.get(kind, ""),
+        protocols="\n\n".join(f"::: gantoolkit.{name}" for name in PROTOCOLS[kind]),
+        rules="\n".join(f"| `{rule.name}` | {rule.wants} |" for rule in RULEBOOKS[kind].rules),
+        example=render_block(kind, "stripes"),
+    )

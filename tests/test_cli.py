@@ -326,10 +326,11 @@ class TestDemoSet:
         from gantoolkit.demo import make_demo_set, session
 
         small = session.find_recipe("demo").swap({"training.epochs": 1, "generator.width": 4, "generator.blocks": 1})
-        monkeypatch.setattr(session, "find_recipe", lambda name: small)
+        monkeypatch.setattr(session, "find_recipe", lambda name, changes: small.swap(changes))
         monkeypatch.setattr(session, "make_demo_set", lambda root: make_demo_set(root, crops=16))
-        code, output, _ = command("demo", "--out", tmp_path / "demo")
+        code, output, _ = command("demo", "--set", "generator.width=5", "--out", tmp_path / "demo")
         assert code == 0
+        assert "width = 5" in (tmp_path / "demo" / "run" / "recipe.toml").read_text()
         assert "sepia → cyanotype" in output
         figures = json.loads((tmp_path / "demo" / "demo.json").read_text())
         assert figures["step"] == 8

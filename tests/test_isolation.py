@@ -1,11 +1,14 @@
 """Broken distributions, built and installed for real: each breaks only what asks for it, and says what is wrong."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+import gantoolkit as package
 
 GENERATOR = '''
 from torch import nn
@@ -83,11 +86,19 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 ALL = ",".join(DISTRIBUTIONS)
 
 
-def gantoolkit(site: Path, *arguments: str, plugins: str = ALL) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(site), "GANTOOLKIT_PLUGINS": plugins, "NO_COLOR": "1"}
+def gantoolkit(
+    site: Path, *arguments: str, plugins: str = ALL, traceback: str = "0"
+) -> subprocess.CompletedProcess[str]:
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(site),
+        "GANTOOLKIT_PLUGINS": plugins,
+        "GANTOOLKIT_TRACEBACK": traceback,
+        "NO_COLOR": "1",
+    }
     command = [sys.executable, "-m", "gantoolkit", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=site.parent)
-    assert "Traceback" not in done.stderr, done.stderr
+    assert ("Traceback" in done.stderr) == (traceback != "0"), done.stderr
     return done
 
 
@@ -187,3 +198,17 @@ def test_a_mistake_in_a_plugin_is_told_with_its_place(site: Path) -> None:
     assert "KeyError: 'missing'" in done.stderr
     assert "acme_whole.py, line 22" in done.stderr
     assert "a mistake in acme-whole" in done.stderr
+    shown = gantoolkit(site, *arguments, traceback="1")
+    assert shown.stderr.endswith("KeyError: 'missing'\n")
+
+
+def test_gantoolkit_names_no_plugin_of_ours() -> None:
+    root = Path(package.__file__).parent
+    plugins = root.parent / "plugins"
+    if not plugins.is_dir():
+        pytest.skip("the folder plugins/ is not beside the package: this is no checkout")
+    names = {plugin.name.removeprefix("gantoolkit-") for plugin in plugins.glob("gantoolkit-*")}
+    assert names >= {"cut", "vit", "augment"}
+    named = re.compile("|".join(rf"gantoolkit[-_]{name}\b" for name in names))
+    sources = [path for path in root.rglob("*") if path.suffix in (".py", ".toml", ".jinja")]
+    assert [path for path in sources if named.search(path.read_text())] == []

@@ -1,4 +1,4 @@
-"""Every extension point on one page: what each kind of block has to offer, and the registry that finds it.
+"""Every extension point: what each kind of block has to offer, and the registry that finds it.
 
 A block is a plain class or function. What a *system* gives it is positional (channels, a random generator, the tensors of
 a call); what a *recipe* may set are its keyword-only parameters, typed and documented, which are its schema. Nothing is
@@ -12,7 +12,7 @@ these before every step, so that they need not be saved.
 Any block may have an attribute `expected_failures`, a mapping from names of rules of `gantoolkit.testing` to reasons: where it
 departs from its protocol on purpose.
 
-This page imports no torch, so that blocks can be listed in no time.
+Importing this module does not load torch, so that blocks can be listed in no time.
 """
 
 from __future__ import annotations

@@ -35,9 +35,8 @@ WORDS = {
 
 INDEX = """# Kinds of blocks
 
-A block is a plain class or function. What a *system* gives it is positional; what a *recipe* may set are its keyword-only
-parameters, typed and documented, which are its schema. Nothing is inherited: a block fits when it offers what its kind's
-protocol lists, and keeps the rules of its kind. [Write a plugin](../tutorials/write-a-plugin.md) takes you through it once.
+A page for each: its protocol, the rules that `gantoolkit check` tries, and a small block of that kind.
+[Write a plugin](../tutorials/write-a-plugin.md) takes you through it once.
 
 | kind | entry-point group | in gantoolkit |
 |---|---|---|

@@ -1,7 +1,7 @@
 """Deliberately wrong blocks: each breaks the rule that is meant for its mistake, and no other that is not named here."""
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -16,9 +16,9 @@ from gantoolkit.systems import SimGAN
 from gantoolkit.testing import RULEBOOKS, Subject
 
 
-def broken_rules(kind: str, block: Any) -> dict[str, str]:
+def broken_rules(kind: str, block: Any, layers: Sequence[str] = ()) -> dict[str, str]:
     """The rules that a block breaks, with the messages."""
-    subject = Subject(kind, Block.of(block))
+    subject = Subject(kind, Block.of(block), layers=layers)
     outcomes = [rule.run(subject) for rule in RULEBOOKS[kind].rules]
     return {outcome.rule.name: outcome.message for outcome in outcomes if outcome.state == "broken"}
 

@@ -130,11 +130,16 @@ def _move(inputs: Sequence[Tensor], directions: Mapping[int, Tensor], step: floa
     return [tensor + step * directions[place] if place in directions else tensor for place, tensor in enumerate(inputs)]
 
 
-def check_device(call: Callable[..., Any], inputs: Sequence[Tensor], device: str = "meta") -> None:
-    """Break the rule unless a call on another device answers there.
+def check_device(call: Callable[..., Any], inputs: Sequence[Tensor]) -> None:
+    """Break the rule unless calls answer on the device of their inputs: on CUDA, where that is tried, and on `meta`.
 
     The device `meta`, which has shapes and no memory, is everywhere; and a block that works there can be checked in a recipe.
     """
+    for device in dict.fromkeys((inputs[0].device.type, "meta")):
+        _check_answer(call, inputs, device)
+
+
+def _check_answer(call: Callable[..., Any], inputs: Sequence[Tensor], device: str) -> None:
     try:
         outputs = flatten(call(*(tensor.detach().to(device) for tensor in inputs)))
     except (RuntimeError, NotImplementedError) as error:

@@ -104,7 +104,7 @@ def draws_nothing(subject: Subject, draw: Draw) -> None:
 @adversarial_losses.rule
 def follows_its_logits(subject: Subject, draw: Draw) -> None:
     """It works on the device of the logits."""
-    loss, values = subject.make(), draw(logits(), "logits")
+    loss, values = subject.make(), draw(logits(), "logits").to(subject.device)
     for part in _PARTS:
         check_device(getattr(loss, part), [values])
 

@@ -127,7 +127,8 @@ def add_network_rules(book: Rulebook, draw_case: DrawCase) -> None:
     def follows_its_device(subject: Subject, draw: Draw) -> None:
         """Moved to another device, it works there: nothing is made on a device of its own choice."""
         case = draw_case(subject, draw, min_count=2)
-        check_device(case.make(0).to("meta"), case.inputs)
+        network = case.make(0)
+        check_device(lambda *inputs: network.to(inputs[0].device)(*inputs), case.inputs)
 
 
 def evaluated(case: Case) -> nn.Module:

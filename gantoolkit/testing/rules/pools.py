@@ -135,6 +135,10 @@ def decides_by_its_generator(subject: Subject, draw: Draw) -> None:
 @image_pools.rule
 def follows_its_fakes(subject: Subject, draw: Draw) -> None:
     """Images stay on the device on which they came."""
-    pool = make_pool(subject, 0)
-    for fakes in draw(st.lists(image_batches(sizes=(2,)), min_size=1, max_size=4), "batches"):
-        check_device(pool, [fakes])
+    batches = draw(st.lists(image_batches(sizes=(2,)), min_size=1, max_size=4), "batches")
+
+    def use(*batches: Tensor) -> list[Tensor]:
+        pool = make_pool(subject, 0)
+        return [pool(fakes) for fakes in batches]
+
+    check_device(use, [fakes.to(subject.device) for fakes in batches])

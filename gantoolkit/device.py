@@ -4,7 +4,12 @@ import torch
 
 from gantoolkit.errors import GantoolkitError
 
-__all__ = ["select_device"]
+__all__ = ["available_devices", "select_device"]
+
+
+def available_devices() -> list[str]:
+    """The CPU, then CUDA where there is one: on what a block is tried."""
+    return ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 
 
 def select_device(name: str | None = None) -> torch.device:

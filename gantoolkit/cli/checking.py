@@ -43,18 +43,14 @@ def check(
     device
         cpu, cuda, or auto: the CPU, then CUDA where there is one.
     """
-    import torch
-
-    from gantoolkit.device import select_device
+    from gantoolkit.device import available_devices, select_device
 
     try:
         from gantoolkit.testing import RULEBOOKS, Subject
     except ImportError as error:
         raise PluginError(f"check: needs the extra `testing`: pip install gantoolkit[testing] ({error})") from error
 
-    names = (
-        ["cpu", "cuda"] if device == "auto" and torch.cuda.is_available() else ["cpu" if device == "auto" else device]
-    )
+    names = available_devices() if device == "auto" else [device]
     console = Console(soft_wrap=True, highlight=False)
     broken = 0
     short = name.rpartition("/")[2]

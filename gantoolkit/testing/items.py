@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from gantoolkit.block import Block
+from gantoolkit.device import available_devices
 from gantoolkit.testing.kit import BrokenRuleError, Rule, Subject
 from gantoolkit.testing.rules import RULEBOOKS
 
@@ -79,13 +80,12 @@ class Checks:
             raise ValueError(
                 f"{self.kind} have no rule {', '.join(sorted(unknown))}; known: {', '.join(r.name for r in self.rules)}"
             )
-        devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
         items = [
             pytest.param(
                 Check(rule, Subject(self.kind, Block.of(block), torch.device(device), sizes, layers), expected),
                 id=rule.name if device == "cpu" else f"{rule.name}-{device}",
             )
-            for device in devices
+            for device in available_devices()
             for rule in self.rules
         ]
         return pytest.mark.parametrize("check", items)

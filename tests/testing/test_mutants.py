@@ -682,29 +682,22 @@ class GivesMaps(SimGAN):
         return {name: loss.expand(2) for name, loss in losses.items()}
 
 
+_NO_STEP = [  # what cannot be tried where a step raises
+    "gives_named_scalars",
+    "steps_change_what_they_train",
+    "leaves_its_batch",
+    "resumes_exactly",
+    "repeats_its_steps",
+    "translates",
+    "shows_samples",
+]
 SYSTEMS = {
     SimGAN: [],
     ForgetsItsMemory: ["resumes_exactly"],
     TrainsInSecret: ["steps_change_what_they_train"],
-    TrainsNothing: [
-        "gives_named_scalars",
-        "steps_change_what_they_train",
-        "leaves_its_batch",
-        "resumes_exactly",
-        "repeats_its_steps",
-        "translates",
-        "shows_samples",
-    ],
+    TrainsNothing: _NO_STEP,
     NormalisesTheBatch: ["leaves_its_batch", "resumes_exactly", "repeats_its_steps"],
-    GivesMaps: [
-        "gives_named_scalars",
-        "steps_change_what_they_train",
-        "leaves_its_batch",
-        "resumes_exactly",
-        "repeats_its_steps",
-        "translates",
-        "shows_samples",
-    ],
+    GivesMaps: _NO_STEP,
 }
 
 MUTANTS: dict[str, Mapping[Callable[..., Any], list[str]]] = {

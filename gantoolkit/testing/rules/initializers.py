@@ -16,9 +16,9 @@ initializers = Rulebook("initializers", examples=10)
 add_schema_rule(initializers)
 
 
-def a_network(subject: Subject) -> nn.Sequential:
-    """One layer of every sort that networks for images have."""
-    network = nn.Sequential(
+def a_network() -> nn.Sequential:
+    """One layer of every sort that networks for images have; on the CPU, where a run draws weights before it moves them."""
+    return nn.Sequential(
         nn.Conv2d(3, 8, 3),
         nn.BatchNorm2d(8),
         nn.LeakyReLU(0.2),
@@ -29,11 +29,10 @@ def a_network(subject: Subject) -> nn.Sequential:
         nn.Linear(8, 4),
         nn.LayerNorm(4),
     )
-    return network.to(subject.device)
 
 
 def initialized(subject: Subject, seed: int) -> dict[str, torch.Tensor]:
-    network = a_network(subject)
+    network = a_network()
     subject.make()(network, torch.Generator().manual_seed(seed))
     return {name: parameter.detach() for name, parameter in network.named_parameters()}
 
@@ -42,7 +41,7 @@ def initialized(subject: Subject, seed: int) -> dict[str, torch.Tensor]:
 def draws_every_weight(subject: Subject, draw: Draw) -> None:
     """Every weight of a convolution and of a linear layer, also one under spectral norm, is drawn anew; all are finite."""
     seed = draw(seeds(), "seed")
-    network = a_network(subject)
+    network = a_network()
     before = {name: parameter.clone() for name, parameter in network.named_parameters()}
     subject.make()(network, torch.Generator().manual_seed(seed))
     for name, parameter in network.named_parameters():
@@ -54,7 +53,7 @@ def draws_every_weight(subject: Subject, draw: Draw) -> None:
 def draws_from_its_generator(subject: Subject, draw: Draw) -> None:
     """The weights follow from the generator that it is given, and from nothing else; another seed gives other weights."""
     seed = draw(seeds(), "seed")
-    network, first = a_network(subject), subject.make()
+    network, first = a_network(), subject.make()
 
     def weights() -> list[torch.Tensor]:
         again = copy.deepcopy(network)
@@ -70,7 +69,7 @@ def draws_from_its_generator(subject: Subject, draw: Draw) -> None:
 @initializers.rule
 def leaves_frozen_parts(subject: Subject, draw: Draw) -> None:
     """What is frozen (`requires_grad` is false), a pretrained part for instance, stays as it is."""
-    network = a_network(subject)
+    network = a_network()
     network[0].requires_grad_(False)
     before = {name: parameter.clone() for name, parameter in network[0].named_parameters()}
     subject.make()(network, torch.Generator().manual_seed(draw(seeds(), "seed")))

@@ -112,7 +112,8 @@ def add_network_rules(book: Rulebook, draw_case: DrawCase) -> None:
         for _ in range(3):
             trained.train()(*double(case.inputs))
             if isinstance(trained, ObservingDiscriminator):
-                trained.observe(torch.full((2, 1, 2, 2), 5.0), torch.full((2, 1, 2, 2), -5.0))
+                real = torch.full((2, 1, 2, 2), 5.0, device=subject.device)
+                trained.observe(real, -real)
         other.load_state_dict(trained.state_dict())
         with torch.no_grad():
             expected, found = [], []

@@ -18,7 +18,7 @@ from gantoolkit.weightfiles import read_weights
 if TYPE_CHECKING:
     from timm.models import PretrainedCfg
 
-__all__ = ["TimmFeatures"]
+__all__ = ["TimmFeatures", "WeightSource", "fill_backbone", "make_backbone", "normalise"]
 
 _SECONDS = 10.0
 _WEIGHT_FILES = (".pth", ".pt", ".bin", ".safetensors")
@@ -29,6 +29,62 @@ def _known_source(weights: str) -> str:
     if weights in ("timm", "none") or (source in ("file", "package") and place):
         return weights
     raise ValueError("must be 'timm', 'none', 'file:<path>' or 'package:<distribution>'")
+
+
+WeightSource = Annotated[str, AfterValidator(_known_source)]
+"""Where weights of a network of timm come from: timm, none, file:<path> or package:<distribution>; see `TimmFeatures`."""
+
+
+def make_backbone(backbone: str, weights: str, **options: Any) -> nn.Module:
+    """A network of timm with its weights, on the CPU; the run's random numbers are not touched.
+
+    Args:
+        backbone: Its name (`timm.list_models()`).
+        weights: As a `WeightSource`.
+        options: Further arguments of `timm.create_model`.
+
+    Raises:
+        RecipeError: When timm has no such network.
+        CheckpointError: When the weights cannot be had, with what to do about it.
+    """
+    with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = _create(backbone, **options)
+        fill_backbone(network, backbone, weights)
+    return network
+
+
+def fill_backbone(network: nn.Module, backbone: str, weights: str) -> None:
+    """Give a network of timm, or a part of one, its weights in place; `none` leaves it as it is.
+
+    Raises:
+        CheckpointError: When they cannot be had, or do not fit.
+    """
+    source, _, place = weights.partition(":")
+    if source == "none":
+        return
+    if source == "timm":
+        state = _download(backbone)
+    else:
+        path = Path(place) if source == "file" else _find_in_package(place)
+        with torch.device("meta"):
+            whole = _create(backbone)
+        state = _match(read_weights(path), whole, network, path, backbone)
+    # A part that gives features at several scales has names with _ where the whole network has a dot.
+    names = {key.replace(".", "_"): key for key in state}
+    network.load_state_dict({key: state[names[key.replace(".", "_")]] for key in network.state_dict()})
+
+
+def normalise(images: Tensor, backbone: str) -> Tensor:
+    """Images (N, 1 or 3, H, W) in [−1, 1], scaled and standardised as the network was trained on them.
+
+    Raises:
+        RecipeError: When timm knows nothing of how it was trained.
+    """
+    pretrained = _pretrained(backbone)
+    mean, std = (torch.tensor(figures).to(images).view(1, -1, 1, 1) for figures in (pretrained.mean, pretrained.std))
+    pixels = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
+    return ((pixels + 1) / 2 - mean) / std
 
 
 class TimmFeatures:
@@ -47,7 +103,7 @@ class TimmFeatures:
     """
 
     def __init__(
-        self, *, backbone: str = "vgg16", weights: Annotated[str, AfterValidator(_known_source)] = "timm"
+        self, *, backbone: str = "vgg16", weights: WeightSource = "timm"
     ) -> None:
         self.backbone = backbone
         self.weights = weights
@@ -61,10 +117,8 @@ class TimmFeatures:
             CheckpointError: When the weights cannot be had, with what to do about it.
         """
         network = self._network(tuple(layers), images)
-        mean, std = (torch.tensor(figures).to(images).view(1, -1, 1, 1) for figures in self._statistics())
-        pixels = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
         try:
-            features = network(((pixels + 1) / 2 - mean) / std)
+            features = network(normalise(images, self.backbone))
         except AssertionError as error:  # so timm's networks of one size refuse another
             height, width = images.shape[-2:]
             raise RecipeError(
@@ -82,7 +136,7 @@ class TimmFeatures:
             with torch.device("cpu"), torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
                 network = self._cut(_create(self.backbone), layers)
-                self._load(network)
+                fill_backbone(network, self.backbone, self.weights)
             self._networks[layers] = network.eval().requires_grad_(False)
         return self._networks[layers].to(images)
 
@@ -99,23 +153,6 @@ class TimmFeatures:
         except Exception as error:  # torch.fx fails in many ways at what it cannot follow
             reason = str(error).partition("\n")[0]
             raise RecipeError(f"features: {self.backbone} cannot be cut at {', '.join(layers)} ({reason})") from error
-
-    def _statistics(self) -> tuple[Sequence[float], Sequence[float]]:
-        pretrained = _pretrained(self.backbone)
-        return pretrained.mean, pretrained.std
-
-    def _load(self, network: nn.Module) -> None:
-        source, _, place = self.weights.partition(":")
-        if source == "none":
-            return
-        if source == "timm":
-            state = _download(self.backbone)
-        else:
-            path = Path(place) if source == "file" else _find_in_package(place)
-            with torch.device("meta"):
-                whole = _create(self.backbone)
-            state = _match(read_weights(path), whole, network, path, self.backbone)
-        network.load_state_dict({key: state[key] for key in network.state_dict()})
 
 
 def _create(backbone: str, **options: Any) -> nn.Module:

@@ -188,15 +188,21 @@ class Optimizer(Protocol):
 
 
 class Metric(Protocol):
-    """A figure for how good translations are, gathered over batches; made by `block(*, ...)`."""
+    """A figure for how good translations are, gathered over batches; made by `block(*, ...)`.
 
-    paired: bool
-    """Whether it compares each image with the one at its place in the other batch, or one set of images with another."""
+    It may also have these attributes. `direction`, `A2B` or `B2A`: the only one that it makes sense for. `label_maps`, true:
+    what it measures by are maps of labels, so that they are resized without mixing their colours. `conditions`: words
+    that belong beside every figure of it, such as the network that it looks through and how images are resized for that.
+    """
+
+    against: Literal["truth", "input", "domain"]
+    """What images are measured by. `truth`: each by the right translation of its input, which paired data sets have;
+    `input`: each by what it was made from; `domain`: all together by the real images of their domain, unpaired."""
 
     higher_is_better: bool
 
     def update(self, images: Tensor, targets: Tensor) -> None:
-        """Take in `images` (N, C, H, W) and what they are measured by, both in [−1, 1]; as many of each if `paired`."""
+        """Take in `images` (N, C, H, W) and what they are measured by, in [−1, 1]; as many of each, but for `domain`."""
         ...
 
     def compute(self) -> Mapping[str, float]:
@@ -205,6 +211,19 @@ class Metric(Protocol):
 
     def reset(self) -> None:
         """Forget all that was taken in."""
+        ...
+
+
+@runtime_checkable
+class SummedMetric(Protocol):
+    """A metric whose figures follow from a sum over images: then single images can be ranked, and intervals be given."""
+
+    def statistics(self, images: Tensor, targets: Tensor) -> Tensor:
+        """What each image adds to the sum: (N, K) in float64. `update` adds up its rows."""
+        ...
+
+    def figures(self, sums: Tensor) -> Mapping[str, float]:
+        """What `compute` returns, from any sum (K,) of such rows."""
         ...
 
 

@@ -1,83 +1,80 @@
-"""Figures for translations whose truth is known, from torchmetrics; images are rounded to 8 bits first, as in a file."""
+"""Distances of images from what they should be: the mean over images; they are rounded to 8 bits first, as in a file.
 
-from typing import TYPE_CHECKING
+Measured by the truth where the data are pairs, and by the input for the way there and back, F(G(x)).
+"""
+
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from torchmetrics import Metric
+from gantoolkit.errors import DataError
+from gantoolkit.evaluation.summed import Summed, to_levels
 
-_LARGEST = 255.0
+__all__ = ["L1Distance", "PeakSignalNoiseRatio", "StructuralSimilarity"]
+
+_WINDOW = 11
 
 
-class L1Distance:
+class _MeanOverImages(Summed):
+    """A figure for each image; the rows are that figure and a one, to count by."""
+
+    against: Literal["truth"] = "truth"
+    name: str
+
+    def statistics(self, images: Tensor, targets: Tensor) -> Tensor:
+        if images.shape != targets.shape:
+            raise DataError(
+                f"{self.name}: images of shape {tuple(images.shape)} against {tuple(targets.shape)}; they have to be alike"
+            )
+        values = self.measure(to_levels(images), to_levels(targets))
+        return torch.stack([values, torch.ones_like(values)], dim=1)
+
+    def figures(self, sums: Tensor) -> dict[str, float]:
+        return {self.name: float(sums[0] / sums[1])}
+
+    def measure(self, images: Tensor, targets: Tensor) -> Tensor:
+        """The figure (N,) of each image, from levels."""
+        raise NotImplementedError
+
+
+class L1Distance(_MeanOverImages):
     """Mean absolute difference per pixel and channel, in levels from 0 to 255."""
 
-    paired = True
+    name = "l1"
     higher_is_better = False
 
-    def __init__(self) -> None:
-        from torchmetrics import MeanAbsoluteError  # imported when used: it takes seconds
-
-        self._metric = MeanAbsoluteError().set_dtype(torch.float64)
-
-    def update(self, images: Tensor, targets: Tensor) -> None:
-        _update(self._metric, images, targets)
-
-    def compute(self) -> dict[str, float]:
-        return {"l1": float(self._metric.compute())}
-
-    def reset(self) -> None:
-        self._metric.reset()
+    def measure(self, images: Tensor, targets: Tensor) -> Tensor:
+        return (images - targets).abs().flatten(1).mean(dim=1)
 
 
-class PeakSignalNoiseRatio:
-    """Peak signal-to-noise ratio in dB, in the mean over images; infinite as soon as one of them is equal to its truth."""
+class PeakSignalNoiseRatio(_MeanOverImages):
+    """Peak signal-to-noise ratio in dB, from torchmetrics; infinite as soon as one image is equal to its truth."""
 
-    paired = True
+    name = "psnr"
     higher_is_better = True
 
-    def __init__(self) -> None:
-        from torchmetrics.image import PeakSignalNoiseRatio as Metric
+    def measure(self, images: Tensor, targets: Tensor) -> Tensor:
+        from torchmetrics.functional.image import peak_signal_noise_ratio  # imported when used: it takes seconds
 
-        self._metric = Metric(data_range=_LARGEST, dim=(1, 2, 3)).set_dtype(torch.float64)
-
-    def update(self, images: Tensor, targets: Tensor) -> None:
-        _update(self._metric, images, targets)
-
-    def compute(self) -> dict[str, float]:
-        return {"psnr": float(self._metric.compute())}
-
-    def reset(self) -> None:
-        self._metric.reset()
+        ratios = [
+            peak_signal_noise_ratio(image, target, data_range=255.0)
+            for image, target in zip(images, targets, strict=True)
+        ]
+        return torch.stack(ratios).double()
 
 
-class StructuralSimilarity:
-    """SSIM, at most 1, in the mean over images of 11×11 pixels or more (Wang et al. 2004; Gaussian window, σ = 1.5)."""
+class StructuralSimilarity(_MeanOverImages):
+    """SSIM, at most 1, from torchmetrics, of images of 11×11 pixels or more (Wang et al. 2004; Gaussian window, σ = 1.5)."""
 
-    paired = True
+    name = "ssim"
     higher_is_better = True
 
-    def __init__(self) -> None:
-        from torchmetrics.image import StructuralSimilarityIndexMeasure
+    def measure(self, images: Tensor, targets: Tensor) -> Tensor:
+        from torchmetrics.functional.image import structural_similarity_index_measure
 
-        self._metric = StructuralSimilarityIndexMeasure(data_range=_LARGEST).set_dtype(torch.float64)
-
-    def update(self, images: Tensor, targets: Tensor) -> None:
-        _update(self._metric, images, targets)
-
-    def compute(self) -> dict[str, float]:
-        return {"ssim": float(self._metric.compute())}
-
-    def reset(self) -> None:
-        self._metric.reset()
-
-
-def _update(metric: "Metric", images: Tensor, targets: Tensor) -> None:
-    metric.to(images.device).update(_quantise(images), _quantise(targets))
-
-
-def _quantise(images: Tensor) -> Tensor:
-    """Levels from 0 to 255, in float64: sums over many images keep their digits."""
-    return torch.round((images.detach().double().clamp(-1, 1) + 1) * (_LARGEST / 2))
+        if min(images.shape[-2:]) < _WINDOW:
+            raise DataError(f"ssim: needs images of {_WINDOW}×{_WINDOW} pixels or more, not {tuple(images.shape[-2:])}")
+        values = structural_similarity_index_measure(images, targets, data_range=255.0, reduction="none")
+        assert isinstance(values, Tensor)  # noqa: S101
+        return values.double().reshape(len(images))

@@ -586,7 +586,7 @@ INITIALIZERS = {
 class MeanDifference:
     """A healthy metric."""
 
-    paired = True
+    against = "truth"
     higher_is_better = False
 
     def __init__(self) -> None:
@@ -624,8 +624,20 @@ class PointsTheWrongWay(MeanDifference):
     higher_is_better = True
 
 
+class RanksOtherwise(MeanDifference):
+    """Offers rows whose sum is not what it computes from."""
+
+    def statistics(self, images: Tensor, targets: Tensor) -> Tensor:
+        values = (images - targets).detach().double().square().flatten(1).mean(dim=1)
+        return torch.stack([values, torch.ones_like(values)], dim=1)
+
+    def figures(self, sums: Tensor) -> dict[str, float]:
+        return {"difference": float(sums[0] / sums[1])}
+
+
 METRICS = {
     MeanDifference: [],
+    RanksOtherwise: ["adds_up"],
     AveragesBatches: ["does_not_mind_batches"],
     CannotForget: ["forgets_when_reset", "does_not_mind_batches", "measures_alike_twice", "likes_the_truth_best"],
     PointsTheWrongWay: ["likes_the_truth_best"],

@@ -7,6 +7,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
+from gantoolkit.plugins import SummedMetric
 from gantoolkit.testing.kit import Draw, NotApplicable, Rulebook, Subject, expect
 from gantoolkit.testing.rules.common import add_schema_rule, check_inputs_kept, check_repeats
 from gantoolkit.testing.strategies import image_pairs
@@ -39,10 +40,11 @@ def close(some: dict[str, float], others: dict[str, float]) -> bool:
 
 @metrics.rule
 def gives_named_figures(subject: Subject, draw: Draw) -> None:
-    """It says whether it is `paired` and whether `higher_is_better`, and computes a mapping from names to finite floats."""
+    """It says what it measures `against` and whether `higher_is_better`, and computes a mapping from names to finite floats."""
     metric = subject.make()
-    for name in ("paired", "higher_is_better"):
-        expect(isinstance(getattr(metric, name, None), bool), f"its attribute {name} is no bool")
+    against = getattr(metric, "against", None)
+    expect(against in ("truth", "input", "domain"), f"its attribute 'against' is {against!r}; truth, input or domain is needed")
+    expect(isinstance(getattr(metric, "higher_is_better", None), bool), "its attribute higher_is_better is no bool")
     figures = measure(metric, draw_images(subject, draw))
     wrong = [name for name, value in figures.items() if not isinstance(value, float) or not math.isfinite(value)]
     expect(bool(figures) and not wrong, f"the figures are {figures}")
@@ -74,13 +76,28 @@ def forgets_when_reset(subject: Subject, draw: Draw) -> None:
 def likes_the_truth_best(subject: Subject, draw: Draw) -> None:
     """The images that they are measured by get the best figure, better than others."""
     metric, (images, targets) = subject.make(), draw_images(subject, draw)
-    if not metric.paired:
-        raise NotApplicable("sets of images may be alike in what it looks at")
+    if metric.against != "truth":
+        raise NotApplicable("what it measures by is not the right translation of each image")
     found = next(iter(measure(metric, (images, targets)).values()))
     metric.reset()
     truth = next(iter(measure(metric, (targets, targets.clone())).values()))
     better = truth > found if metric.higher_is_better else truth < found
     expect(better, f"{truth} for the truth itself, {found} for other images")
+
+
+@metrics.rule
+def adds_up(subject: Subject, draw: Draw) -> None:
+    """If it has `statistics`, these are a row of float64 for each image, whose sum gives `figures` what `compute` returns."""
+    metric, (images, targets) = subject.make(), draw_images(subject, draw)
+    if not isinstance(metric, SummedMetric):
+        raise NotApplicable("its figures do not follow from a sum over images")
+    whole = measure(metric, (images, targets))
+    rows = metric.statistics(images, targets)
+    fits = rows.dtype == torch.float64 and rows.ndim == 2 and len(rows) == len(images)
+    expect(fits, f"statistics of {len(images)} images are {rows.dtype} of shape {tuple(rows.shape)}")
+    pairs = zip(images.split(1), targets.split(1), strict=True)
+    rows = torch.cat([metric.statistics(image, target) for image, target in pairs])
+    expect(close(whole, dict(metric.figures(rows.sum(dim=0)))), f"{whole} computed, not from the sum of single images")
 
 
 @metrics.rule

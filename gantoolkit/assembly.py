@@ -59,6 +59,8 @@ def check_shapes(recipe: "Recipe") -> None:
     bind("optimizers", recipe.optimizer)([nn.Parameter(torch.zeros(1))])
     bind("schedulers", recipe.scheduler)()
     bind("initializers", recipe.initializer)()
+    if recipe.training.evaluate_every:
+        bind("metrics", recipe.metric)()
     data = recipe.data
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
         system = build_system(recipe)

@@ -102,9 +102,7 @@ class TimmFeatures:
             agree.
     """
 
-    def __init__(
-        self, *, backbone: str = "vgg16", weights: WeightSource = "timm"
-    ) -> None:
+    def __init__(self, *, backbone: str = "vgg16", weights: WeightSource = "timm") -> None:
         self.backbone = backbone
         self.weights = weights
         self._networks: dict[tuple[str, ...], nn.Module] = {}

@@ -34,6 +34,7 @@ class Recipe(BaseModel):
         optimizer: Made anew for each phase.
         scheduler: Factor on all learning rates, by epoch.
         initializer: Draws the first weights of every network.
+        metric: What the run is measured by while it trains, if `training.evaluate_every` asks for that.
         data: Reading and augmentation.
         training: Length and rhythm.
     """
@@ -46,6 +47,7 @@ class Recipe(BaseModel):
     optimizer: BlockLike = Block(name="adam")
     scheduler: BlockLike = Block(name="constant_then_linear")
     initializer: BlockLike = Block(name="normal")
+    metric: BlockLike = Block(name="psnr")
     data: DataSettings = DataSettings()
     training: TrainingSettings = TrainingSettings()
 
@@ -122,7 +124,7 @@ class Recipe(BaseModel):
     def to_mapping(self) -> dict[str, Any]:
         """The form that files have: the system's parameters at the top level, blocks as tables with a `name`."""
         system = self.system.to_mapping()
-        blocks = {key: getattr(self, key).to_mapping() for key in ("optimizer", "scheduler", "initializer")}
+        blocks = {key: getattr(self, key).to_mapping() for key in _BLOCK_FIELDS}
         settings = {"data": self.data.model_dump(), "training": self.training.model_dump()}
         values = {"name": self.name, "base": self.base, "system": system.pop("name"), **system, **blocks, **settings}
         plain = {key: value for key, value in values.items() if not isinstance(value, dict)}
@@ -220,7 +222,7 @@ _LABELS = ("name", "base")
 
 _SETTINGS = ("data", "training")
 
-_BLOCK_FIELDS = ("optimizer", "scheduler", "initializer")
+_BLOCK_FIELDS = ("optimizer", "scheduler", "initializer", "metric")
 
 
 def _explain(error: ValidationError, name: str, model: type[BaseModel]) -> str:

@@ -103,14 +103,34 @@ class Run:
             callbacks=callbacks,
         )
 
-    def translator(self, direction: str, *, device: str | None = None) -> Translator:
+    def directions(self) -> list[str]:
+        """The directions whose generators have been saved.
+
+        Raises:
+            CheckpointError: When there is none.
+        """
+        found = sorted(path.stem for path in self.folder.generators.glob("*.safetensors"))
+        if not found:
+            raise CheckpointError(f"{self.path}: nothing has been saved yet; train first")
+        return found
+
+    def translator(self, direction: str, *, best: bool = False, device: str | None = None) -> Translator:
         """The generator of one direction, as of the newest checkpoint.
+
+        Args:
+            direction: `A2B` or `B2A`.
+            best: As it was when the recipe's metric was best, if the run measures while it trains.
+            device: As `gantoolkit.device.select_device`.
 
         Raises:
             CheckpointError: When there is no such direction, or nothing was saved yet.
         """
-        found = sorted(path.stem for path in self.folder.generators.glob("*.safetensors"))
+        found = self.directions()
         if direction not in found:
-            known = f"there is {', '.join(found)}" if found else "nothing has been saved yet; train first"
-            raise CheckpointError(f"{self.path}: no generator for direction '{direction}'; {known}")
-        return Translator.load(self.folder.generators / f"{direction}.safetensors", device=device)
+            raise CheckpointError(f"{self.path}: no generator for direction '{direction}'; there is {', '.join(found)}")
+        folder = self.folder.best_generators if best else self.folder.generators
+        if best and not folder.is_dir():
+            raise CheckpointError(
+                f"{self.path}: has no best generators; they are kept where training.evaluate_every is set before it starts"
+            )
+        return Translator.load(folder / f"{direction}.safetensors", device=device)

@@ -54,6 +54,9 @@ class TrainingSettings(BaseModel):
         samples: Rows of such a grid.
         checkpoint_every: Steps between two checkpoints.
         keep_checkpoints: Newest checkpoints that are kept.
+        evaluate_every: Steps between two measurements by the recipe's `metric`, with the best checkpoint kept beside the
+            newest; 0 for none.
+        evaluate_images: Test images, of each domain, that are measured then.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -67,3 +70,5 @@ class TrainingSettings(BaseModel):
     samples: Annotated[int, Field(ge=1, le=16)] = 4
     checkpoint_every: Annotated[int, Field(ge=1)] = 1000
     keep_checkpoints: Annotated[int, Field(ge=2)] = 2
+    evaluate_every: Annotated[int, Field(ge=0)] = 0
+    evaluate_images: Annotated[int, Field(ge=1)] = 100

@@ -25,24 +25,30 @@ def augment(image: Image.Image, settings: DataSettings, draws: random.Random) ->
     return to_tensor(ImageOps.mirror(crop) if settings.flip and draws.random() < 0.5 else crop)
 
 
-def prepare(image: Image.Image, settings: DataSettings) -> Tensor:
+def prepare(image: Image.Image, settings: DataSettings, *, label_map: bool = False) -> Tensor:
     """The middle of an image as it is looked at while training: no draw, (C, crop_size, crop_size) in [−1, 1].
+
+    Args:
+        label_map: Resize without mixing neighbours, whose mean would be the colour of a third label.
 
     Raises:
         DataError: When the image is smaller than the crop.
     """
-    image = _resize(image, settings, settings.crop_size)
+    resample = Image.Resampling.NEAREST if label_map else Image.Resampling.BICUBIC
+    image = _resize(image, settings, settings.crop_size, resample)
     left, top = (image.width - settings.crop_size) // 2, (image.height - settings.crop_size) // 2
     return to_tensor(image.crop((left, top, left + settings.crop_size, top + settings.crop_size)))
 
 
-def _resize(image: Image.Image, settings: DataSettings, side: int) -> Image.Image:
+def _resize(
+    image: Image.Image, settings: DataSettings, side: int, resample: Image.Resampling = Image.Resampling.BICUBIC
+) -> Image.Image:
     if settings.resize == "square":
-        return image.resize((side, side), Image.Resampling.BICUBIC)
+        return image.resize((side, side), resample)
     if settings.resize == "shorter_side":
         scale = side / min(image.size)
         size = (max(side, round(image.width * scale)), max(side, round(image.height * scale)))
-        return image.resize(size, Image.Resampling.BICUBIC)
+        return image.resize(size, resample)
     if min(image.size) < settings.crop_size:
         raise DataError(
             f"is {image.width}×{image.height}, smaller than data.crop_size {settings.crop_size}; "

@@ -11,12 +11,12 @@ from torch import Tensor
 from gantoolkit.errors import DataError
 from gantoolkit.evaluation.summed import Summed, to_levels
 
-__all__ = ["L1Distance", "PeakSignalNoiseRatio", "StructuralSimilarity"]
+__all__ = ["L1Distance", "MeanOverImages", "PeakSignalNoiseRatio", "StructuralSimilarity"]
 
 _WINDOW = 11
 
 
-class _MeanOverImages(Summed):
+class MeanOverImages(Summed):
     """A figure for each image; the rows are that figure and a one, to count by."""
 
     against: Literal["truth"] = "truth"
@@ -38,7 +38,7 @@ class _MeanOverImages(Summed):
         raise NotImplementedError
 
 
-class L1Distance(_MeanOverImages):
+class L1Distance(MeanOverImages):
     """Mean absolute difference per pixel and channel, in levels from 0 to 255."""
 
     name = "l1"
@@ -48,7 +48,7 @@ class L1Distance(_MeanOverImages):
         return (images - targets).abs().flatten(1).mean(dim=1)
 
 
-class PeakSignalNoiseRatio(_MeanOverImages):
+class PeakSignalNoiseRatio(MeanOverImages):
     """Peak signal-to-noise ratio in dB, from torchmetrics; infinite as soon as one image is equal to its truth."""
 
     name = "psnr"
@@ -64,7 +64,7 @@ class PeakSignalNoiseRatio(_MeanOverImages):
         return torch.stack(ratios).double()
 
 
-class StructuralSimilarity(_MeanOverImages):
+class StructuralSimilarity(MeanOverImages):
     """SSIM, at most 1, from torchmetrics, of images of 11×11 pixels or more (Wang et al. 2004; Gaussian window, σ = 1.5)."""
 
     name = "ssim"
@@ -76,5 +76,5 @@ class StructuralSimilarity(_MeanOverImages):
         if min(images.shape[-2:]) < _WINDOW:
             raise DataError(f"ssim: needs images of {_WINDOW}×{_WINDOW} pixels or more, not {tuple(images.shape[-2:])}")
         values = structural_similarity_index_measure(images, targets, data_range=255.0, reduction="none")
-        assert isinstance(values, Tensor)  # noqa: S101
+        assert isinstance(values, Tensor)
         return values.double().reshape(len(images))

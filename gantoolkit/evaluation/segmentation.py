@@ -10,12 +10,15 @@ from gantoolkit.errors import DataError
 from gantoolkit.evaluation.palette import IGNORED, find_palette
 from gantoolkit.evaluation.summed import Summed
 
-__all__ = ["Convention", "LabelMaps", "confusion_matrices", "summarise"]
+__all__ = ["WORDS", "Convention", "LabelMaps", "confusion_matrices", "summarise"]
 
 Convention = Literal["official", "present"]
 """What becomes of classes that do not occur. `official`: they count 0 in the means over classes, as in the script that goes
 with CycleGAN's official code. `present`: they are left out, as is usual today: per-class accuracy is the mean over
 classes that occur in the truth, IoU over those that occur in the truth or the prediction."""
+
+WORDS = {"official": "count 0", "present": "left out"}
+"""What becomes of absent classes, in words."""
 
 
 class LabelMaps(Summed):
@@ -42,7 +45,7 @@ class LabelMaps(Summed):
         self.palette = find_palette(palette)
         self.convention: Convention = convention
         self.direction = "B2A" if labels == "A" else "A2B"
-        self.conditions = f"{len(self.palette)} classes of {self.palette.name}, absent classes {_WORDS[convention]}"
+        self.conditions = f"{len(self.palette)} classes of {self.palette.name}, absent classes {WORDS[convention]}"
 
     def statistics(self, images: Tensor, targets: Tensor) -> Tensor:
         found, wanted = self.palette.decode(images, ignore=False), self.palette.decode(targets, ignore=True)
@@ -50,9 +53,6 @@ class LabelMaps(Summed):
 
     def figures(self, sums: Tensor) -> dict[str, float]:
         return summarise(sums.view(len(self.palette), -1), self.convention)
-
-
-_WORDS = {"official": "count 0", "present": "left out"}
 
 
 def confusion_matrices(found: Tensor, wanted: Tensor, classes: int) -> Tensor:
@@ -69,7 +69,9 @@ def confusion_matrices(found: Tensor, wanted: Tensor, classes: int) -> Tensor:
         raise DataError(f"{len(found)} images against {len(wanted)} maps of labels; each needs its own")
     if found.shape != wanted.shape:
         found = functional.interpolate(found[:, None].double(), wanted.shape[-2:], mode="nearest")[:, 0].long()
-    from torchmetrics.functional.classification import multiclass_confusion_matrix  # imported when used: it takes seconds
+    from torchmetrics.functional.classification import (
+        multiclass_confusion_matrix,
+    )  # imported when used: it takes seconds
 
     matrices = [
         multiclass_confusion_matrix(one, truth, classes, ignore_index=IGNORED, validate_args=False)

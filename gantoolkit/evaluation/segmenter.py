@@ -141,7 +141,11 @@ def load_segmenter(
 
 def _wrap(network: nn.Module, palette: Palette, architecture: str, backbone: str, side: int) -> Segmenter:
     return Segmenter(
-        network, palette, side, lambda images: normalise(images, backbone), f"{architecture} on {backbone}, {side}×{side}"
+        network,
+        palette,
+        side,
+        lambda images: normalise(images, backbone),
+        f"{architecture} on {backbone}, {side}×{side}",
     )
 
 
@@ -149,14 +153,14 @@ def _build(architecture: str, backbone: str, classes: int) -> nn.Module:
     try:
         import segmentation_models_pytorch as models
     except ImportError as error:
-        raise RecipeError(
-            "segmenter: needs the extra `segmentation`: pip install gantoolkit[segmentation]"
-        ) from error
+        raise RecipeError("segmenter: needs the extra `segmentation`: pip install gantoolkit[segmentation]") from error
     try:
         # On the CPU, whatever the default device, and without touching the random numbers of the run.
         with torch.device("cpu"), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            return models.create_model(architecture, encoder_name=f"tu-{backbone}", encoder_weights=None, classes=classes)
+            return models.create_model(
+                architecture, encoder_name=f"tu-{backbone}", encoder_weights=None, classes=classes
+            )
     except (KeyError, RuntimeError, ValueError, TypeError) as error:
         raise RecipeError(
             f"segmenter: no '{architecture}' on '{backbone}' can be made ({str(error).partition(chr(10))[0]}); architectures "
@@ -185,7 +189,9 @@ def _load_torchvision(source: str, palette: Palette, weights: str, side: int) ->
                 state = {key: value for key, value in read_weights(path).items() if not key.startswith("aux_")}
                 network.load_state_dict(state)
             except RuntimeError as error:
-                raise CheckpointError(f"{path}: holds no weights of {name} with {len(palette)} classes ({error})") from error
+                raise CheckpointError(
+                    f"{path}: holds no weights of {name} with {len(palette)} classes ({error})"
+                ) from error
         elif weights != "none":
             raise RecipeError(f"{source}: weights cannot be {weights!r}; leave them out, or say none or file:<path>")
     else:
@@ -194,8 +200,8 @@ def _load_torchvision(source: str, palette: Palette, weights: str, side: int) ->
             network = _make_quietly(lambda: get_model(name, weights=pretrained))
         except OSError as error:
             raise CheckpointError(
-                f"{source}: its weights cannot be downloaded ({error}); on a machine with a network, fetch {pretrained.url} into "
-                f"{torch.hub.get_dir()}/checkpoints, and copy that file here into the same folder"
+                f"{source}: its weights cannot be downloaded ({error}); on a machine with a network, fetch "
+                f"{pretrained.url} into {torch.hub.get_dir()}/checkpoints, and copy that file here into the same folder"
             ) from error
         theirs = pretrained.meta["categories"]
         places = tuple(theirs.index(each) if each in theirs else -1 for each in palette.classes)

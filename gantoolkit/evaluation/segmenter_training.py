@@ -149,7 +149,9 @@ def train_segmenter(
         network = segmenter.network.to(device).train()
         steps = len(training) // settings.batch_size  # batch norm cannot learn from a last batch of one
         if not steps:
-            raise DataError(f"{len(training)} photographs make no batch of {settings.batch_size}; set a smaller batch_size")
+            raise DataError(
+                f"{len(training)} photographs make no batch of {settings.batch_size}; set a smaller batch_size"
+            )
         optimizer = torch.optim.AdamW(network.parameters(), lr=settings.lr)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, settings.lr, total_steps=settings.epochs * steps, cycle_momentum=False
@@ -168,8 +170,8 @@ def train_segmenter(
                 loss = functional.cross_entropy(logits, classes.to(device), ignore_index=255)
                 if not torch.isfinite(loss):
                     raise TrainingError(
-                        f"epoch {epoch + 1}, step {step + 1}: the loss is not finite; lower lr, or look at the maps: do they show "
-                        f"the colours of {training.palette.name}?"
+                        f"epoch {epoch + 1}, step {step + 1}: the loss is not finite; lower lr, or look at the "
+                        f"maps: do they show the colours of {training.palette.name}?"
                     )
                 optimizer.zero_grad()
                 loss.backward()

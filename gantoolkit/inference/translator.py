@@ -14,13 +14,9 @@ from gantoolkit.data import from_tensor, read_image, to_tensor
 from gantoolkit.data.images import to_mode
 from gantoolkit.device import select_device
 from gantoolkit.errors import DataError
-from gantoolkit.randomness import own_randomness, seed_everything
-from gantoolkit.training import LoadedGenerator, load_generator
+from gantoolkit.training import LoadedGenerator, load_generator, run_generator
 
 __all__ = ["Translator"]
-
-_SEED = 0
-"""Of the numbers that a generator may draw when it translates."""
 
 
 class Translator:
@@ -89,21 +85,10 @@ class Translator:
         padded = _mirror_pad(images.to(self.device), network)
         try:
             with torch.inference_mode():
-                return self._run(padded)[..., :height, :width]
+                return run_generator(network, padded)[..., :height, :width]
         except (RuntimeError, ValueError) as error:
             reason = str(error).partition("\n")[0]
             raise DataError(f"an image of {width}×{height} pixels cannot be translated: {reason}") from error
-
-    def _run(self, images: Tensor) -> Tensor:
-        network = self.generator.network
-        if not getattr(network, "stochastic", False):
-            return network(images)
-        made = []
-        with own_randomness(self.device):
-            for image in images:
-                seed_everything(_SEED)
-                made.append(network(image[None]))
-        return torch.cat(made)
 
 
 def _mirror_pad(images: Tensor, network: nn.Module) -> Tensor:

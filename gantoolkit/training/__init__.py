@@ -6,6 +6,7 @@ from gantoolkit.training.generatorfile import LoadedGenerator, load_generator, w
 from gantoolkit.training.loop import train
 from gantoolkit.training.samples import draw_grid
 from gantoolkit.training.trainer import StepResult, Trainer
+from gantoolkit.training.translation import run_generator
 
 __all__ = [
     "Callback",
@@ -21,6 +22,7 @@ __all__ = [
     "Trainer",
     "draw_grid",
     "load_generator",
+    "run_generator",
     "train",
     "write_generator",
 ]

@@ -45,6 +45,7 @@ class RunFolder:
         self.about_file = self.path / "run.json"
         self.checkpoints = self.path / "checkpoints"
         self.generators = self.path / "generators"
+        self.best_generators = self.generators / "best"
         self.samples = self.path / "samples"
         self.log = self.path / "log.jsonl"
         self.table = self.path / "log.csv"
@@ -105,13 +106,18 @@ class RunFolder:
             ) from error
 
     def save_checkpoint(self, checkpoint: Checkpoint, recipe: Recipe) -> Path:
-        """Write a checkpoint, then remove all but the newest `training.keep_checkpoints`."""
-        path = self.checkpoints / f"step-{checkpoint.progress['step']:08d}.safetensors"
+        """Write a checkpoint, then remove all but the newest `training.keep_checkpoints`, and the best if one was the best."""
+        path = self._checkpoint_file(checkpoint.progress["step"])
         header = {"format": "gantoolkit checkpoint 1", "recipe": recipe.to_toml(), "progress": checkpoint.progress}
         write_tensors(path, checkpoint.tensors, header)
+        best = checkpoint.progress.get("best_step")
         for old in self.list_checkpoints()[: -recipe.training.keep_checkpoints]:
-            old.unlink(missing_ok=True)
+            if best is None or old != self._checkpoint_file(best):
+                old.unlink(missing_ok=True)
         return path
+
+    def _checkpoint_file(self, step: int) -> Path:
+        return self.checkpoints / f"step-{step:08d}.safetensors"
 
     def list_checkpoints(self) -> list[Path]:
         """All checkpoints, the oldest first."""

@@ -17,7 +17,10 @@ from gantoolkit.files import whole_file
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-__all__ = ["Log", "Means", "read_log"]
+__all__ = ["MEASURED", "Log", "Means", "read_log"]
+
+MEASURED = "measured"
+"""Heads the logged names of what is measured on test images: `measured/A2B/psnr`."""
 
 
 class Means:

@@ -21,11 +21,13 @@ from gantoolkit.seeds import derive_seed
 from gantoolkit.training.events import Callback, CheckpointSaved, Event, RunEnded, SamplesDrawn, StepDone
 from gantoolkit.training.folder import Checkpoint, RunFolder
 from gantoolkit.training.generatorfile import save_generators
+from gantoolkit.training.health import count_flat, examine, examine_flatness
 from gantoolkit.training.interrupts import Interrupts
-from gantoolkit.training.log import Log, Means
+from gantoolkit.training.log import MEASURED, Log, Means, read_log
 from gantoolkit.training.report import write_report
-from gantoolkit.training.samples import draw_samples, read_samples
+from gantoolkit.training.samples import draw_grid, make_samples, read_samples
 from gantoolkit.training.trainer import Trainer
+from gantoolkit.training.validation import Validation
 
 __all__ = ["MAX_BAD_STEPS", "train"]
 
@@ -41,6 +43,9 @@ class _Progress:
     seconds: float = 0.0
     skipped_steps: int = 0
     bad_files: dict[str, str] = field(default_factory=dict)
+    flat_images: int = 0
+    best_step: int | None = None
+    best_figure: float | None = None
 
 
 def train(
@@ -115,6 +120,8 @@ class _Session:
         shown = open_test_images(data, dataset.pairing) or dataset
         samples = read_samples(shown, recipe.data, self.settings.samples)
         self.samples = {domain: images.to(device) for domain, images in samples.items()}
+        self.shown: dict[str, torch.Tensor] = {}
+        self.validation = Validation(recipe, self.system, data, device) if self.settings.evaluate_every else None
         self.progress = _Progress()
         self.since_row, self.since_epoch = Means(), Means()
         self.restore()
@@ -149,6 +156,7 @@ class _Session:
         for batch in self.batches.iterate(progress.step, stop):
             epoch, place = divmod(progress.step, per_epoch)
             self.note_bad_files(batch.bad_files)
+            progress.flat_images += count_flat(batch.images)
             self.trainer.begin_epoch(epoch)
             seed_everything(derive_seed(settings.seed, "step", progress.step))
             images = {domain: image.to(self.device) for domain, image in batch.images.items()}
@@ -170,6 +178,8 @@ class _Session:
             if progress.step % settings.log_every == 0:
                 self.write_row(epoch)
             self.tell(StepDone(progress.step, self.steps, result.losses, result.skipped, batch.bad_files))
+            if self.validation is not None and not bad_in_a_row and self.is_measured():
+                self.measure(self.validation)
             if progress.step % settings.sample_every == 0 and progress.step < self.steps:
                 self.draw_samples()
             # In a row of bad steps the checkpoint before them stays the newest: that is where to go back to.
@@ -235,10 +245,27 @@ class _Session:
         self.log.write_table()
         self.tell(CheckpointSaved(self.progress.step, path))
 
+    def is_measured(self) -> bool:
+        """Whether the run is measured after this step: now and then, and at the end."""
+        return self.progress.step % self.settings.evaluate_every == 0 or self.progress.step == self.steps
+
+    def measure(self, validation: Validation) -> None:
+        """Log the recipe's metric; where it was never better, keep this checkpoint and these generators."""
+        progress = self.progress
+        figures = validation.measure()
+        self.log.write({"step": progress.step, **{f"{MEASURED}/{name}": value for name, value in figures.items()}})
+        figure = validation.judge(figures)
+        if progress.best_figure is None or figure > progress.best_figure:
+            progress.best_step, progress.best_figure = progress.step, figure
+            # Generators first: a run that is killed in between comes to this step again.
+            save_generators(self.folder.best_generators, self.system, self.recipe, progress.step)
+            self.save()
+
     def draw_samples(self) -> None:
         """Write a grid of what the networks make of the fixed samples."""
         path = self.folder.samples / f"step-{self.progress.step:08d}.png"
-        grid = draw_samples(self.system, self.samples)
+        self.shown = make_samples(self.system, self.samples)
+        grid = draw_grid(self.shown)
         write_image(grid, path)
         self.log.write_image("samples", torch.from_numpy(np.array(grid)), self.progress.step)
         self.tell(SamplesDrawn(self.progress.step, path))
@@ -254,8 +281,19 @@ class _Session:
         """Bring the run's page up to date."""
         progress = self.progress
         counts = {"skipped steps": progress.skipped_steps, "unreadable files": len(progress.bad_files)}
+        if progress.best_step is not None:
+            counts["best step"] = progress.best_step
+        seen = 2 * self.settings.batch_size * progress.step
+        findings = examine(self.shown or make_samples(self.system, self.samples), read_log(self.folder.log))
+        findings.append(examine_flatness(progress.flat_images, seen))
         write_report(
-            self.folder, self.recipe, step=progress.step, steps=self.steps, seconds=progress.seconds, counts=counts
+            self.folder,
+            self.recipe,
+            step=progress.step,
+            steps=self.steps,
+            seconds=progress.seconds,
+            counts=counts,
+            findings=findings,
         )
 
     def note_bad_files(self, found: dict[str, str]) -> None:

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +14,40 @@ from gantoolkit.errors import CheckpointError
 from gantoolkit.files import whole_file
 from gantoolkit.recipe import Recipe
 from gantoolkit.training.folder import RunFolder
-from gantoolkit.training.log import read_log
+from gantoolkit.training.health import Finding
+from gantoolkit.training.log import MEASURED, read_log
 
 __all__ = ["write_report"]
 
 _MOST_SAMPLES = 8
+_ORDER = ("wrong", "unknown", "healthy")
 _TEMPLATES = jinja2.Environment(loader=jinja2.PackageLoader("gantoolkit.training"), autoescape=True)
+_TEMPLATES.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
 
 
 def write_report(
-    folder: RunFolder, recipe: Recipe, *, step: int, steps: int, seconds: float, counts: Mapping[str, int]
+    folder: RunFolder,
+    recipe: Recipe,
+    *,
+    step: int,
+    steps: int,
+    seconds: float,
+    counts: Mapping[str, int],
+    findings: Sequence[Finding],
 ) -> None:
     """Write `report.html` from the run's log and samples.
 
     Args:
         seconds: Time spent training.
-        counts: What went wrong, by name.
+        counts: What was counted, by name.
+        findings: Ways to fail, and whether the run does.
 
     Raises:
         CheckpointError: When it cannot be written.
     """
-    rows = read_log(folder.log)
+    logged = read_log(folder.log)
+    rows = [row for row in logged if not _is_measurement(row)]
+    measured = [row for row in logged if _is_measurement(row)]
     samples = _spread(sorted(folder.samples.glob("step-*.png")), _MOST_SAMPLES)
     page = _TEMPLATES.get_template("report.html.j2").render(
         recipe=recipe,
@@ -47,7 +60,11 @@ def write_report(
         counts=counts,
         deviations=describe_deviations(recipe),
         last=rows[-1] if rows else {},
-        curves=[_draw_curves(rows, phase) for phase in _phases(rows)],
+        findings=sorted(findings, key=lambda finding: _ORDER.index(finding.state)),
+        wrong=sum(finding.state == "wrong" for finding in findings),
+        curves=[_draw_curves(rows, phase, f"{phase}: weighted loss") for phase in _phases(rows)],
+        metric=recipe.metric.name,
+        measured=_draw_curves(measured, MEASURED, recipe.metric.name) if measured else "",
         samples=[(int(path.stem.removeprefix("step-")), _data_uri(path.read_bytes())) for path in samples],
     )
     try:
@@ -62,8 +79,12 @@ def _phases(rows: list[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _draw_curves(rows: list[dict[str, Any]], phase: str) -> str:
-    """One phase's losses over the steps, as SVG."""
+def _is_measurement(row: Mapping[str, Any]) -> bool:
+    return any(name.startswith(f"{MEASURED}/") for name in row)
+
+
+def _draw_curves(rows: list[dict[str, Any]], phase: str, label: str) -> str:
+    """One phase's figures over the steps, as SVG."""
     from matplotlib.figure import Figure  # imported when used: it takes half a second
 
     figure = Figure(figsize=(8, 3.2), layout="constrained")
@@ -73,8 +94,16 @@ def _draw_curves(rows: list[dict[str, Any]], phase: str) -> str:
         points = [(row["step"], row[name]) for row in rows if name in row]
         steps, values = zip(*points, strict=True)
         total = name.endswith("/total")
-        axes.plot(steps, values, label=name.partition("/")[2], color="black" if total else None, lw=1.6 if total else 1)
-    axes.set(xlabel="step", ylabel=f"{phase}: weighted loss")
+        mark = "." if len(steps) == 1 else None
+        axes.plot(
+            steps,
+            values,
+            label=name.partition("/")[2],
+            color="black" if total else None,
+            lw=1.6 if total else 1,
+            marker=mark,
+        )
+    axes.set(xlabel="step", ylabel=label)
     axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
     axes.grid(alpha=0.3)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)

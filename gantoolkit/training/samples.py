@@ -1,7 +1,8 @@
 """Grids of sample images: the same inputs every time, so that a run can be watched."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -14,7 +15,7 @@ from gantoolkit.errors import DataError
 from gantoolkit.plugins import System
 from gantoolkit.settings import DataSettings
 
-__all__ = ["draw_grid", "draw_samples", "read_samples"]
+__all__ = ["draw_grid", "evaluation_mode", "make_samples", "read_samples"]
 
 _HEADING = 18
 _GAP = 2
@@ -57,16 +58,23 @@ def _read_rows(
     return tuple(torch.stack(column) for column in zip(*rows, strict=True))
 
 
-def draw_samples(system: System, batch: Mapping[str, Tensor]) -> Image.Image:
-    """What the system makes of `batch` in evaluation mode, as a grid; its mode is restored."""
+def make_samples(system: System, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What the system makes of `batch` in evaluation mode, by name; its mode is restored."""
+    with evaluation_mode(system), torch.no_grad():
+        return system.sample(batch)
+
+
+@contextmanager
+def evaluation_mode(system: System) -> Iterator[None]:
+    """Every network in evaluation mode; afterwards each in the mode that it was in."""
     modes = {name: network.training for name, network in system.networks.items()}
     for network in system.networks.values():
         network.eval()
-    with torch.no_grad():
-        columns = system.sample(batch)
-    for name, network in system.networks.items():
-        network.train(modes[name])
-    return draw_grid(columns)
+    try:
+        yield
+    finally:
+        for name, network in system.networks.items():
+            network.train(modes[name])
 
 
 def draw_grid(columns: Mapping[str, Tensor]) -> Image.Image:

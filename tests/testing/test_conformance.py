@@ -210,6 +210,44 @@ def test_structural_similarity(check) -> None:
     check()
 
 
+@metric_checks({"name": "label_maps", "palette": "camvid", "convention": "present"})
+def test_label_maps(check) -> None:
+    check()
+
+
+@metric_checks(
+    {
+        "name": "fcn_score",
+        "segmenter": "torchvision:lraspp_mobilenet_v3_large",
+        "weights": "none",
+        "palette": "camvid",
+        "side": 32,
+    }
+)
+def test_fcn_score(check) -> None:
+    check()
+
+
+@metric_checks({"name": "fid", "backbone": "test_resnet", "weights": "none", "side": 32})
+def test_fid(check) -> None:
+    check()
+
+
+@metric_checks({"name": "kid", "backbone": "test_resnet", "weights": "none", "side": 32})
+def test_kid(check) -> None:
+    check()
+
+
+@metric_checks({"name": "lpips", "net": "squeeze"})
+def test_lpips(check, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its weights cannot be had everywhere; the rules hold for a random draw as well."""
+    from torchvision.models import squeezenet1_1
+
+    trunk = "torchmetrics.functional.image.lpips._get_tv_model_features"
+    monkeypatch.setattr(trunk, lambda net, pretrained: squeezenet1_1(weights=None).features)
+    check()
+
+
 @system_checks({"name": "cyclegan", "identity_weight": 0.5})
 def test_cyclegan(check) -> None:
     check()

@@ -43,7 +43,10 @@ def gives_named_figures(subject: Subject, draw: Draw) -> None:
     """It says what it measures `against` and whether `higher_is_better`, and computes a mapping from names to finite floats."""
     metric = subject.make()
     against = getattr(metric, "against", None)
-    expect(against in ("truth", "input", "domain"), f"its attribute 'against' is {against!r}; truth, input or domain is needed")
+    expect(
+        against in ("truth", "input", "domain"),
+        f"its attribute 'against' is {against!r}; truth, input or domain is needed",
+    )
     expect(isinstance(getattr(metric, "higher_is_better", None), bool), "its attribute higher_is_better is no bool")
     figures = measure(metric, draw_images(subject, draw))
     wrong = [name for name, value in figures.items() if not isinstance(value, float) or not math.isfinite(value)]

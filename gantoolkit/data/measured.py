@@ -1,0 +1,82 @@
+"""The images that translations are measured on: test images as a run would see them, and their right translations."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from gantoolkit.data.augmentation import prepare
+from gantoolkit.data.folders import Dataset, open_dataset
+from gantoolkit.data.images import ImageFile, read_image
+from gantoolkit.errors import DataError
+from gantoolkit.settings import DataSettings
+
+__all__ = ["MeasuredImages"]
+
+
+@dataclass(frozen=True)
+class MeasuredImages:
+    """Images of both domains, resized and cropped in the middle as the samples of a run are.
+
+    Args:
+        dataset: Their files. `paired`: the files of both folders have the same names, so each has its right translation.
+        settings: Channels, and how images are resized.
+    """
+
+    dataset: Dataset
+    settings: DataSettings
+
+    @classmethod
+    def open(cls, root: str | Path, settings: DataSettings, *, split: str = "test") -> "MeasuredImages":
+        """Find the images of a split; they are pairs where every file has a partner of its name.
+
+        Raises:
+            DataError: When a folder is missing or empty.
+        """
+        try:
+            dataset = open_dataset(root, split=split, pairing="paired")
+        except DataError:
+            dataset = open_dataset(root, split=split)
+        return cls(dataset, settings)
+
+    @property
+    def paired(self) -> bool:
+        return self.dataset.pairing == "paired"
+
+    def files(self, domain: str) -> tuple[ImageFile, ...]:
+        """The files of domain A or B."""
+        return self.dataset.A if domain == "A" else self.dataset.B
+
+    def take(self, count: int | None) -> "MeasuredImages":
+        """At most so many images of each domain, spread evenly; all of them for none."""
+        A, B = (_spread(files, count) for files in (self.dataset.A, self.dataset.B))
+        return MeasuredImages(Dataset(A, B, self.dataset.pairing), self.settings)
+
+    def read(self, domain: str, places: Sequence[int], *, label_maps: bool = False) -> Tensor:
+        """Some images of domain A or B: (N, C, crop_size, crop_size) in [−1, 1].
+
+        Args:
+            domain: A or B.
+            places: Which ones.
+            label_maps: Resize without mixing colours.
+
+        Raises:
+            DataError: When one cannot be read.
+        """
+        channels = self.settings.channels_A if domain == "A" else self.settings.channels_B
+        images = []
+        for place in places:
+            path = self.files(domain)[place]
+            try:
+                images.append(prepare(read_image(path, channels), self.settings, label_map=label_maps))
+            except DataError as error:  # one that is too small does not know its name
+                raise DataError(str(error) if str(path) in str(error) else f"{path} {error}") from error
+        return torch.stack(images)
+
+
+def _spread(files: tuple[ImageFile, ...], count: int | None) -> tuple[ImageFile, ...]:
+    if count is None or count >= len(files):
+        return files
+    return tuple(files[place * len(files) // count] for place in range(count))

@@ -10,7 +10,19 @@ import cyclopts
 from rich.console import Console
 
 from gantoolkit import __version__
-from gantoolkit.cli import blocks, checking, data, demo, evaluate, importing, plugins, segmenter, train, translate
+from gantoolkit.cli import (
+    ablate,
+    blocks,
+    checking,
+    data,
+    demo,
+    evaluate,
+    importing,
+    plugins,
+    segmenter,
+    train,
+    translate,
+)
 from gantoolkit.errors import GantoolkitError
 from gantoolkit.plugins import REGISTRIES
 
@@ -34,6 +46,7 @@ app = cyclopts.App(
 app.command(train.train)
 app.command(translate.translate)
 app.command(evaluate.evaluate)
+app.command(ablate.ablate)
 app.command(segmenter.train_segmenter)
 app.command(data.app)
 app.command(importing.app)

@@ -3,16 +3,19 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter, validators
 
+from gantoolkit.cli.train import parse_setting
 from gantoolkit.errors import DataError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from gantoolkit.evaluation.scoring import RunScores
 
-__all__ = ["evaluate", "print_scores"]
+__all__ = ["evaluate", "parse_metrics", "print_scores", "print_whole"]
 
 _SOME_SKIPPED = 3
 
@@ -22,7 +25,6 @@ def evaluate(
     out: Path,
     data: Path | None = None,
     metrics: Annotated[list[str] | None, Parameter(name="--metric", negative=())] = None,
-    settings: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
     split: str = "test",
     images: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
     generators: Literal["last", "best"] = "last",
@@ -42,9 +44,8 @@ def evaluate(
     data
         Folder of the data set, if it is not the one that a run was trained on.
     metrics
-        A metric's name, as often as you like (`gantoolkit blocks metrics`); l1, psnr and ssim by default.
-    settings
-        A metric's parameter: --set fcn_score.segmenter=segmenter.safetensors --set fid.backbone=resnet18.
+        A metric's name (`gantoolkit blocks metrics`), or a parameter of one, as often as you like: --metric psnr --metric
+        fid.backbone=resnet18; l1, psnr and ssim by default.
     split
         Which images: test means testA and testB, or halves of the images in test.
     images
@@ -54,7 +55,6 @@ def evaluate(
     device
         cpu, cuda, cuda:1, or auto.
     """
-    from gantoolkit.cli.train import parse_setting
     from gantoolkit.data.measured import MeasuredImages
     from gantoolkit.evaluation.pages import Scored, write_page
     from gantoolkit.evaluation.scoring import DEFAULT_METRICS, choose_metrics, score_references, score_run
@@ -63,7 +63,7 @@ def evaluate(
 
     if not runs:
         raise DataError("evaluate needs runs: gantoolkit evaluate runs/one runs/two --out scores")
-    chosen = choose_metrics(metrics or DEFAULT_METRICS, dict(map(parse_setting, settings or [])))
+    chosen = choose_metrics(*parse_metrics(metrics or list(DEFAULT_METRICS)))
     opened = {path: Run.open(path, data=data) for path in dict.fromkeys(runs)}
     names = _short_names(list(opened))
     scored: list[Scored] = []
@@ -110,11 +110,23 @@ def print_scores(scores: "Sequence[RunScores]") -> None:
             figures = each.directions[direction].figures
             style = None if each.path else "italic"
             table.add_row(each.name, *(format_figure(figures.get(name)) for name in names), style=style)
-        # A line that is too long for the terminal is better wrapped by it than cut off here.
-        needed = Console(width=10_000).measure(table).maximum
-        Console(soft_wrap=True, highlight=False, width=max(console.width, needed)).print(table)
+        print_whole(table)
         for said in dict.fromkeys(said for each in rows for said in each.directions[direction].conditions):
             console.print(f"  {said}", markup=False, style="dim")
+
+
+def print_whole(table: "Table") -> None:
+    """Print a table as wide as it is: a line that is too long is better wrapped by the terminal than cut off here."""
+    from rich.console import Console
+
+    needed = Console(width=10_000).measure(table).maximum
+    Console(soft_wrap=True, highlight=False, width=max(Console().width, needed)).print(table)
+
+
+def parse_metrics(texts: "Sequence[str]") -> tuple[list[str], dict[str, Any]]:
+    """Names of metrics, and their parameters by dotted path, from words such as `psnr` and `fid.backbone=resnet18`."""
+    names = dict.fromkeys(text.partition("=")[0].partition(".")[0] for text in texts)
+    return list(names), dict(parse_setting(text) for text in texts if "=" in text)
 
 
 def _short_names(runs: Sequence[Path]) -> dict[Path, str]:

@@ -35,7 +35,7 @@ def bootstrap(
         seed: Of the draws.
     """
     values = dict(figures(rows.sum(dim=0)))
-    if len(rows) < 2:
+    if len(rows) < 2 or not torch.isfinite(rows).all():  # an infinite figure stays infinite in whatever is drawn
         return {name: Figure(value) for name, value in values.items()}
     draws = np.random.default_rng(seed).multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=resamples)
     sums = torch.from_numpy(draws).to(rows) @ rows

@@ -89,6 +89,8 @@ def _side_by_side(scored: Sequence[Scored], direction: str, device: str | None) 
     for each in with_it:
         for name, images in _translate(each, direction, places, device).items():
             columns.setdefault(name if name in ("input", "truth") else f"{each.scores.name}: {name}", images)
+    if "truth" in columns:  # beside the input, not after the first run
+        columns = {"input": columns["input"], "truth": columns["truth"], **columns}
     return [[(name, _picture(images[row])) for name, images in columns.items()] for row in range(len(places))]
 
 

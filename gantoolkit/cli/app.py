@@ -20,6 +20,7 @@ from gantoolkit.cli import (
     importing,
     plugins,
     segmenter,
+    study,
     train,
     translate,
 )
@@ -48,6 +49,7 @@ app.command(translate.translate)
 app.command(evaluate.evaluate)
 app.command(ablate.ablate)
 app.command(segmenter.train_segmenter)
+app.command(study.app)
 app.command(data.app)
 app.command(importing.app)
 app.command(demo.demo)

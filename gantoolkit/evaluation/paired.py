@@ -65,7 +65,8 @@ class PeakSignalNoiseRatio(MeanOverImages):
 
 
 class StructuralSimilarity(MeanOverImages):
-    """SSIM, at most 1, from torchmetrics, of images of 11×11 pixels or more (Wang et al. 2004; Gaussian window, σ = 1.5)."""
+    """SSIM, at most 1, from torchmetrics, of images of 11×11 pixels or more (Wang et al. 2004; Gaussian window, σ = 1.5),
+    over the pixels around which the window fits."""
 
     name = "ssim"
     higher_is_better = True
@@ -75,6 +76,8 @@ class StructuralSimilarity(MeanOverImages):
 
         if min(images.shape[-2:]) < _WINDOW:
             raise DataError(f"ssim: needs images of {_WINDOW}×{_WINDOW} pixels or more, not {tuple(images.shape[-2:])}")
-        values = structural_similarity_index_measure(images, targets, data_range=255.0, reduction="none")
-        assert isinstance(values, Tensor)
-        return values.double().reshape(len(images))
+        both = structural_similarity_index_measure(
+            images, targets, data_range=255.0, reduction="none", return_full_image=True
+        )
+        border = _WINDOW // 2  # where the window hangs over the edge torchmetrics looks at mirror images
+        return both[1].double()[..., border:-border, border:-border].flatten(1).mean(dim=1)

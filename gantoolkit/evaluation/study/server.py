@@ -29,8 +29,11 @@ class _Begun(BaseModel):
     trial: Annotated[int, Field(ge=0, le=10_000)]
 
 
-class _Given(_Begun):
+class _Asked(_Begun):
     side: Side
+
+
+class _Given(_Asked):
     milliseconds: Annotated[int, Field(ge=0, le=3_600_000)]
 
 
@@ -62,9 +65,9 @@ def make_app(store: Store, materials: Materials) -> Starlette:
         return _describe(store.next_trial(token))
 
     def show_image(request: Request) -> Response:
-        side: Side = "left" if request.path_params["side"] == "left" else "right"
+        given = _Asked.model_validate(request.path_params)
         token = request.cookies.get(_PARTICIPANT, "")
-        algorithm, place = store.find_image(token, request.path_params["trial"], side)
+        algorithm, place = store.find_image(token, given.trial, given.side)
         files = materials.fakes[algorithm] if algorithm else materials.real
         return Response(materials.render(files[place]), media_type="image/png")
 

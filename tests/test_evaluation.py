@@ -24,7 +24,7 @@ from gantoolkit.testing import image_pairs
 
 
 def to_bytes(images: Tensor) -> np.ndarray:
-    return ((images.numpy().transpose(0, 2, 3, 1) + 1) * 127.5).round().astype(np.uint8)
+    return ((images.double().numpy().transpose(0, 2, 3, 1) + 1) * 127.5).round().astype(np.uint8)
 
 
 def compare_with_scikit_image(images: Tensor, targets: Tensor) -> None:
@@ -155,7 +155,7 @@ def test_a_wrong_palette_is_explained(tmp_path: Path, text: str, said: str) -> N
 
 def test_an_unknown_palette_is_named() -> None:
     assert list_palettes() == ["camvid", "cityscapes"]
-    with pytest.raises(DataError, match="no 'cityscape'. Did you mean 'cityscapes'"):
+    with pytest.raises(DataError, match=r"no 'cityscape'\. Did you mean 'cityscapes'"):
         find_palette("cityscape")
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.special import ndtri
 from torch import Tensor
 
 __all__ = ["Figure", "bootstrap", "wilson"]
@@ -49,8 +48,7 @@ def wilson(hits: int, trials: int) -> Figure:
     """The share of hits with its score interval (Wilson 1927), which holds also near 0 and 1 and for few trials."""
     if trials == 0:
         return Figure(math.nan, 0.0, 1.0)
-    z = float(ndtri((1 + _CONFIDENCE) / 2))
-    share = hits / trials
-    middle = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
-    half = z / (1 + z**2 / trials) * math.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
-    return Figure(share, max(0.0, middle - half), min(1.0, middle + half))
+    from scipy.stats import binomtest  # imported when used: metrics get by without it
+
+    interval = binomtest(hits, trials).proportion_ci(_CONFIDENCE, method="wilson")
+    return Figure(hits / trials, float(interval.low), float(interval.high))

@@ -66,7 +66,8 @@ class PeakSignalNoiseRatio(MeanOverImages):
 
 class StructuralSimilarity(MeanOverImages):
     """SSIM, at most 1, from torchmetrics, of images of 11×11 pixels or more (Wang et al. 2004; Gaussian window, σ = 1.5),
-    over the pixels around which the window fits."""
+    over the pixels around which the window fits.
+    """
 
     name = "ssim"
     higher_is_better = True

@@ -4,6 +4,8 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: see gantoolkit.cli.app.main
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import torch
 from hypothesis import settings
 from small import TINY, make_dataset
 
+from gantoolkit.cli import main
 from gantoolkit.recipe import Recipe
 from gantoolkit.recipes import cyclegan, pix2pix
 
@@ -52,3 +55,15 @@ def tiny() -> Recipe:
 def tiny_pix2pix() -> Recipe:
     generator = {"name": "unet", "width": 4, "depth": 3, "dropout": 0.5}
     return pix2pix().swap({**TINY, "generator": generator})
+
+
+@pytest.fixture
+def command(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run a command; its exit code, what it printed, and what it complained of."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        code = main([str(argument) for argument in arguments])
+        output, complaint = capfd.readouterr()
+        return code, output, re.sub(r"\x1b\[[0-9;]*m", "", complaint)
+
+    return run

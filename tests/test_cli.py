@@ -4,7 +4,6 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,6 @@ import pytest
 from PIL import Image
 from small import make_dataset, make_image
 
-from gantoolkit.cli import main
 from gantoolkit.plugins import REGISTRIES
 
 TINY = [
@@ -25,18 +23,6 @@ TINY = [
     "--set=training.epochs=2",
     "--device=cpu",
 ]
-
-
-@pytest.fixture
-def command(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Run a command; its exit code, what it printed, and what it complained of."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        code = main([str(argument) for argument in arguments])
-        output, complaint = capfd.readouterr()
-        return code, output, re.sub(r"\x1b\[[0-9;]*m", "", complaint)
-
-    return run
 
 
 def test_train_stop_resume_translate(command, dataset: Path, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def ablate(
     workers
         Processes that load images.
     """
-    from gantoolkit.cli.evaluate import parse_metrics
+    from gantoolkit.cli.evaluate import parse_metrics, report_skipped
     from gantoolkit.cli.progress import TrainingProgress
     from gantoolkit.data.measured import MeasuredImages
     from gantoolkit.evaluation.ablation import Ablation, plan_trials
@@ -74,7 +74,7 @@ def ablate(
         scores = ablation.measure(trial, names, parameters, images=images, device=device)
         if trial.seed == trials[0].seed:
             run = Run.open(trial.path, data=data)
-            scored.append(Scored(scores, run, MeasuredImages.open(data, run.recipe.data).take(images)))
+            scored.append(Scored(scores, run, MeasuredImages.open(data, run.recipe.data).take(images).readable()))
     files = ablation.write()
     print_rows(ablation.rows())
     directions = sorted({way for each in scored for way in each.scores.directions})
@@ -82,7 +82,7 @@ def ablate(
     references = score_references(scored[0].images, directions, chosen)
     write_page(page, scored, references, title=f"Ablation, seed {trials[0].seed}", device=device)
     print("written: " + ", ".join(str(path) for path in [*files, page]))
-    return 0
+    return report_skipped(each.scores for each in scored)
 
 
 def print_rows(rows: "list[Row]") -> None:

@@ -1,7 +1,7 @@
 """`gantoolkit evaluate`."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from gantoolkit.evaluation.scoring import RunScores
 
-__all__ = ["evaluate", "parse_metrics", "print_scores", "print_whole"]
+__all__ = ["evaluate", "parse_metrics", "print_scores", "print_whole", "report_skipped"]
 
 _SOME_SKIPPED = 3
 
@@ -70,7 +70,7 @@ def evaluate(
     references: list[RunScores] = []
     seen: list[object] = []
     for path, run in opened.items():
-        measured = MeasuredImages.open(run.data, run.recipe.data, split=split).take(images)
+        measured = MeasuredImages.open(run.data, run.recipe.data, split=split).take(images).readable()
         print(f"measuring {names[path]} …", file=sys.stderr, flush=True)
         scores = score_run(run, measured, chosen, name=names[path], best=generators == "best", device=device)
         scored.append(Scored(scores, run, measured, best=generators == "best"))
@@ -84,7 +84,12 @@ def evaluate(
     page = out / "report.html"
     write_page(page, scored, references, title="Scores", device=device)
     print("written: " + ", ".join(str(path) for path in [*files, page]))
-    skipped = {reason for each in scored for found in each.scores.directions.values() for reason in found.skipped}
+    return report_skipped(each.scores for each in scored)
+
+
+def report_skipped(scores: "Iterable[RunScores]") -> int:
+    """Say which files could not be read; the exit code."""
+    skipped = {reason for each in scores for reason in each.skipped}
     for reason in sorted(skipped):
         print(f"skipped: {reason}", file=sys.stderr)
     return _SOME_SKIPPED if skipped else 0

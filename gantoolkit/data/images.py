@@ -34,6 +34,11 @@ class Half:
     def __str__(self) -> str:
         return f"{self.path} ({self.side} half)"
 
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return self.path.name
+
 
 ImageFile = Path | Half
 """Where an image is read from."""

@@ -1,7 +1,7 @@
 """The images that translations are measured on: test images as a run would see them, and their right translations."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -23,10 +23,12 @@ class MeasuredImages:
     Args:
         dataset: Their files. `paired`: the files of both folders have the same names, so each has its right translation.
         settings: Channels, and how images are resized.
+        skipped: Why files were left out.
     """
 
     dataset: Dataset
     settings: DataSettings
+    skipped: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, root: str | Path, settings: DataSettings, *, split: str = "test") -> "MeasuredImages":
@@ -52,7 +54,29 @@ class MeasuredImages:
     def take(self, count: int | None) -> "MeasuredImages":
         """At most so many images of each domain, spread evenly; all of them for none."""
         A, B = (_spread(files, count) for files in (self.dataset.A, self.dataset.B))
-        return MeasuredImages(Dataset(A, B, self.dataset.pairing), self.settings)
+        return replace(self, dataset=Dataset(A, B, self.dataset.pairing))
+
+    def readable(self) -> "MeasuredImages":
+        """Those that can be read; of a pair both or none.
+
+        Raises:
+            DataError: When none of a domain can.
+        """
+        reasons = {
+            domain: [self._complain(domain, place) for place in range(len(self.files(domain)))] for domain in "AB"
+        }
+        if self.paired:
+            either = [first or second for first, second in zip(reasons["A"], reasons["B"], strict=True)]
+            reasons = {"A": either, "B": either}
+        kept = {
+            domain: tuple(file for file, reason in zip(self.files(domain), found, strict=True) if reason is None)
+            for domain, found in reasons.items()
+        }
+        skipped = tuple(dict.fromkeys(reason for found in reasons.values() for reason in found if reason is not None))
+        for domain, files in kept.items():
+            if not files:
+                raise DataError(f"no image of domain {domain} can be read; the last: {skipped[-1]}")
+        return replace(self, dataset=Dataset(kept["A"], kept["B"], self.dataset.pairing), skipped=skipped)
 
     def read(self, domain: str, places: Sequence[int], *, label_maps: bool = False) -> Tensor:
         """Some images of domain A or B: (N, C, crop_size, crop_size) in [−1, 1].
@@ -74,6 +98,13 @@ class MeasuredImages:
             except DataError as error:  # one that is too small does not know its name
                 raise DataError(str(error) if str(path) in str(error) else f"{path} {error}") from error
         return torch.stack(images)
+
+    def _complain(self, domain: str, place: int) -> str | None:
+        try:
+            self.read(domain, [place])
+        except DataError as error:
+            return str(error)
+        return None
 
 
 def _spread(files: tuple[ImageFile, ...], count: int | None) -> tuple[ImageFile, ...]:

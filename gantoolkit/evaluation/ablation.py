@@ -146,7 +146,7 @@ class Ablation:
         about = folder / "about.json"
         if about.is_file() and (folder / _SCORES).is_file() and _read_json(about)["asked"] == wanted:
             return read_scores(folder / _SCORES)[0]
-        measured = MeasuredImages.open(self.data, run.recipe.data).take(images)
+        measured = MeasuredImages.open(self.data, run.recipe.data).take(images).readable()
         name = f"{trial.name}, seed {trial.seed}"
         scores = score_run(run, measured, choose_metrics(names, settings), name=name, device=device)
         write_scores([scores], folder)

@@ -84,7 +84,7 @@ def _side_by_side(scored: Sequence[Scored], direction: str, device: str | None) 
     with_it = [each for each in scored if direction in each.scores.directions]
     if not with_it:
         return []
-    places = _spread(with_it[0].scores.directions[direction].places)
+    places = _spread(with_it[0].scores.directions[direction].images)
     columns: dict[str, Tensor] = {}
     for each in with_it:
         for name, images in _translate(each, direction, places, device).items():
@@ -105,11 +105,11 @@ def _cases(each: Scored, direction: str, device: str | None) -> dict[str, object
     groups = {"worst": order[-_ROWS:][::-1], "middling": order[middle : middle + 1], "best": order[:1]}
     shown = {}
     for group, rows in groups.items():
-        columns = _translate(each, direction, [found.places[row] for row in rows], device)
+        columns = _translate(each, direction, rows, device)
         shown[group] = [
             (
                 found.each[figure][row],
-                str(each.images.files(direction[0])[found.places[row]]).rpartition("/")[2],
+                found.names[row],
                 [(name, _picture(images[place])) for name, images in columns.items()],
             )
             for place, row in enumerate(rows)
@@ -131,9 +131,9 @@ def _translate(each: Scored, direction: str, places: Sequence[int], device: str 
     return columns
 
 
-def _spread(places: Sequence[int]) -> list[int]:
-    count = min(_ROWS, len(places))
-    return [places[row * len(places) // count] for row in range(count)]
+def _spread(images: int) -> list[int]:
+    count = min(_ROWS, images)
+    return [row * images // count for row in range(count)]
 
 
 def _picture(image: Tensor) -> str:

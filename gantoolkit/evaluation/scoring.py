@@ -11,7 +11,6 @@ from torch import Tensor
 
 from gantoolkit.block import Block, bind, merge_field, resolve
 from gantoolkit.data.measured import MeasuredImages
-from gantoolkit.errors import DataError
 from gantoolkit.evaluation.intervals import Figure, bootstrap
 from gantoolkit.inference import Translator
 from gantoolkit.plugins import Metric, SummedMetric
@@ -43,20 +42,18 @@ class DirectionScores:
         images: Inputs that were translated.
         figures: By name; those of F(G(x)) against x have `rec_` in front.
         each: For every image, by the same names, where figures of single images make sense; (images,).
-        places: Of these images among the files of their domain.
+        names: Of the files of these images.
         better: By name, 1 where more is better and −1 where less is; nothing of what only goes with another figure.
         conditions: What has to be said beside the figures.
-        skipped: Files that could not be read, with the reason.
     """
 
     direction: str
     images: int
     figures: dict[str, Figure]
     each: dict[str, list[float]]
-    places: list[int]
+    names: list[str]
     better: dict[str, int]
     conditions: list[str] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
 
     def ranked(self) -> tuple[str, list[int]] | None:
         """The first figure of which single images have one, and the images by it, the best first."""
@@ -76,12 +73,14 @@ class RunScores:
         path: Its folder; none for a reference.
         step: Steps that it had been trained.
         directions: By name.
+        skipped: Files that could not be read, with the reason.
     """
 
     name: str
     path: Path | None
     step: int
     directions: dict[str, DirectionScores]
+    skipped: tuple[str, ...] = ()
 
 
 def choose_metrics(names: Sequence[str], settings: Mapping[str, Any]) -> list[tuple[str, Callable[[], Metric]]]:
@@ -117,7 +116,7 @@ def score_run(
 
     Args:
         run: A run that has saved generators.
-        images: What to translate, as the run's own settings prepare it.
+        images: What to translate, as the run's own settings prepare it; all of it has to be `readable`.
         metrics: As `choose_metrics` returns them. One that needs pairs is passed over where there are none, one for the
             other direction likewise.
         name: What tables call it; its folder's name by default.
@@ -133,7 +132,7 @@ def score_run(
         back = translators.get(f"{direction[-1]}2{direction[0]}")
         scores[direction] = _score(images, direction, metrics, translator.translate_tensor, _way_back(back))
     step = max(translator.generator.step for translator in translators.values())
-    return RunScores(name or run.path.name, run.path, step, scores)
+    return RunScores(name or run.path.name, run.path, step, scores, images.skipped)
 
 
 def score_references(
@@ -180,16 +179,10 @@ def _score(
 ) -> DirectionScores:
     source, target = direction[0], direction[-1]
     gauges = _make_gauges(metrics, direction, paired=images.paired, reconstructs=back is not None)
-    skipped: list[str] = []
-    kept: list[int] = []
     domain = _chunks(len(images.files(target)), len(images.files(source)))
     for places, others in zip(_chunks(len(images.files(source)), len(images.files(target))), domain, strict=True):
-        readable = [place for place in places if _can_read(images, direction, place, skipped)]
-        if not readable:
-            continue
-        kept += readable
-        inputs = images.read(source, readable)
-        fakes = (translate(inputs) if translate else answer(readable, inputs) if answer else inputs).cpu()
+        inputs = images.read(source, places)
+        fakes = (translate(inputs) if translate else answer(places, inputs) if answer else inputs).cpu()
         for gauge in gauges:
             plain = not gauge.label_maps
             if gauge.reconstruction:
@@ -197,11 +190,9 @@ def _score(
             elif gauge.metric.against == "domain":
                 gauge.metric.update(fakes, images.read(target, others))
             elif gauge.metric.against == "truth":
-                gauge.add(fakes, images.read(target, readable, label_maps=not plain))
+                gauge.add(fakes, images.read(target, places, label_maps=not plain))
             else:
-                gauge.add(fakes, inputs if plain else images.read(source, readable, label_maps=True))
-    if not kept:
-        raise DataError(f"no image of domain {source} can be read; the last: {skipped[-1]}")
+                gauge.add(fakes, inputs if plain else images.read(source, places, label_maps=True))
     figures: dict[str, Figure] = {}
     each: dict[str, list[float]] = {}
     better: dict[str, int] = {}
@@ -214,7 +205,8 @@ def _score(
     conditions = dict.fromkeys(
         f"{gauge.name}: {said}" for gauge in gauges if (said := getattr(gauge.metric, "conditions", ""))
     )
-    return DirectionScores(direction, len(kept), figures, each, kept, better, list(conditions), skipped)
+    files = [file.name for file in images.files(source)]
+    return DirectionScores(direction, len(files), figures, each, files, better, list(conditions))
 
 
 @dataclass
@@ -265,16 +257,6 @@ def _make_gauges(
         if metric.against == "truth" and reconstructs and not getattr(metric, "label_maps", False):
             gauges.append(_Gauge(name, make(), reconstruction=True))
     return gauges
-
-
-def _can_read(images: MeasuredImages, direction: str, place: int, skipped: list[str]) -> bool:
-    try:
-        for domain in (direction[0], direction[-1]) if images.paired else (direction[0],):
-            images.read(domain, [place])
-    except DataError as error:
-        skipped.append(str(error))
-        return False
-    return True
 
 
 def _chunks(count: int, other: int) -> Iterator[range]:

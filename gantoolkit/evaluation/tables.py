@@ -76,10 +76,10 @@ def write_scores(scores: Sequence[RunScores], folder: Path) -> list[Path]:
         for name, figure in scored.figures.items()
     ]
     images = [
-        {"name": each.name, "direction": way, "image": place, **{name: scored.each[name][row] for name in scored.each}}
+        {"name": each.name, "direction": way, "image": image, **{name: scored.each[name][row] for name in scored.each}}
         for each in scores
         for way, scored in each.directions.items()
-        for row, place in enumerate(scored.places)
+        for row, image in enumerate(scored.names)
     ]
     files = [folder / "scores.csv", folder / "images.csv", folder / "scores.json"]
     write_table(figures, files[0])
@@ -142,7 +142,8 @@ def _from_plain(held: dict[str, Any]) -> RunScores:
         )
         for way, scored in held["directions"].items()
     }
-    return RunScores(held["name"], Path(held["path"]) if held["path"] else None, held["step"], directions)
+    path = Path(held["path"]) if held["path"] else None
+    return RunScores(held["name"], path, held["step"], directions, tuple(held["skipped"]))
 
 
 def _write_infinities(value: Any) -> Any:

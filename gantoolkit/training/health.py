@@ -156,10 +156,9 @@ def _examine_collapse(way: str, inputs: Tensor, outputs: Tensor) -> Finding:
 def _examine_discriminators(rows: Sequence[Mapping[str, Any]]) -> list[Finding]:
     """A discriminator whose loss is next to nothing tells its generator next to nothing."""
     findings: list[Finding] = []
-    totals = dict.fromkeys(name for row in rows for name in row if name.startswith("D") and name.endswith("/total"))
-    for total in totals:
-        values = [float(row[total]) for row in rows if total in row]
-        name = f"discriminator saturated ({total.partition('/')[0]})"
+    for loss in _losses_of_discriminators(rows):
+        values = [float(row[loss]) for row in rows if loss in row]
+        name = f"discriminator saturated ({loss.removesuffix('/total').rpartition('/')[2]})"
         last = values[-_ROWS:]
         if len(values) < 2 * _ROWS:
             findings.append(Finding(name, "unknown", f"{len(values)} rows of the log are too few to tell"))
@@ -183,6 +182,13 @@ def _examine_discriminators(rows: Sequence[Mapping[str, Any]]) -> list[Finding]:
             )
         )
     return findings
+
+
+def _losses_of_discriminators(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Where one phase trains a discriminator for each domain, each by itself: the sum would hide the one that has won."""
+    names = dict.fromkeys(name for row in rows for name in row if name.startswith("D") and "/" in name)
+    of_domains = [name for name in names if name.endswith(("/D_A", "/D_B"))]
+    return of_domains or [name for name in names if name.endswith("/total")]
 
 
 def _correlate(some: Tensor, others: Tensor) -> float:

@@ -56,7 +56,9 @@ class Validation:
                 f"{data} do not have "
                 'the same names; set metric = "fid" or "kid", or training.evaluate_every = 0'
             )
-        self.images = images.take(recipe.training.evaluate_images)
+        self.images = images.take(recipe.training.evaluate_images).readable()
+        if self.images.skipped:
+            raise DataError(f"training.evaluate_every: {self.images.skipped[0]}")
         self.higher_is_better = metric.higher_is_better
 
     def measure(self) -> dict[str, float]:

@@ -176,6 +176,8 @@ class Ablation:
         for way, name in sorted(found, key=lambda key: (key[0], *_place(order, key[1]))):
             scored = [scores.directions[way] for scores in found[way, name]]
             names = [each for each in scored[0].figures if all(each in other.figures for other in scored)]
+            if not names:  # the metrics that were asked for say nothing of this direction
+                continue
             figures = {each: [other.figures[each].value for other in scored] for each in names}
             theirs: dict[str, float] = (
                 dict(zip(_FIGURES, paper[way].get(name, ()), strict=False)) if set(_FIGURES) <= set(names) else {}

@@ -23,6 +23,7 @@ sys.path.insert(0, str(ROOT / "tests"))  # one way to make small images, shared 
 
 GANTOOLKIT = f"""#!{sys.executable}
 import sys
+sys.path.insert(0, "{ROOT / 'tests'}")
 from gantoolkit.cli import main
 from gantoolkit.demo import make_demo_set, session
 
@@ -35,6 +36,17 @@ if __name__ == "__main__":  # processes that load images import this file again
         if find_recipe(arguments[1]).base == "gatys":
             small = ["steps=3", "levels=1", "data.load_size=64", "data.crop_size=64"]
         arguments += [word for setting in small for word in ("--set", setting)]
+    if arguments[:1] == ["ablate"]:
+        small = ["generator.width=4", "discriminator.width=4", "generator.blocks=1", "training.epochs=1"]
+        arguments += [word for setting in small for word in ("--set", setting)]
+    if arguments[:1] == ["train-segmenter"]:
+        small = ["backbone=resnet10t", "weights=none", "side=32", "epochs=1", "batch_size=2"]
+        arguments += [word for setting in small for word in ("--set", setting)]
+    if arguments[:2] == ["study", "serve"]:
+        from serving import StudyServer
+
+        with StudyServer(arguments[2:]):  # until it answers
+            sys.exit(0)
     if arguments[:2] == ["data", "download"] and len(arguments) > 2:
         arguments += ["--archive", "public.zip"]  # in place of the web
     if arguments[:1] == ["demo"]:
@@ -70,6 +82,7 @@ def set_up(namespace: dict[str, Any]) -> None:
     namespace["_before"] = (folder, Path.cwd(), dict(os.environ))
     make_dataset(folder / "data" / "horse2zebra", count_A=2, count_B=2, test=1)
     make_dataset(folder / "data" / "pairs", count_A=2, count_B=2, test=0)
+    make_dataset(folder / "data" / "cityscapes", count_A=3, count_B=3, test=3)
     shutil.make_archive(str(folder / "public"), "zip", folder / "data" / "horse2zebra")
     (folder / "photographs").mkdir()
     make_image(1).save(folder / "photographs" / "one.jpg")

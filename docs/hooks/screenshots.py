@@ -1,0 +1,187 @@
+"""Takes the tutorials' screenshots while the pages are built: of small runs on built-in photographs, in a real browser."""
+
+import contextlib
+import io
+import logging
+import random
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
+from mkdocs.structure.files import File, Files
+from PIL import Image, ImageDraw
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))  # one way to find a browser and to start a study
+from chromium import NoBrowserError, find_chromium
+from serving import StudyServer
+
+from gantoolkit.cli import main
+from gantoolkit.demo import make_demo_set
+from gantoolkit.evaluation.study import Protocol, Store
+
+LOG = logging.getLogger("mkdocs.hooks.screenshots")
+FOLDER = "images/screenshots"
+SETTINGS = {
+    "generator.width": 16,
+    "generator.blocks": 3,
+    "generator.norm": "none",
+    "generator.upsampling": "resize",
+    "discriminator.width": 16,
+    "discriminator.layers": 2,
+    "optimizer.lr": 4e-4,
+    "data.resize": "none",
+    "data.crop_size": 64,
+    "training.epochs": 3,
+    "training.batch_size": 2,
+    "training.log_every": 10,
+    "training.sample_every": 200,
+}
+"""Nearly those of the recipe `demo`, with which something is learned in a minute."""
+WIDE, PHONE = {"width": 1100, "height": 760}, {"width": 390, "height": 780}
+
+_taken: dict[str, bytes] = {}
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pictures to the files of the site; where there is no browser, a picture that says so."""
+    if not _taken:
+        try:
+            chromium = find_chromium()
+        except NoBrowserError as error:
+            LOG.info("no screenshots: %s", error)
+            _taken.update(dict.fromkeys(NAMES, _placeholder()))
+        else:
+            with tempfile.TemporaryDirectory(prefix="gantoolkit-screenshots-") as folder:
+                _taken.update(take(Path(folder), chromium))
+    if set(_taken) != set(NAMES):
+        raise PluginError(f"screenshots: {sorted(set(NAMES) ^ set(_taken))} are not those that the hook names")
+    for name, png in _taken.items():
+        files.append(File.generated(config, f"{FOLDER}/{name}.png", content=png))
+    return files
+
+
+NAMES = (
+    "evaluate-table",
+    "evaluate-worst",
+    "health",
+    "ablate",
+    "study-begin",
+    "study-images",
+    "study-practice",
+    "study-phone",
+    "study-report",
+)
+
+
+def take(folder: Path, chromium: str) -> dict[str, bytes]:
+    """Make runs, measure them, hold a study, and take a picture of each page."""
+    from playwright.sync_api import sync_playwright
+
+    data, ablation, scores = make_demo_set(folder / "data", crops=100), folder / "ablation", folder / "scores"
+    settings = [word for name, value in SETTINGS.items() for word in ("--set", f"{name}={_toml(value)}")]
+    _run("ablate", "ablations/cycle_alone", "cyclegan", "--data", data, "--out", ablation, *settings, "--images", 24)
+    runs = {name: ablation / recipe / "seed-0" for name, recipe in (("a", "ablations/cycle_alone"), ("b", "cyclegan"))}
+    _run("evaluate", *runs.values(), "--out", scores, "--images", 24)
+    for name in ("ablations/cycle_alone", "cyclegan"):
+        source = ablation / name / "seed-0"
+        _run("translate", source, "--direction", "A2B", data / "testA", "--out", folder / Path(name).name)
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        try:
+            return {
+                **_take_pages(browser, scores / "report.html", runs["a"] / "report.html", ablation / "report.html"),
+                **_take_study(browser, folder, data),
+            }
+        finally:
+            browser.close()
+
+
+def _take_pages(browser: Any, scores: Path, run: Path, ablation: Path) -> dict[str, bytes]:
+    page = browser.new_page(viewport=WIDE)
+    page.goto(scores.as_uri())
+    taken = {"evaluate-table": page.screenshot()}
+    page.get_by_role("heading", name="its worst images").first.evaluate("heading => heading.scrollIntoView()")
+    taken["evaluate-worst"] = page.screenshot()
+    page.goto(run.as_uri())
+    page.get_by_role("heading", name="Health").evaluate("heading => heading.scrollIntoView()")
+    taken["health"] = page.screenshot(clip={"x": 0, "y": 0, "width": WIDE["width"], "height": 620})
+    page.goto(ablation.as_uri())
+    taken["ablate"] = page.screenshot()
+    page.close()
+    return taken
+
+
+def _take_study(browser: Any, folder: Path, data: Path) -> dict[str, bytes]:
+    """A participant's way through the first trial; the report is of answers that were drawn at random."""
+    folders = [f"cycle_alone={folder / 'cycle_alone'}", f"cyclegan={folder / 'cyclegan'}"]
+    arguments = ["--real", str(data / "testB"), *(word for given in folders for word in ("--fake", given))]
+    # Four seconds in place of one: the picture has to be taken while the images are seen.
+    arguments += ["--database", str(folder / "study.sqlite"), "--exposure", "4"]
+    taken: dict[str, bytes] = {}
+    with StudyServer(arguments) as server:
+        page = browser.new_page(viewport=WIDE)
+        page.goto(server.url)
+        page.get_by_role("button", name="Begin").wait_for()
+        taken["study-begin"] = page.screenshot()
+        page.get_by_role("button", name="Begin").click()
+        page.locator("#images.shown").wait_for()
+        taken["study-images"] = page.screenshot()
+        page.get_by_text("Which one was real?").wait_for(timeout=20_000)
+        page.get_by_role("button", name="The left one is real").click()
+        page.get_by_role("button", name="Next").wait_for()
+        taken["study-practice"] = page.screenshot()
+        page.close()
+        phone = browser.new_context(viewport=PHONE, has_touch=True, is_mobile=True)
+        page = phone.new_page()
+        page.goto(server.url)
+        page.get_by_role("button", name="Begin").tap()
+        page.get_by_text("Which one was real?").wait_for(timeout=20_000)
+        taken["study-phone"] = page.screenshot()
+        phone.close()
+    _answer_at_random(folder / "random.sqlite")
+    _run("study", "report", folder / "random.sqlite", "--out", folder / "report")
+    page = browser.new_page(viewport=WIDE)
+    page.goto((folder / "report" / "study.html").as_uri())
+    taken["study-report"] = page.screenshot()
+    page.close()
+    return taken
+
+
+def _answer_at_random(database: Path) -> None:
+    """Sixteen participants; the fakes of one algorithm fool them three times in ten, those of the other in one."""
+    draws = random.Random(1)
+    images = [str(number) for number in range(60)]
+    store = Store(database, Protocol(), images, {"cycle_alone": images, "cyclegan": images})
+    for _ in range(16):
+        token = store.begin()
+        while (trial := store.next_trial(token)) is not None:
+            store.mark_shown(token, trial.number)
+            fooled = draws.random() < {"cycle_alone": 0.1, "cyclegan": 0.3}[trial.algorithm]
+            wrong = "right" if trial.real_side == "left" else "left"
+            store.answer(token, trial.number, wrong if fooled else trial.real_side, draws.randint(300, 900))
+    store.close()
+
+
+def _run(*arguments: object) -> None:
+    words = [str(argument) for argument in arguments]
+    with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.redirect_stderr(said):
+        code = main(words)
+    if code:
+        raise PluginError(f"screenshots: gantoolkit {' '.join(words)}: exit code {code}\n{said.getvalue()}")
+
+
+def _toml(value: object) -> str:
+    return f'"{value}"' if isinstance(value, str) else str(value)
+
+
+def _placeholder() -> bytes:
+    image = Image.new("RGB", (640, 80), "white")
+    ImageDraw.Draw(image).text(
+        (20, 30), "No screenshot: there was no Chromium when these pages were built.", fill="#555"
+    )
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()

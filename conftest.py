@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT / "tests"))  # one way to make small images, shared 
 
 GANTOOLKIT = f"""#!{sys.executable}
 import sys
-sys.path.insert(0, "{ROOT / 'tests'}")
+sys.path.insert(0, "{ROOT / "tests"}")
 from gantoolkit.cli import main
 from gantoolkit.demo import make_demo_set, session
 

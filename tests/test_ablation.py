@@ -119,6 +119,18 @@ def test_the_command_continues_where_it_was_stopped(
         assert float(found["mean"]) == pytest.approx(sum(values) / 2)
         assert (float(found["lowest"]), float(found["highest"])) == (min(values), max(values))
 
+    # One seed measured anew by another metric leaves what is known of the other seed in the table.
+    code, _, _ = command(*arguments, "--metric", "label_maps", "--metric", "l1")
+    assert code == 0
+    with (out / "table.csv").open(newline="", encoding="utf-8") as file:
+        counts = {
+            row["figure"]: row["seeds"]
+            for row in csv.DictReader(file)
+            if (row["recipe"], row["direction"]) == ("cyclegan", "B2A")
+        }
+    assert (counts["psnr"], counts["pixel_accuracy"], counts["l1"]) == ("1", "1", "2")
+    assert "| cyclegan | 1–2 |" in (out / "table.md").read_text()
+
 
 def test_the_paper_s_figures_stand_beside_ours_and_say_what_differs(command, pairs: Path, tmp_path: Path) -> None:
     """A segmentation's figures, of labels → photo turned round: photo → labels by the colours of the map."""

@@ -24,7 +24,7 @@ PROTOCOLS = {
     "schedulers": ("plugins.Scheduler", "plugins.ObservingScheduler"),
     "initializers": ("plugins.Initializer",),
     "optimizers": ("plugins.Optimizer",),
-    "metrics": ("plugins.Metric",),
+    "metrics": ("plugins.Metric", "plugins.SummedMetric"),
     "systems": ("plugins.System", "plugins.Phase", "plugins.Setting", "systems.terms"),
     "recipes": ("recipes.make_recipe",),
 }

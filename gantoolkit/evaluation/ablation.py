@@ -62,7 +62,7 @@ class Row:
     Args:
         name: The recipe.
         direction: `A2B` or `B2A`.
-        figures: By name, one value for each seed.
+        figures: By name, one value for each seed that was measured by it.
         paper: The paper's figures, where it has this row.
         notes: In what these runs differ from the paper's, as far as their recipes and data tell.
     """
@@ -175,12 +175,13 @@ class Ablation:
         rows: list[Row] = []
         for way, name in sorted(found, key=lambda key: (key[0], *_place(order, key[1]))):
             scored = [scores.directions[way] for scores in found[way, name]]
-            names = [each for each in scored[0].figures if all(each in other.figures for other in scored)]
-            if not names:  # the metrics that were asked for say nothing of this direction
+            figures: dict[str, list[float]] = {}  # seeds may have been measured by different metrics
+            for figure, measured in (pair for each in scored for pair in each.figures.items()):
+                figures.setdefault(figure, []).append(measured.value)
+            if not figures:  # the metrics that were asked for say nothing of this direction
                 continue
-            figures = {each: [other.figures[each].value for other in scored] for each in names}
             theirs: dict[str, float] = (
-                dict(zip(_FIGURES, paper[way].get(name, ()), strict=False)) if set(_FIGURES) <= set(names) else {}
+                dict(zip(_FIGURES, paper[way].get(name, ()), strict=False)) if set(_FIGURES) <= figures.keys() else {}
             )
             notes = _differences(settings[way, name], paper["setting"]) if theirs else ()
             rows.append(Row(name, way, figures, theirs, notes))
@@ -259,7 +260,8 @@ def table_cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     heading = ["", "seeds", *triple, *singles]
     lines: list[list[str]] = []
     for row in rows:
-        cells = [row.name, str(max(map(len, row.figures.values())))]
+        counts = sorted({len(values) for values in row.figures.values()})
+        cells = [row.name, "–".join(map(str, dict.fromkeys((counts[0], counts[-1]))))]
         if joined:
             there = all(name in row.figures for name in _FIGURES)
             cells.append(" / ".join(f"{row.mean(name):.2f}" for name in _FIGURES) if there else "")

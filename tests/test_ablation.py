@@ -119,6 +119,12 @@ def test_the_command_continues_where_it_was_stopped(
         assert float(found["mean"]) == pytest.approx(sum(values) / 2)
         assert (float(found["lowest"]), float(found["highest"])) == (min(values), max(values))
 
+    # Its page shows what the first seed has, whichever call trained it.
+    page = (out / "report.html").read_text()
+    assert "Ablation, seed 0" in page
+    assert "cyclegan, seed 0: its worst images" in page
+    assert "seed 1" not in page
+
     # One seed measured anew by another metric leaves what is known of the other seed in the table.
     code, _, _ = command(*arguments, "--metric", "label_maps", "--metric", "l1")
     assert code == 0

@@ -9,6 +9,7 @@ from gantoolkit.cli.train import EXIT_CODES, parse_setting
 
 if TYPE_CHECKING:
     from gantoolkit.evaluation.ablation import Row
+    from gantoolkit.evaluation.scoring import RunScores
 
 __all__ = ["ablate"]
 
@@ -57,6 +58,7 @@ def ablate(
     from gantoolkit.evaluation.ablation import Ablation, plan_trials
     from gantoolkit.evaluation.pages import Scored, write_page
     from gantoolkit.evaluation.scoring import DEFAULT_METRICS, choose_metrics, score_references
+    from gantoolkit.evaluation.tables import directions_of
     from gantoolkit.run import Run
 
     changes = dict(map(parse_setting, settings or []))
@@ -64,25 +66,27 @@ def ablate(
     chosen = choose_metrics(names, parameters)
     trials = plan_trials(recipes or ["ablations"], seeds or [0], changes, out)
     ablation = Ablation(out, data)
-    scored: list[Scored] = []
+    measured: list[RunScores] = []
     for number, trial in enumerate(trials, start=1):
         print(f"{number} of {len(trials)}: {trial.name}, seed {trial.seed}, in {trial.path}", flush=True)
         end = ablation.train(trial, device=device, workers=workers, watch=TrainingProgress)
         if end is not None and end.reason != "finished":
             print("the same command continues from here")
             return EXIT_CODES[end.reason]
-        scores = ablation.measure(trial, names, parameters, images=images, device=device)
-        if trial.seed == trials[0].seed:
-            run = Run.open(trial.path, data=data)
-            scored.append(Scored(scores, run, MeasuredImages.open(data, run.recipe.data).take(images).readable()))
+        measured.append(ablation.measure(trial, names, parameters, images=images, device=device))
     files = ablation.write()
     print_rows(ablation.rows())
-    directions = sorted({way for each in scored for way in each.scores.directions})
-    page = out / "report.html"
+    seed, shown = ablation.first_seed()
+    scored: list[Scored] = []
+    for scores, count in shown:
+        run = Run.open(scores.path or out, data=data)
+        scored.append(Scored(scores, run, MeasuredImages.open(data, run.recipe.data).take(count).readable()))
+    directions = directions_of([each.scores for each in scored])
     references = score_references(scored[0].images, directions, chosen)
-    write_page(page, scored, references, title=f"Ablation, seed {trials[0].seed}", device=device)
+    page = out / "report.html"
+    write_page(page, scored, references, title=f"Ablation, seed {seed}", device=device)
     print("written: " + ", ".join(str(path) for path in [*files, page]))
-    return report_skipped(each.scores for each in scored)
+    return report_skipped(measured)
 
 
 def print_rows(rows: "list[Row]") -> None:

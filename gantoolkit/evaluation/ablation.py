@@ -5,7 +5,7 @@ import statistics
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -165,15 +165,12 @@ class Ablation:
         paper = _read_paper()
         found: dict[tuple[str, str], list[RunScores]] = {}
         settings: dict[tuple[str, str], list[dict[str, Any]]] = {}
-        for about in sorted(self.out.rglob("scores/about.json")):
-            held = _read_json(about)
-            for scores in read_scores(about.parent / _SCORES):
-                for way in scores.directions:
-                    found.setdefault((way, held["recipe"]), []).append(scores)
-                    settings.setdefault((way, held["recipe"]), []).append(held["setting"])
-        order = list(dict.fromkeys(itertools.chain(*SETS.values())))
+        for about, scores in self._measured():
+            for way in scores.directions:
+                found.setdefault((way, about["recipe"]), []).append(scores)
+                settings.setdefault((way, about["recipe"]), []).append(about["setting"])
         rows: list[Row] = []
-        for way, name in sorted(found, key=lambda key: (key[0], *_place(order, key[1]))):
+        for way, name in sorted(found, key=lambda key: (key[0], *_place(key[1]))):
             scored = [scores.directions[way] for scores in found[way, name]]
             figures: dict[str, list[float]] = {}  # seeds may have been measured by different metrics
             for figure, measured in (pair for each in scored for pair in each.figures.items()):
@@ -186,6 +183,18 @@ class Ablation:
             notes = _differences(settings[way, name], paper["setting"]) if theirs else ()
             rows.append(Row(name, way, figures, theirs, notes))
         return rows
+
+    def first_seed(self) -> tuple[int, list[tuple[RunScores, int | None]]]:
+        """The lowest seed; scores of all its runs that have been measured, in the table's order, and of how many images.
+
+        Raises:
+            DataError: When nothing has been measured.
+        """
+        measured = sorted(self._measured(), key=lambda pair: _place(pair[0]["recipe"]))
+        if not measured:
+            raise DataError(f"{self.out}: holds no run that has been measured")
+        seed = min(about["seed"] for about, _ in measured)
+        return seed, [(scores, about["asked"]["images"]) for about, scores in measured if about["seed"] == seed]
 
     def write(self) -> list[Path]:
         """Write the table as Markdown and as CSV.
@@ -219,6 +228,11 @@ class Ablation:
         except OSError as error:
             raise DataError(f"{files[0]}: cannot be written ({error.strerror or error})") from error
         return files
+
+    def _measured(self) -> Iterator[tuple[dict[str, Any], RunScores]]:
+        for about in sorted(self.out.rglob("scores/about.json")):
+            for scores in read_scores(about.parent / _SCORES):
+                yield _read_json(about), replace(scores, path=about.parent.parent)
 
     def _step(self, run: Run) -> int:
         checkpoint = run.folder.newest_checkpoint(run.recipe)
@@ -304,7 +318,9 @@ def _differences(settings: Sequence[Mapping[str, Any]], paper: Mapping[str, Any]
     )
 
 
-def _place(order: Sequence[str], name: str) -> tuple[int, str]:
+def _place(name: str) -> tuple[int, str]:
+    """The order of the paper's tables; after them by name."""
+    order = list(dict.fromkeys(itertools.chain(*SETS.values())))
     return (order.index(name) if name in order else len(order), name)
 
 

@@ -148,7 +148,7 @@ def test_the_paper_s_figures_stand_beside_ours_and_say_what_differs(command, pai
     assert code == 0, complaint
     assert "0.85 / 0.40 / 0.32 †" in output  # photo → labels of pix2pix, table 3
     assert "0.71 / 0.25 / 0.18" not in output  # labels → photo has not been measured
-    assert "3 training images at 16×16, 3 steps; the paper: 2975 at 128×128, 200 epochs" in output
+    assert "3 training images at 16×16, 3 steps, 2 test images; the paper: 2975 at 128×128, 200 epochs" in output
     assert sorted(path.name for path in (out / "pix2pix").iterdir()) == ["seed-0-A2B", "seed-0-B2A"]
 
 

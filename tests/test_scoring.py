@@ -14,6 +14,7 @@ from small import TINY, make_dataset, make_image
 
 from gantoolkit.data.measured import MeasuredImages
 from gantoolkit.errors import DataError, PluginError, RecipeError
+from gantoolkit.evaluation.pages import Scored, write_page
 from gantoolkit.evaluation.scoring import choose_metrics, score_references, score_run
 from gantoolkit.evaluation.tables import read_scores
 from gantoolkit.recipe import Recipe
@@ -149,6 +150,19 @@ def test_the_page_shows_the_worst_images(run: Run, tmp_path: Path, command) -> N
     assert float(worst["psnr"]) == min(values)
     page = (tmp_path / "scores" / "report.html").read_text()
     assert re.search(r"03\.png", page)
+
+
+def test_the_page_shows_every_run_only_images_that_all_were_measured_on(run: Run, tmp_path: Path) -> None:
+    every = MeasuredImages.open(run.data, run.recipe.data)
+    elsewhere = MeasuredImages.open(shutil.copytree(run.data, tmp_path / "elsewhere"), run.recipe.data)
+    for other, rows in ((every, 4), (every.take(2), 2), (elsewhere, 0)):
+        scored = [
+            Scored(score_run(run, images, choose_metrics(["l1"], {}), device="cpu"), run, images)
+            for images in (every, other)
+        ]
+        write_page(tmp_path / "page.html", scored, [], title="Scores", device="cpu")
+        side_by_side, _ = (tmp_path / "page.html").read_text().split("its worst images", 1)
+        assert side_by_side.count('alt="input"') == rows
 
 
 def test_files_that_cannot_be_read_are_counted(command, run: Run, tmp_path: Path) -> None:

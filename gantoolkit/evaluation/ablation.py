@@ -168,7 +168,9 @@ class Ablation:
         for about, scores in self._measured():
             for way in scores.directions:
                 found.setdefault((way, about["recipe"]), []).append(scores)
-                settings.setdefault((way, about["recipe"]), []).append(about["setting"])
+                settings.setdefault((way, about["recipe"]), []).append(
+                    {**about["setting"], "measured": scores.directions[way].images}
+                )
         rows: list[Row] = []
         for way, name in sorted(found, key=lambda key: (key[0], *_place(key[1]))):
             scored = [scores.directions[way] for scores in found[way, name]]
@@ -307,13 +309,13 @@ def describe_order(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _differences(settings: Sequence[Mapping[str, Any]], paper: Mapping[str, Any]) -> tuple[str, ...]:
-    kinds = dict.fromkeys((each["images"], each["crop_size"], each["step"]) for each in settings)
+    kinds = dict.fromkeys((each["images"], each["crop_size"], each["step"], each["measured"]) for each in settings)
     steps = paper["images"] * paper["epochs"]
     theirs = (paper["images"], paper["crop_size"], steps)
     return tuple(
-        f"{images} training images at {size}×{size}, {done} steps; the paper: {paper['images']} at "
+        f"{images} training images at {size}×{size}, {done} steps, {measured} test images; the paper: {paper['images']} at "
         f"{paper['crop_size']}×{paper['crop_size']}, {paper['epochs']} epochs, which are {steps} steps of one image"
-        for images, size, done in kinds
+        for images, size, done, measured in kinds
         if (images, size, done) != theirs
     )
 

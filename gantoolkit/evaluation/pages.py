@@ -82,16 +82,18 @@ def write_page(
 def _side_by_side(scored: Sequence[Scored], direction: str, device: str | None) -> list[list[tuple[str, str]]]:
     """The same few inputs, a row each, through every run that has the direction: captions and pictures."""
     with_it = [each for each in scored if direction in each.scores.directions]
-    if not with_it:
+    files = [each.images.files(direction[0]) for each in with_it]
+    shared = [file for file in (files[0] if files else ()) if all(file in others for others in files)]
+    if not shared:  # runs may have been measured on different data sets
         return []
-    places = _spread(with_it[0].scores.directions[direction].images)
+    shown = [shared[place] for place in _spread(len(shared))]
     columns: dict[str, Tensor] = {}
-    for each in with_it:
-        for name, images in _translate(each, direction, places, device).items():
+    for each, own in zip(with_it, files, strict=True):
+        for name, images in _translate(each, direction, [own.index(file) for file in shown], device).items():
             columns.setdefault(name if name in ("input", "truth") else f"{each.scores.name}: {name}", images)
     if "truth" in columns:  # beside the input, not after the first run
         columns = {"input": columns["input"], "truth": columns["truth"], **columns}
-    return [[(name, _picture(images[row])) for name, images in columns.items()] for row in range(len(places))]
+    return [[(name, _picture(images[row])) for name, images in columns.items()] for row in range(len(shown))]
 
 
 def _cases(each: Scored, direction: str, device: str | None) -> dict[str, object]:

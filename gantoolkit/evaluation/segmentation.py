@@ -69,9 +69,8 @@ def confusion_matrices(found: Tensor, wanted: Tensor, classes: int) -> Tensor:
         raise DataError(f"{len(found)} images against {len(wanted)} maps of labels; each needs its own")
     if found.shape != wanted.shape:
         found = functional.interpolate(found[:, None].double(), wanted.shape[-2:], mode="nearest")[:, 0].long()
-    from torchmetrics.functional.classification import (
-        multiclass_confusion_matrix,
-    )  # imported when used: it takes seconds
+    # Imported when used: it takes seconds.
+    from torchmetrics.functional.classification import multiclass_confusion_matrix
 
     matrices = [
         multiclass_confusion_matrix(one, truth, classes, ignore_index=IGNORED, validate_args=False)

@@ -133,7 +133,8 @@ def _draw(found: Sequence[Fooled]) -> str:
         figures = _percent(each.share)
         middle, low, high = (figures[key] or 0.0 for key in ("percent", "low", "high"))
         axes.barh(place, middle, height=0.6, color="#8fb8de")
-        axes.errorbar(middle, place, xerr=[[middle - low], [high - middle]], color="#1c1c1c", capsize=4)
+        reach = [[max(0.0, middle - low)], [max(0.0, high - middle)]]  # never below 0 by a rounding error
+        axes.errorbar(middle, place, xerr=reach, color="#1c1c1c", capsize=4)
     axes.axvline(50, color="#767676", ls="--", lw=1)
     axes.text(50, len(found) - 0.45, " cannot be told from real ones", color="#595959", fontsize=8, va="bottom")
     axes.set_yticks(range(len(found)), [each.algorithm for each in reversed(found)])

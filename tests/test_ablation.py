@@ -154,14 +154,18 @@ def test_the_paper_s_figures_stand_beside_ours_and_say_what_differs(command, pai
 
 def test_the_order_is_compared_with_that_of_the_paper() -> None:
     rows = [
-        row("one", (0.5, 0.2, 0.1), (0.6, 0.3, 0.2)),
-        row("two", (0.6, 0.1, 0.1), (0.5, 0.2, 0.1)),
+        row("simgan", (0.5, 0.2, 0.1), (0.6, 0.3, 0.2)),
+        row("bigan", (0.6, 0.1, 0.1), (0.5, 0.2, 0.1)),
+        row("ablations/gan_alone", (0.1, 0.9, 0.1), (0.9, 0.1, 0.9)),  # of another table: not compared
         row("ours alone", (0.9, 0.9, 0.9)),
     ]
     said = list(describe_order(rows))
-    assert said[0] == "pixel_accuracy: 1 of 1 pairs are in the other order than in the paper: two over one"
-    assert said[1].startswith("class_accuracy: the order of all 1 pairs is that of the paper")
-    assert said[2].startswith("class_iou: the order of all 1 pairs")
+    assert (
+        said[0] == "baselines, pixel_accuracy: 1 of 1 pairs are in the other order than in the paper: bigan over simgan"
+    )
+    assert said[1].startswith("baselines, class_accuracy: the order of all 1 pairs is that of the paper")
+    assert said[2].startswith("baselines, class_iou: the order of all 1 pairs")
+    assert len(said) == 3
     assert not list(describe_order(rows[2:]))
 
 

@@ -293,9 +293,9 @@ def table_cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
 
 
 def describe_order(rows: Sequence[Row]) -> Iterator[str]:
-    """Where two recipes come in the other order than in the paper."""
-    known = [row for row in rows if row.paper]
-    for figure in _FIGURES:
+    """Where two recipes of one of the paper's tables come in the other order than there."""
+    for (name, members), figure in itertools.product(SETS.items(), _FIGURES):
+        known = [row for row in rows if row.paper and row.name in members]
         swapped = [
             f"{better.name} over {worse.name}"
             for better, worse in itertools.permutations(known, 2)
@@ -303,9 +303,12 @@ def describe_order(rows: Sequence[Row]) -> Iterator[str]:
         ]
         pairs = len(known) * (len(known) - 1) // 2
         if pairs and not swapped:
-            yield f"{figure}: the order of all {pairs} pairs is that of the paper, as far as that separates them"
+            yield f"{name}, {figure}: the order of all {pairs} pairs is that of the paper, as far as that separates them"
         elif pairs:
-            yield f"{figure}: {len(swapped)} of {pairs} pairs are in the other order than in the paper: {', '.join(swapped)}"
+            yield (
+                f"{name}, {figure}: {len(swapped)} of {pairs} pairs are in the other order than in the paper: "
+                f"{', '.join(swapped)}"
+            )
 
 
 def _differences(settings: Sequence[Mapping[str, Any]], paper: Mapping[str, Any]) -> tuple[str, ...]:

@@ -29,19 +29,18 @@ from gantoolkit.demo import make_demo_set, session
 
 if __name__ == "__main__":  # processes that load images import this file again
     arguments = sys.argv[1:]
+    small = []
     if arguments[:1] == ["train"] and "--resume" not in arguments:
         from gantoolkit.recipes import find_recipe
 
         small = ["generator.width=4", "discriminator.width=4", "training.epochs=1"]
         if find_recipe(arguments[1]).base == "gatys":
             small = ["steps=3", "levels=1", "data.load_size=64", "data.crop_size=64"]
-        arguments += [word for setting in small for word in ("--set", setting)]
     if arguments[:1] == ["ablate"]:
         small = ["generator.width=4", "discriminator.width=4", "generator.blocks=1", "training.epochs=1"]
-        arguments += [word for setting in small for word in ("--set", setting)]
     if arguments[:1] == ["train-segmenter"]:
         small = ["backbone=resnet10t", "weights=none", "side=32", "epochs=1", "batch_size=2"]
-        arguments += [word for setting in small for word in ("--set", setting)]
+    arguments += [word for setting in small for word in ("--set", setting)]
     if arguments[:2] == ["study", "serve"]:
         from serving import StudyServer
 

@@ -44,7 +44,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_figures_are_those_of_the_images_that_translate_would_write(command, run: Run, tmp_path: Path) -> None:
+def test_figures_are_those_of_the_images_that_translate_would_write(run: Run) -> None:
     """The whole way: the same generator through another door, and scikit-image as the judge."""
     measured = MeasuredImages.open(run.data, run.recipe.data)
     scores = score_run(run, measured, choose_metrics(["psnr"], {}), device="cpu")

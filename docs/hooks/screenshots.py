@@ -40,9 +40,21 @@ SETTINGS = {
     "training.sample_every": 200,
 }
 """Nearly those of the recipe `demo`, with which something is learned in a minute."""
+NAMES = (
+    "evaluate-table",
+    "evaluate-worst",
+    "health",
+    "ablate",
+    "study-begin",
+    "study-images",
+    "study-practice",
+    "study-phone",
+    "study-report",
+)
 WIDE, PHONE = {"width": 1100, "height": 760}, {"width": 390, "height": 780}
 
 _taken: dict[str, bytes] = {}
+"""Kept from one build to the next of `mkdocs serve`."""
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -63,36 +75,25 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
-NAMES = (
-    "evaluate-table",
-    "evaluate-worst",
-    "health",
-    "ablate",
-    "study-begin",
-    "study-images",
-    "study-practice",
-    "study-phone",
-    "study-report",
-)
-
-
 def take(folder: Path, chromium: str) -> dict[str, bytes]:
     """Make runs, measure them, hold a study, and take a picture of each page."""
     from playwright.sync_api import sync_playwright
 
     data, ablation, scores = make_demo_set(folder / "data", crops=100), folder / "ablation", folder / "scores"
-    settings = [word for name, value in SETTINGS.items() for word in ("--set", f"{name}={_toml(value)}")]
+    settings = [word for name, value in SETTINGS.items() for word in ("--set", f"{name}={value}")]
     _run("ablate", "ablations/cycle_alone", "cyclegan", "--data", data, "--out", ablation, *settings, "--images", 24)
-    runs = {name: ablation / recipe / "seed-0" for name, recipe in (("a", "ablations/cycle_alone"), ("b", "cyclegan"))}
+    runs = {
+        "cycle_alone": ablation / "ablations" / "cycle_alone" / "seed-0",
+        "cyclegan": ablation / "cyclegan" / "seed-0",
+    }
     _run("evaluate", *runs.values(), "--out", scores, "--images", 24)
-    for name in ("ablations/cycle_alone", "cyclegan"):
-        source = ablation / name / "seed-0"
-        _run("translate", source, "--direction", "A2B", data / "testA", "--out", folder / Path(name).name)
+    for name, run in runs.items():
+        _run("translate", run, "--direction", "A2B", data / "testA", "--out", folder / name)
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"])
         try:
             return {
-                **_take_pages(browser, scores / "report.html", runs["a"] / "report.html", ablation / "report.html"),
+                **_take_pages(browser, *(made / "report.html" for made in (scores, runs["cycle_alone"], ablation))),
                 **_take_study(browser, folder, data),
             }
         finally:
@@ -171,10 +172,6 @@ def _run(*arguments: object) -> None:
         code = main(words)
     if code:
         raise PluginError(f"screenshots: gantoolkit {' '.join(words)}: exit code {code}\n{said.getvalue()}")
-
-
-def _toml(value: object) -> str:
-    return f'"{value}"' if isinstance(value, str) else str(value)
 
 
 def _placeholder() -> bytes:

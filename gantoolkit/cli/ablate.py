@@ -78,8 +78,8 @@ def ablate(
     print_rows(ablation.rows())
     seed, shown = ablation.first_seed()
     scored: list[Scored] = []
-    for scores, count in shown:
-        run = Run.open(scores.path or out, data=data)
+    for path, scores, count in shown:
+        run = Run.open(path, data=data)
         scored.append(Scored(scores, run, MeasuredImages.open(data, run.recipe.data).take(count).readable()))
     directions = directions_of([each.scores for each in scored])
     references = score_references(scored[0].images, directions, chosen)

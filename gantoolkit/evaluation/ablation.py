@@ -5,7 +5,7 @@ import statistics
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +165,7 @@ class Ablation:
         paper = _read_paper()
         found: dict[tuple[str, str], list[RunScores]] = {}
         settings: dict[tuple[str, str], list[dict[str, Any]]] = {}
-        for about, scores in self._measured():
+        for about, _, scores in self._measured():
             for way in scores.directions:
                 found.setdefault((way, about["recipe"]), []).append(scores)
                 settings.setdefault((way, about["recipe"]), []).append(
@@ -186,17 +186,19 @@ class Ablation:
             rows.append(Row(name, way, figures, theirs, notes))
         return rows
 
-    def first_seed(self) -> tuple[int, list[tuple[RunScores, int | None]]]:
-        """The lowest seed; scores of all its runs that have been measured, in the table's order, and of how many images.
+    def first_seed(self) -> tuple[int, list[tuple[Path, RunScores, int | None]]]:
+        """The lowest seed, and all its runs that have been measured, in the table's order: folder, scores, images asked for.
 
         Raises:
             DataError: When nothing has been measured.
         """
-        measured = sorted(self._measured(), key=lambda pair: _place(pair[0]["recipe"]))
+        measured = sorted(self._measured(), key=lambda each: _place(each[0]["recipe"]))
         if not measured:
             raise DataError(f"{self.out}: holds no run that has been measured")
-        seed = min(about["seed"] for about, _ in measured)
-        return seed, [(scores, about["asked"]["images"]) for about, scores in measured if about["seed"] == seed]
+        seed = min(about["seed"] for about, _, _ in measured)
+        return seed, [
+            (path, scores, about["asked"]["images"]) for about, path, scores in measured if about["seed"] == seed
+        ]
 
     def write(self) -> list[Path]:
         """Write the table as Markdown and as CSV.
@@ -231,10 +233,11 @@ class Ablation:
             raise DataError(f"{files[0]}: cannot be written ({error.strerror or error})") from error
         return files
 
-    def _measured(self) -> Iterator[tuple[dict[str, Any], RunScores]]:
+    def _measured(self) -> Iterator[tuple[dict[str, Any], Path, RunScores]]:
+        """What is known of each run below the folder that has been measured, its own folder, and its scores."""
         for about in sorted(self.out.rglob("scores/about.json")):
             for scores in read_scores(about.parent / _SCORES):
-                yield _read_json(about), replace(scores, path=about.parent.parent)
+                yield _read_json(about), about.parent.parent, scores
 
     def _step(self, run: Run) -> int:
         checkpoint = run.folder.newest_checkpoint(run.recipe)

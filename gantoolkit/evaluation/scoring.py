@@ -39,21 +39,24 @@ class DirectionScores:
 
     Args:
         direction: `A2B` or `B2A`.
-        images: Inputs that were translated.
         figures: By name; those of F(G(x)) against x have `rec_` in front.
         each: For every image, by the same names, where figures of single images make sense; (images,).
-        names: Of the files of these images.
+        names: Of the files that were translated, in the same order.
         better: By name, 1 where more is better and −1 where less is; nothing of what only goes with another figure.
         conditions: What has to be said beside the figures.
     """
 
     direction: str
-    images: int
     figures: dict[str, Figure]
     each: dict[str, list[float]]
     names: list[str]
     better: dict[str, int]
     conditions: list[str] = field(default_factory=list)
+
+    @property
+    def images(self) -> int:
+        """How many images were translated."""
+        return len(self.names)
 
     def ranked(self) -> tuple[str, list[int]] | None:
         """The first figure of which single images have one, and the images by it, the best first."""
@@ -198,15 +201,15 @@ def _score(
     better: dict[str, int] = {}
     for gauge in gauges:
         found, single = gauge.read()
-        names = {name: _free_name(f"{gauge.prefix}{name}", gauge.name, figures) for name in found}
-        figures |= {names[name]: figure for name, figure in found.items()}
-        each |= {names[name]: values for name, values in single.items()}
-        better[next(iter(names.values()))] = 1 if gauge.metric.higher_is_better else -1
+        free = {name: _free_name(f"{gauge.prefix}{name}", gauge.name, figures) for name in found}
+        figures |= {free[name]: figure for name, figure in found.items()}
+        each |= {free[name]: values for name, values in single.items()}
+        better[next(iter(free.values()))] = 1 if gauge.metric.higher_is_better else -1
     conditions = dict.fromkeys(
         f"{gauge.name}: {said}" for gauge in gauges if (said := getattr(gauge.metric, "conditions", ""))
     )
-    files = [file.name for file in images.files(source)]
-    return DirectionScores(direction, len(files), figures, each, files, better, list(conditions))
+    names = [file.name for file in images.files(source)]
+    return DirectionScores(direction, figures, each, names, better, list(conditions))
 
 
 @dataclass

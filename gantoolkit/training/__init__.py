@@ -1,5 +1,6 @@
 """Training: the trainer that runs phases, the loop around it, and what a run writes."""
 
+from gantoolkit.training.building import build_trainer
 from gantoolkit.training.events import Callback, CheckpointSaved, Event, RunEnded, SamplesDrawn, StepDone
 from gantoolkit.training.folder import Checkpoint, RunFolder
 from gantoolkit.training.generatorfile import LoadedGenerator, load_generator, write_generator
@@ -20,6 +21,7 @@ __all__ = [
     "StepDone",
     "StepResult",
     "Trainer",
+    "build_trainer",
     "draw_grid",
     "load_generator",
     "run_generator",

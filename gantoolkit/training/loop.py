@@ -10,14 +10,13 @@ from typing import Literal
 import numpy as np
 import torch
 
-from gantoolkit.assembly import build_system, initialize
-from gantoolkit.block import bind
 from gantoolkit.data import TrainingBatches, open_dataset, open_test_images, write_image
 from gantoolkit.errors import CheckpointError, DataError, TrainingError
 from gantoolkit.plugins import ObservingScheduler
 from gantoolkit.randomness import own_randomness, seed_everything
 from gantoolkit.recipe import Recipe
 from gantoolkit.seeds import derive_seed
+from gantoolkit.training.building import build_trainer
 from gantoolkit.training.events import Callback, CheckpointSaved, Event, RunEnded, SamplesDrawn, StepDone
 from gantoolkit.training.folder import Checkpoint, RunFolder
 from gantoolkit.training.generatorfile import save_generators
@@ -26,7 +25,6 @@ from gantoolkit.training.interrupts import Interrupts
 from gantoolkit.training.log import MEASURED, Log, Means, read_log
 from gantoolkit.training.report import write_report
 from gantoolkit.training.samples import draw_grid, make_samples, read_samples
-from gantoolkit.training.trainer import Trainer
 from gantoolkit.training.validation import Validation
 
 __all__ = ["MAX_BAD_STEPS", "train"]
@@ -101,17 +99,8 @@ class _Session:
     ) -> None:
         self.folder, self.recipe, self.settings = folder, recipe, recipe.training
         self.device, self.callbacks = device, callbacks
-        self.system = build_system(recipe)
-        initialize(self.system, recipe)
-        for network in self.system.networks.values():
-            network.to(device).train()
-        self.scheduler = bind("schedulers", recipe.scheduler)()
-        self.trainer = Trainer(
-            self.system,
-            optimizer=bind("optimizers", recipe.optimizer),
-            scheduler=self.scheduler,
-            epochs=self.settings.epochs,
-        )
+        self.trainer = build_trainer(recipe, device)
+        self.system, self.scheduler = self.trainer.system, self.trainer.scheduler
         dataset = open_dataset(data, pairing=self.system.pairing)
         self.batches = TrainingBatches(
             dataset, recipe.data, batch_size=self.settings.batch_size, seed=self.settings.seed, workers=workers

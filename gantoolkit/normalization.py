@@ -2,7 +2,11 @@
 
 from typing import Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gantoolkit.kernels.channels_last import channels_last_instance_norm
 
 Normalization = Literal["instance", "instance_affine", "batch", "none"]
 """`instance` has neither weights nor running statistics, as in the official PyTorch implementation of CycleGAN;
@@ -17,10 +21,24 @@ def normalization(name: Normalization, channels: int, *, running: bool = True) -
             the images at hand.
     """
     if name in ("instance", "instance_affine"):
-        return nn.InstanceNorm2d(channels, affine=name == "instance_affine")
+        return InstanceNorm(channels, affine=name == "instance_affine")
     if name == "batch":
         return nn.BatchNorm2d(channels, track_running_stats=running)
     return nn.Identity()
+
+
+class InstanceNorm(nn.InstanceNorm2d):
+    """PyTorch's instance norm, that leaves features on a CPU in channels_last if they came so.
+
+    Statistics are float32 for narrower features.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Normalise each channel of each image (N, C, H, W) over H and W; the same shape and type."""
+        on_cpu = features.device.type == "cpu" and features.shape[2:].numel() > 1
+        if on_cpu and not features.is_contiguous() and features.is_contiguous(memory_format=torch.channels_last):
+            return channels_last_instance_norm(features, self.weight, self.bias, eps=self.eps)
+        return functional.instance_norm(features, weight=self.weight, bias=self.bias, eps=self.eps)
 
 
 def needs_bias(name: Normalization) -> bool:

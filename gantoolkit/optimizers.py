@@ -1,6 +1,6 @@
 """Optimisers by name: thin functions over torch.optim whose parameters are what a recipe may set."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated
 
 import torch
@@ -27,7 +27,10 @@ def adam(
         beta2: Decay of the squared gradient's running mean.
         weight_decay: Weight of the L2 penalty that is added to the gradient.
     """
-    return torch.optim.Adam(parameters, lr=lr, betas=(beta1, beta2), weight_decay=weight_decay)
+    learning = list(parameters)
+    return torch.optim.Adam(
+        learning, lr=lr, betas=(beta1, beta2), weight_decay=weight_decay, fused=_can_be_fused(learning)
+    )
 
 
 def adamw(
@@ -46,7 +49,10 @@ def adamw(
         beta2: Decay of the squared gradient's running mean.
         weight_decay: Share of each weight, times the rate, that a step takes away.
     """
-    return torch.optim.AdamW(parameters, lr=lr, betas=(beta1, beta2), weight_decay=weight_decay)
+    learning = list(parameters)
+    return torch.optim.AdamW(
+        learning, lr=lr, betas=(beta1, beta2), weight_decay=weight_decay, fused=_can_be_fused(learning)
+    )
 
 
 def rmsprop(parameters: Iterable[nn.Parameter], *, lr: Rate = 5e-5, decay: Beta = 0.99) -> torch.optim.Optimizer:
@@ -73,4 +79,10 @@ def sgd(
         momentum: Decay of the running sum of gradients.
         weight_decay: Weight of the L2 penalty that is added to the gradient.
     """
-    return torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay)
+    learning = list(parameters)
+    return torch.optim.SGD(learning, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=_can_be_fused(learning))
+
+
+def _can_be_fused(parameters: Sequence[nn.Parameter]) -> bool:
+    """Whether one pass over memory can update them all; parameters without memory, on the device `meta`, have none."""
+    return all(parameter.device.type in ("cpu", "cuda") for parameter in parameters)

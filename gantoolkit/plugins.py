@@ -152,6 +152,19 @@ class ImagePool(Protocol):
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
 
 
+@runtime_checkable
+class PlannedPool(Protocol):
+    """An image pool whose decisions can be drawn ahead: a step with it can be replayed as a CUDA graph."""
+
+    def decide(self, count: int) -> Tensor:
+        """Draw, on the host, what the next call does with `count` fakes; the shape follows from `count` alone."""
+        ...
+
+    def exchange(self, fakes: Tensor, decisions: Tensor) -> Tensor:
+        """Do it: the same operations whatever was decided, without asking the host; `decisions` are on the fakes' device."""
+        ...
+
+
 class Scheduler(Protocol):
     """The learning rate over a run, made by `block(*, ...)`."""
 

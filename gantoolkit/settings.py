@@ -48,6 +48,11 @@ class TrainingSettings(BaseModel):
         epochs: Passes over the larger domain.
         batch_size: Pairs of images in a step.
         seed: Everything random follows from it: weights, order, crops, pools, dropout.
+        precision: In what networks compute; images, losses, weights and optimisers are float32 always. `tf32` and `fp16` are for
+            CUDA; `bf16` is for CUDA and for CPUs that have it; `auto` takes what is soonest done where the run starts, and
+            keeps it.
+        compile: Compile networks with torch.compile: minutes at the start of every session, for shorter steps.
+        capture: Replay the whole step as one CUDA graph, where its blocks allow it.
         deterministic: Demand algorithms that give the same bits each time; slower on CUDA, needed there for exact resume.
         log_every: Steps between two rows of the log; a row holds means over them.
         sample_every: Steps between two grids of sample images.
@@ -64,6 +69,9 @@ class TrainingSettings(BaseModel):
     epochs: Annotated[int, Field(ge=1)] = 200
     batch_size: Annotated[int, Field(ge=1)] = 1
     seed: Annotated[int, Field(ge=0)] = 0
+    precision: Literal["fp32", "tf32", "bf16", "fp16", "auto"] = "fp32"
+    compile: bool = False
+    capture: bool = False
     deterministic: bool = False
     log_every: Annotated[int, Field(ge=1)] = 50
     sample_every: Annotated[int, Field(ge=1)] = 500

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
+from gantoolkit.convolution import Conv3x3
 from gantoolkit.normalization import Normalization, needs_bias, normalization
 
 Padding = Literal["reflect", "replicate", "zero"]
@@ -75,7 +76,7 @@ class ResidualBlock(nn.Module):
         super().__init__()
 
         def convolution() -> list[nn.Module]:
-            pad, convolve = _PAD[padding](1), nn.Conv2d(channels, channels, 3, bias=needs_bias(norm))
+            pad, convolve = _PAD[padding](1), Conv3x3(channels, channels, bias=needs_bias(norm))
             return [pad, convolve, normalization(norm, channels)]
 
         drop = [nn.Dropout(dropout)] if dropout else []

@@ -4,30 +4,45 @@ import torch
 
 from gantoolkit.assembly import build_system, initialize
 from gantoolkit.block import bind
+from gantoolkit.precision import Precision, choose_precision, compute_in, memory_format_of
 from gantoolkit.recipe import Recipe
 from gantoolkit.training.trainer import Trainer
 
-__all__ = ["build_trainer"]
+__all__ = ["build_trainer", "settle_precision"]
 
 
-def build_trainer(recipe: Recipe, device: torch.device) -> Trainer:
+def settle_precision(recipe: Recipe, device: torch.device) -> Precision:
+    """What networks compute in on a device: what the recipe says, or what `auto` comes to there."""
+    wanted = recipe.training.precision
+    return choose_precision(device) if wanted == "auto" else wanted
+
+
+def build_trainer(recipe: Recipe, device: torch.device, precision: Precision | None = None) -> Trainer:
     """The trainer of a resolved recipe, as a run starts with it.
 
     Args:
         device: Where the networks are; on `meta` they are without memory, and their weights are not drawn.
+        precision: What networks compute in, where that was settled before.
 
     Raises:
         RecipeError: When its blocks do not fit together.
     """
+    precision = precision or settle_precision(recipe, device)
     with torch.device("meta" if device.type == "meta" else "cpu"):
         system = build_system(recipe)
     if device.type != "meta":
         initialize(system, recipe)
+    memory_format = memory_format_of(precision, device)
     for network in system.networks.values():
-        network.to(device).train()
+        network.to(device, memory_format=memory_format).train()
+        compute_in(precision, network, device)
+        if recipe.training.compile:
+            network.compile()
     return Trainer(
         system,
         optimizer=bind("optimizers", recipe.optimizer),
         scheduler=bind("schedulers", recipe.scheduler)(),
         epochs=recipe.training.epochs,
+        memory_format=memory_format,
+        scale_losses=precision == "fp16",
     )

@@ -1,6 +1,7 @@
 """The loop of a run: batches, steps, and what is written between them; any system, any recipe."""
 
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -13,10 +14,12 @@ import torch
 from gantoolkit.data import TrainingBatches, open_dataset, open_test_images, write_image
 from gantoolkit.errors import CheckpointError, DataError, TrainingError
 from gantoolkit.plugins import ObservingScheduler
+from gantoolkit.precision import Precision, arithmetic
 from gantoolkit.randomness import own_randomness, seed_everything
 from gantoolkit.recipe import Recipe
 from gantoolkit.seeds import derive_seed
-from gantoolkit.training.building import build_trainer
+from gantoolkit.training.building import build_trainer, settle_precision
+from gantoolkit.training.capture import CapturedStep, GraphRecorder
 from gantoolkit.training.events import Callback, CheckpointSaved, Event, RunEnded, SamplesDrawn, StepDone
 from gantoolkit.training.folder import Checkpoint, RunFolder
 from gantoolkit.training.generatorfile import save_generators
@@ -25,6 +28,7 @@ from gantoolkit.training.interrupts import Interrupts
 from gantoolkit.training.log import MEASURED, Log, Means, read_log
 from gantoolkit.training.report import write_report
 from gantoolkit.training.samples import draw_grid, make_samples, read_samples
+from gantoolkit.training.trainer import StepResult
 from gantoolkit.training.validation import Validation
 
 __all__ = ["MAX_BAD_STEPS", "train"]
@@ -33,10 +37,15 @@ MAX_BAD_STEPS = 10
 """Steps in a row whose numbers are not finite before the run goes back to its checkpoint, and the next time gives up."""
 
 
+_AHEAD = {False: 0, True: 2}
+"""Steps that CUDA may be behind before the host looks at what became of them; what is not finite changes no weight meanwhile."""
+
+
 @dataclass
 class _Progress:
     """How far a run is, beyond its tensors; JSON can hold it."""
 
+    precision: Precision
     step: int = 0
     seconds: float = 0.0
     skipped_steps: int = 0
@@ -44,6 +53,15 @@ class _Progress:
     flat_images: int = 0
     best_step: int | None = None
     best_figure: float | None = None
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """A step that has been begun, and may not be done yet."""
+
+    step: int
+    result: StepResult
+    bad_files: dict[str, str]
 
 
 def train(
@@ -79,7 +97,8 @@ def train(
     ):
         session = _Session(folder, recipe, data, device=device, workers=workers, callbacks=callbacks)
         try:
-            return session.run(stop_at, interrupts)
+            with arithmetic(session.precision, deterministic=recipe.training.deterministic):
+                return session.run(stop_at, interrupts)
         finally:
             session.log.close()
 
@@ -99,7 +118,13 @@ class _Session:
     ) -> None:
         self.folder, self.recipe, self.settings = folder, recipe, recipe.training
         self.device, self.callbacks = device, callbacks
-        self.trainer = build_trainer(recipe, device)
+        checkpoint = folder.newest_checkpoint(recipe)
+        # What `auto` came to when the run began stays so, also where it would come to something else now.
+        self.precision: Precision = checkpoint.progress["precision"] if checkpoint else settle_precision(recipe, device)
+        self.trainer = build_trainer(recipe, device, self.precision)
+        self.step = self.trainer.step
+        if self.settings.capture and device.type == "cuda":
+            self.step = CapturedStep(self.trainer, GraphRecorder())
         self.system, self.scheduler = self.trainer.system, self.trainer.scheduler
         dataset = open_dataset(data, pairing=self.system.pairing)
         self.batches = TrainingBatches(
@@ -111,9 +136,12 @@ class _Session:
         self.samples = {domain: images.to(device) for domain, images in samples.items()}
         self.shown: dict[str, torch.Tensor] = {}
         self.validation = Validation(recipe, self.system, data, device) if self.settings.evaluate_every else None
-        self.progress = _Progress()
+        self.progress = _Progress(self.precision)
         self.since_row, self.since_epoch = Means(), Means()
-        self.restore()
+        self.taken: deque[_Taken] = deque()
+        self.bad_in_a_row = 0
+        if checkpoint is not None:
+            self.restore(checkpoint)
         self.log = Log(folder.log, folder.table, folder.tensorboard, step=self.progress.step)
 
     def run(self, stop_at: int | None, interrupts: Interrupts) -> RunEnded:
@@ -140,7 +168,8 @@ class _Session:
     def advance(self, stop: int, interrupts: Interrupts) -> bool:
         """Take steps until `stop` or an interruption; false when too many in a row were not finite."""
         progress, settings, per_epoch = self.progress, self.settings, self.batches.steps_per_epoch
-        bad_in_a_row = 0
+        self.taken.clear()
+        self.bad_in_a_row = 0
         began = time.perf_counter() - progress.seconds
         for batch in self.batches.iterate(progress.step, stop):
             epoch, place = divmod(progress.step, per_epoch)
@@ -149,34 +178,56 @@ class _Session:
             self.trainer.begin_epoch(epoch)
             seed_everything(derive_seed(settings.seed, "step", progress.step))
             images = {domain: image.to(self.device) for domain, image in batch.images.items()}
-            result = self.trainer.step(images, progress.step)
+            result = self.step(images, progress.step)
             progress.step += 1
             progress.seconds = time.perf_counter() - began
-            if result.skipped is None:
-                bad_in_a_row = 0
-                self.since_row.add(result.losses)
-                self.since_epoch.add(result.losses)
-            else:
-                bad_in_a_row += 1
-                progress.skipped_steps += 1
-                if bad_in_a_row == MAX_BAD_STEPS:
-                    return False
-            if place + 1 == per_epoch:
+            self.taken.append(_Taken(progress.step, result, batch.bad_files))
+            is_row, ends_epoch = progress.step % settings.log_every == 0, place + 1 == per_epoch
+            is_looked_at = is_row or ends_epoch or self.is_pause(stop) or interrupts.received is not None
+            if not self.settle(0 if is_looked_at else _AHEAD[self.device.type == "cuda"]):
+                return False
+            if ends_epoch:
                 self.trainer.end_epoch(self.since_epoch.compute())
                 self.since_epoch = Means()
-            if progress.step % settings.log_every == 0:
+            if is_row:
                 self.write_row(epoch)
-            self.tell(StepDone(progress.step, self.steps, result.losses, result.skipped, batch.bad_files))
-            if self.validation is not None and not bad_in_a_row and self.is_measured():
+            if self.validation is not None and not self.bad_in_a_row and self.is_measured():
                 self.measure(self.validation)
             if progress.step % settings.sample_every == 0 and progress.step < self.steps:
                 self.draw_samples()
             # In a row of bad steps the checkpoint before them stays the newest: that is where to go back to.
-            if progress.step % settings.checkpoint_every == 0 and progress.step < stop and not bad_in_a_row:
+            if progress.step % settings.checkpoint_every == 0 and progress.step < stop and not self.bad_in_a_row:
                 self.save()
                 self.write_report()
             if interrupts.received is not None:
                 break
+        return True
+
+    def is_pause(self, stop: int) -> bool:
+        """Whether something is made of the networks after this step."""
+        step, settings = self.progress.step, self.settings
+        return (
+            step == stop
+            or step % settings.sample_every == 0
+            or step % settings.checkpoint_every == 0
+            or (self.validation is not None and self.is_measured())
+        )
+
+    def settle(self, ahead: int) -> bool:
+        """Look at what the steps came to, but for the last `ahead`; false when too many in a row were not finite."""
+        while len(self.taken) > ahead:
+            done = self.taken.popleft()
+            skipped = done.result.skipped
+            if skipped is None:
+                self.bad_in_a_row = 0
+                self.since_row.add(done.result.losses)
+                self.since_epoch.add(done.result.losses)
+            else:
+                self.bad_in_a_row += 1
+                self.progress.skipped_steps += 1
+                if self.bad_in_a_row == MAX_BAD_STEPS:
+                    return False
+            self.tell(StepDone(done.step, self.steps, done.result.losses, skipped, done.bad_files))
         return True
 
     def roll_back(self, *, again: bool) -> None:
@@ -186,8 +237,9 @@ class _Session:
             TrainingError: When that has happened before, or there is none.
         """
         at = self.progress.step
-        if not again:
-            self.restore()
+        checkpoint = None if again else self.folder.newest_checkpoint(self.recipe)
+        if checkpoint is not None:
+            self.restore(checkpoint)
         if again or self.progress.step == at:
             raise TrainingError(
                 f"step {at}: losses or gradients were not finite in {MAX_BAD_STEPS} steps in a row"
@@ -195,11 +247,8 @@ class _Session:
                 "Lower optimizer.lr, or look at the data that these steps saw"
             )
 
-    def restore(self) -> None:
-        """Continue from the newest whole checkpoint, if there is one."""
-        checkpoint = self.folder.newest_checkpoint(self.recipe)
-        if checkpoint is None:
-            return
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Continue from a checkpoint."""
         try:
             self.trainer.load_state_dict(checkpoint.tensors)
         except (RuntimeError, KeyError, ValueError) as error:

@@ -1,37 +1,62 @@
 """The trainer: runs the phases of any system, and knows nothing else about it."""
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gantoolkit.plugins import Batch, ObservingScheduler, Phase, Scheduler, System
 
-__all__ = ["StepResult", "Trainer"]
+__all__ = ["StepResult", "Trainer", "can_be_told"]
+
+_FIRST_SCALE = 2.0**12
+"""Of losses in float16; it halves with every overflow, and doubles after two thousand steps without."""
 
 
-@dataclass(frozen=True)
 class StepResult:
     """What one step came to.
 
     Args:
         losses: Weighted terms by logged name (`G/cycle_A`), and each phase's sum (`G/total`); scalars without gradient.
-        skipped: The phase whose loss or gradient was not finite; neither it nor the phases after it changed a weight.
+        phases: Names of the phases that were run.
+        broken: (phases,) is 1 where a phase, or one before it, was not finite.
     """
 
-    losses: dict[str, Tensor]
-    skipped: str | None = None
+    def __init__(self, losses: dict[str, Tensor], phases: Sequence[str], broken: Tensor) -> None:
+        self.losses = losses
+        self._phases = phases
+        self._copied: torch.cuda.Event | None = None
+        self._broken = broken.to("cpu", non_blocking=True)
+        if broken.is_cuda:
+            self._copied = torch.cuda.Event()
+            self._copied.record()
+
+    @property
+    def skipped(self) -> str | None:
+        """The phase whose loss or gradient was not finite; neither it nor the phases after it changed a weight.
+
+        Waits for this step, not for those that have been begun since.
+        """
+        if self._copied is not None:
+            self._copied.synchronize()
+        found = self._broken.tolist()
+        return self._phases[found.index(1)] if 1 in found else None
 
 
 class Trainer:
     """Optimises a system's phases, one optimiser each, at a rate that follows a schedule.
+
+    On CUDA a step never waits for the device, as long as its optimisers can be told there that they are not to step:
+    those of `torch.optim` that are fused.
 
     Args:
         system: Its networks are trained in place.
         optimizer: Makes an optimiser from parameters.
         scheduler: Factor on all rates, by epoch.
         epochs: Length of the run.
+        memory_format: In which order a batch's images lie in memory.
+        scale_losses: Scale each phase's loss up, by a factor that follows its gradients, and these down again: for float16.
     """
 
     def __init__(
@@ -41,10 +66,13 @@ class Trainer:
         optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
         scheduler: Scheduler,
         epochs: int,
+        memory_format: torch.memory_format = torch.contiguous_format,
+        scale_losses: bool = False,
     ) -> None:
         self.system = system
         self.scheduler = scheduler
         self.epochs = epochs
+        self.memory_format = memory_format
         # What is frozen when a network is made stays so: a pretrained part, for instance.
         self._learning = {
             name: [parameter for parameter in network.parameters() if parameter.requires_grad]
@@ -52,34 +80,58 @@ class Trainer:
         }
         self.optimizers = {phase.name: optimizer(self._parameters(phase)) for phase in system.phases}
         self._full_rates = {
-            name: [group["lr"] for group in made.param_groups] for name, made in self.optimizers.items()
+            name: [float(group["lr"]) for group in made.param_groups] for name, made in self.optimizers.items()
         }
+        self.rates = {name: rates[0] for name, rates in self._full_rates.items()}
+        """The current learning rate of each phase."""
+        scaled = self.optimizers if scale_losses else ()
+        self.scalers = {name: torch.amp.GradScaler(self.device.type, init_scale=_FIRST_SCALE) for name in scaled}
+        self.is_asynchronous = self.device.type == "cuda"
+        """Whether what is not finite is found, and left out, on the device; else the host looks at every phase."""
+        self.restored = 0
+        """How often a state has been loaded; tensors that a graph was made of are not in use after that."""
 
     def begin_epoch(self, epoch: int) -> None:
         """Set every optimiser's rate for `epoch`, counted from 0."""
         factor = self.scheduler.multiplier(epoch, self.epochs)
         for name, optimizer in self.optimizers.items():
             for group, rate in zip(optimizer.param_groups, self._full_rates[name], strict=True):
-                group["lr"] = rate * factor
+                if isinstance(group["lr"], Tensor):
+                    group["lr"].fill_(rate * factor)
+                else:
+                    group["lr"] = rate * factor
+            self.rates[name] = self._full_rates[name][0] * factor
 
     def end_epoch(self, means: Mapping[str, float]) -> None:
         """Tell the scheduler, if it wants to know, the means of the epoch's losses by logged name."""
         if isinstance(self.scheduler, ObservingScheduler):
             self.scheduler.observe(means)
 
-    @property
-    def rates(self) -> dict[str, float]:
-        """The current learning rate of each phase."""
-        return {name: optimizer.param_groups[0]["lr"] for name, optimizer in self.optimizers.items()}
-
     def step(self, batch: Batch, number: int = 0) -> StepResult:
         """Run every phase that is due in step `number`: losses, gradients of what it trains, one optimiser step."""
+        due = self.due(number)
+        losses, broken = self.run(self.arrange(batch), due)
+        return StepResult(losses, [phase.name for phase in due], broken)
+
+    def due(self, number: int) -> list[Phase]:
+        """The phases of step `number`."""
+        return [phase for phase in self.system.phases if number % phase.every == 0]
+
+    def arrange(self, batch: Batch) -> dict[str, Tensor]:
+        """The batch as the networks take it soonest."""
+        return {domain: images.contiguous(memory_format=self.memory_format) for domain, images in batch.items()}
+
+    def run(self, batch: Batch, phases: Sequence[Phase]) -> tuple[dict[str, Tensor], Tensor]:
+        """Run phases; on CUDA without waiting for it, so that a graph can be made of it.
+
+        Returns:
+            Losses, and for each phase whether it, or one before it, was not finite, as in `StepResult`.
+        """
         losses: dict[str, Tensor] = {}
+        flags: list[Tensor] = []
         self._train_only(self.system.networks)
         shared = self.system.forward(batch)
-        for phase in self.system.phases:
-            if number % phase.every:
-                continue
+        for phase in phases:
             self._train_only(phase.trains)
             optimizer = self.optimizers[phase.name]
             optimizer.zero_grad()
@@ -87,12 +139,18 @@ class Trainer:
             total = torch.stack(list(terms.values())).sum()
             losses |= {f"{phase.name}/{name}": term.detach() for name, term in terms.items()}
             losses[f"{phase.name}/total"] = total.detach()
-            total.backward()
-            if not _finite(total, optimizer):
+            self._find_gradients(phase, total)
+            broken = _is_broken(total, optimizer)
+            flags.append(torch.maximum(broken, flags[-1]) if flags else broken)
+            if self.is_asynchronous and can_be_told(optimizer):
+                _step_unless(flags[-1], optimizer)
+            elif broken:
                 optimizer.zero_grad()
-                return StepResult(losses, skipped=phase.name)
-            optimizer.step()
-        return StepResult(losses)
+                flags += flags[-1:] * (len(phases) - len(flags))
+                break
+            else:
+                optimizer.step()
+        return losses, torch.stack(flags) if flags else torch.zeros(0)
 
     def state_dict(self) -> dict[str, Tensor]:
         """All tensors that the next step depends on: networks, optimisers and pools, by a path."""
@@ -103,6 +161,9 @@ class Trainer:
             for place, values in optimizer.state_dict()["state"].items():
                 tensors = {key: value for key, value in values.items() if value is not None}
                 state |= {f"optimizer/{name}/{place}/{key}": torch.as_tensor(tensors[key]) for key in tensors}
+        for name, scaler in self.scalers.items():
+            kept = scaler.state_dict()
+            state[f"scaler/{name}"] = torch.tensor([kept["scale"], kept["_growth_tracker"]], dtype=torch.float64)
         for name, pool in self.system.pools.items():
             state |= {f"pool/{name}/{key}": tensor for key, tensor in pool.state_dict().items()}
         return state
@@ -121,14 +182,28 @@ class Trainer:
                 place, _, slot = key.partition("/")
                 values.setdefault(int(place), {})[slot] = tensor
             optimizer.load_state_dict({**optimizer.state_dict(), "state": values})
+            _arrange_like_parameters(optimizer)
+        for name, scaler in self.scalers.items():
+            scale, steps = state[f"scaler/{name}"].tolist()
+            scaler.load_state_dict({**scaler.state_dict(), "scale": scale, "_growth_tracker": int(steps)})
         for name, pool in self.system.pools.items():
             pool.load_state_dict(
-                {key: tensor.to(self._device) for key, tensor in _below(state, f"pool/{name}/").items()}
+                {key: tensor.to(self.device) for key, tensor in _below(state, f"pool/{name}/").items()}
             )
+        self.restored += 1
 
     @property
-    def _device(self) -> torch.device:
+    def device(self) -> torch.device:
+        """Where the networks are."""
         return next(tensor.device for network in self.system.networks.values() for tensor in network.parameters())
+
+    def _find_gradients(self, phase: Phase, total: Tensor) -> None:
+        if (scaler := self.scalers.get(phase.name)) is None:
+            total.backward()
+            return
+        scaler.scale(total).backward()
+        scaler.unscale_(self.optimizers[phase.name])
+        scaler.update()
 
     def _parameters(self, phase: Phase) -> list[nn.Parameter]:
         # Each once, also where two networks share a layer.
@@ -142,10 +217,31 @@ class Trainer:
                 parameter.requires_grad_(name in trained)
 
 
-def _finite(total: Tensor, optimizer: torch.optim.Optimizer) -> bool:
+def can_be_told(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether a flag on the device can keep an optimiser from stepping: those that are fused read one."""
+    return getattr(optimizer, "_step_supports_amp_scaling", False)
+
+
+def _step_unless(broken: Tensor, optimizer: Any) -> None:
+    # What GradScaler does with such an optimiser; here the flag is ours, and nothing is to be scaled.
+    optimizer.grad_scale, optimizer.found_inf = None, broken
+    optimizer.step()
+    del optimizer.grad_scale, optimizer.found_inf
+
+
+def _is_broken(total: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
+    """1 if the loss or a gradient is not finite, else 0; float32, as optimisers want their flag."""
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     norm = nn.utils.get_total_norm(gradients)
-    return bool(torch.isfinite(total + norm))
+    return 1 - torch.isfinite(total.detach() + norm).float()
+
+
+def _arrange_like_parameters(optimizer: torch.optim.Optimizer) -> None:
+    """Lay loaded moments out in memory as their parameters are: fused optimisers go through both in one order."""
+    for parameter, values in optimizer.state.items():
+        for slot, tensor in values.items():
+            if isinstance(tensor, Tensor) and tensor.shape == parameter.shape:
+                values[slot] = torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)
 
 
 def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

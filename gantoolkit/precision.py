@@ -1,0 +1,101 @@
+"""In which number format networks compute; images, logits, losses, weights and optimisers stay float32."""
+
+import functools
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from statistics import median
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Precision", "arithmetic", "choose_precision", "compute_in", "memory_format_of"]
+
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+"""`tf32` is float32 whose products CUDA may round to 10 bits; elsewhere it is `fp32`."""
+
+_NARROW = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+_WORTHWHILE = 1.2
+"""How much sooner bfloat16 has to be done on a CPU before `auto` takes it."""
+
+
+def compute_in(precision: Precision, network: nn.Module, device: torch.device) -> None:
+    """Let a network compute in a precision, in place: what goes in and what comes out is float32 as before.
+
+    Convolutions and matrix products round what they take in; normalisation keeps float32 statistics. Parameters keep their
+    type.
+    """
+    if precision in _NARROW:
+        network.forward = _narrowed(network.forward, device.type, _NARROW[precision])
+
+
+@contextmanager
+def arithmetic(precision: Precision, *, deterministic: bool) -> Iterator[None]:
+    """How CUDA computes meanwhile: it rounds products of float32 numbers only for `tf32`, and tries which algorithm is soonest
+    done only where the same bits are not wanted each time.
+    """
+    switches = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
+    before, tries = [switch.fp32_precision for switch in switches], torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = not deterministic
+    for switch in switches:
+        switch.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+    try:
+        yield
+    finally:
+        for switch, setting in zip(switches, before, strict=True):
+            switch.fp32_precision = setting
+        torch.backends.cudnn.benchmark = tries
+
+
+def memory_format_of(precision: Precision, device: torch.device) -> torch.memory_format:
+    """How images and weights lie in memory: channels_last, but for float32 on CUDA, whose kernels want the other order."""
+    plain = device.type != "cpu" and precision == "fp32"
+    return torch.contiguous_format if plain else torch.channels_last
+
+
+def choose_precision(device: torch.device) -> Precision:
+    """What `auto` comes to on a device: bfloat16 where it has the hardware, on a CPU where it is sooner done, measured."""
+    if device.type == "cuda":
+        capability = torch.cuda.get_device_capability(device)
+        return "bf16" if capability >= (8, 0) else "fp16" if capability >= (7, 0) else "fp32"
+    if device.type == "cpu":
+        return _probe_cpu()
+    return "fp32"
+
+
+@functools.cache
+def _probe_cpu() -> Precision:
+    """Time a generator's commonest convolution both ways, alternating; half a second."""
+    from gantoolkit.convolution import Conv3x3
+
+    layer = Conv3x3(256, 256).to(memory_format=torch.channels_last)
+    with torch.random.fork_rng(devices=[]):
+        features = torch.randn(1, 256, 34, 34).contiguous(memory_format=torch.channels_last).requires_grad_()
+    seconds: dict[Precision, list[float]] = {"fp32": [], "bf16": []}
+    for _ in range(7):
+        for precision, taken in seconds.items():
+            began = time.perf_counter()
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+                made = layer(features)
+            made.sum().backward()
+            taken.append(time.perf_counter() - began)
+    return "bf16" if median(seconds["fp32"]) > _WORTHWHILE * median(seconds["bf16"]) else "fp32"
+
+
+def _narrowed(forward: Callable[..., Any], device: str, dtype: torch.dtype) -> Callable[..., Any]:
+    @functools.wraps(forward)
+    def narrowed(*images: Tensor) -> Any:
+        # Every weight is used once in a call: keeping its rounded form would only cost memory, and trouble a graph.
+        with torch.autocast(device, dtype, cache_enabled=False):
+            made = forward(*images)
+        return _widen(made)
+
+    return narrowed
+
+
+def _widen(made: Any) -> Any:
+    if isinstance(made, Tensor):
+        return made.float() if made.dtype in _NARROW.values() else made
+    return type(made)(_widen(part) for part in made)

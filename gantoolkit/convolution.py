@@ -40,7 +40,7 @@ class Conv3x3(nn.Conv2d):
         return made if self.bias is None else made + self.bias.to(dtype)[:, None, None]
 
     def _is_sooner_transformed(self, features: Tensor, dtype: torch.dtype) -> bool:
-        if features.device.type != "cpu" or dtype not in TILE or features.dtype == torch.float64:
+        if features.device.type != "cpu" or dtype not in _LEAST_WORK:
             return False
         m = TILE[dtype]
         tiles = len(features) * -(-(features.shape[-2] - 2) // m) * -(-(features.shape[-1] - 2) // m)

@@ -32,13 +32,16 @@ def compute_in(precision: Precision, network: nn.Module, device: torch.device) -
 
 
 @contextmanager
-def arithmetic(precision: Precision, *, deterministic: bool) -> Iterator[None]:
-    """How CUDA computes meanwhile: it rounds products of float32 numbers only for `tf32`, and tries which algorithm is soonest
-    done only where the same bits are not wanted each time.
+def arithmetic(precision: Precision, *, try_algorithms: bool) -> Iterator[None]:
+    """How CUDA computes meanwhile; restored afterwards. Products of float32 numbers are rounded for `tf32` alone.
+
+    Args:
+        try_algorithms: Time cuDNN's algorithms at each new size, and take the one that is soonest done; which that is may
+            differ from run to run.
     """
     switches = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
     before, tries = [switch.fp32_precision for switch in switches], torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = not deterministic
+    torch.backends.cudnn.benchmark = try_algorithms
     for switch in switches:
         switch.fp32_precision = "tf32" if precision == "tf32" else "ieee"
     try:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -10,6 +11,7 @@ from gantoolkit.data import open_dataset
 from gantoolkit.device import select_device
 from gantoolkit.errors import CheckpointError
 from gantoolkit.inference import Translator
+from gantoolkit.precision import Precision
 from gantoolkit.recipe import Recipe
 from gantoolkit.training import Callback, RunEnded, RunFolder, train
 
@@ -114,13 +116,21 @@ class Run:
             raise CheckpointError(f"{self.path}: nothing has been saved yet; train first")
         return found
 
-    def translator(self, direction: str, *, best: bool = False, device: str | None = None) -> Translator:
+    def translator(
+        self,
+        direction: str,
+        *,
+        best: bool = False,
+        device: str | None = None,
+        precision: Precision | Literal["auto"] = "fp32",
+        compile: bool = False,
+    ) -> Translator:
         """The generator of one direction, as of the newest checkpoint.
 
         Args:
             direction: `A2B` or `B2A`.
             best: As it was when the recipe's metric was best, if the run measures while it trains.
-            device: As `gantoolkit.device.select_device`.
+            device, precision, compile: As `Translator.load`.
 
         Raises:
             CheckpointError: When there is no such direction, or nothing was saved yet.
@@ -133,4 +143,4 @@ class Run:
             raise CheckpointError(
                 f"{self.path}: has no best generators; they are kept where training.evaluate_every is set before it starts"
             )
-        return Translator.load(folder / f"{direction}.safetensors", device=device)
+        return Translator.load(folder / f"{direction}.safetensors", device=device, precision=precision, compile=compile)

@@ -48,9 +48,9 @@ class TrainingSettings(BaseModel):
         epochs: Passes over the larger domain.
         batch_size: Pairs of images in a step.
         seed: Everything random follows from it: weights, order, crops, pools, dropout.
-        precision: In what networks compute; images, losses, weights and optimisers are float32 always. `tf32` and `fp16` are for
-            CUDA; `bf16` is for CUDA and for CPUs that have it; `auto` takes what is soonest done where the run starts, and
-            keeps it.
+        precision: In what networks compute; images, losses, weights and optimisers are float32 always. `tf32` and `fp16` are
+            for CUDA, `bf16` is for CUDA and for CPUs that have it; `auto` takes what is soonest done where the run starts,
+            and keeps it.
         compile: Compile networks with torch.compile: minutes at the start of every session, for shorter steps.
         capture: Replay the whole step as one CUDA graph, where its blocks allow it.
         deterministic: Demand algorithms that give the same bits each time; slower on CUDA, needed there for exact resume.

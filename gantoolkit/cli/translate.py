@@ -22,6 +22,8 @@ def translate(
     batch_size: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 8,
     form: Literal["png", "jpg"] | None = None,
     device: str = "auto",
+    precision: Literal["fp32", "tf32", "bf16", "fp16", "auto"] = "fp32",
+    compile: Annotated[bool, Parameter(negative=())] = False,
 ) -> int:
     """Translate images with a trained generator; each keeps its size and name.
 
@@ -41,6 +43,10 @@ def translate(
         Write png or jpg; by default each file keeps its format.
     device
         cpu, cuda, cuda:1, or auto.
+    precision
+        What the network computes in; auto takes what is soonest done on the device.
+    compile
+        Compile the network first: a minute or two, for many images.
     """
     from rich.progress import track
 
@@ -52,9 +58,10 @@ def translate(
         raise DataError("translate needs images: gantoolkit translate RUN --direction A2B IMAGES... --out DIR")
     targets = plan_targets(sources, out, form=form)
     if model.is_dir():
-        translator = Run.open(model).translator(direction or _only_direction(model), device=device)
+        wanted = direction or _only_direction(model)
+        translator = Run.open(model).translator(wanted, device=device, precision=precision, compile=compile)
     else:
-        translator = Translator.load(model, device=device)
+        translator = Translator.load(model, device=device, precision=precision, compile=compile)
         if direction not in (None, translator.direction):
             raise DataError(f"{model}: translates {translator.direction}, not {direction}")
     skipped = 0

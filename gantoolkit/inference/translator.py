@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 from PIL import Image
@@ -14,6 +15,7 @@ from gantoolkit.data import from_tensor, read_image, to_tensor
 from gantoolkit.data.images import to_mode
 from gantoolkit.device import select_device
 from gantoolkit.errors import DataError
+from gantoolkit.precision import Precision, arithmetic, memory_format_of
 from gantoolkit.training import LoadedGenerator, load_generator, run_generator
 
 __all__ = ["Translator"]
@@ -26,21 +28,37 @@ class Translator:
 
     Args:
         generator: A loaded generator; `Translator.load` reads one from a file.
+        compile: Compile the network with torch.compile when the first image comes, for images of any size; that takes a
+            minute or two, and pays for many images.
     """
 
-    def __init__(self, generator: LoadedGenerator) -> None:
+    def __init__(self, generator: LoadedGenerator, *, compile: bool = False) -> None:
         self.generator = generator
+        if compile:
+            generator.network.compile(dynamic=True)
         tensors = itertools.chain(generator.network.parameters(), generator.network.buffers())
         self.device = next(tensors, torch.empty(0)).device
 
     @classmethod
-    def load(cls, path: str | Path, *, device: str | None = None) -> "Translator":
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        device: str | None = None,
+        precision: Precision | Literal["auto"] = "fp32",
+        compile: bool = False,
+    ) -> "Translator":
         """Read a generator's file, such as `runs/city/generators/A2B.safetensors`.
+
+        Args:
+            device: As `gantoolkit.device.select_device`.
+            precision: What the network computes in; `auto` takes what is soonest done on the device.
+            compile: As above.
 
         Raises:
             CheckpointError: When it cannot be read.
         """
-        return cls(load_generator(Path(path), select_device(device)))
+        return cls(load_generator(Path(path), select_device(device), precision), compile=compile)
 
     @property
     def direction(self) -> str:
@@ -82,9 +100,11 @@ class Translator:
         """
         network = self.generator.network
         height, width = images.shape[-2:]
+        precision = self.generator.precision
         padded = _mirror_pad(images.to(self.device), network)
+        padded = padded.contiguous(memory_format=memory_format_of(precision, self.device))
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), arithmetic(precision, try_algorithms=False):
                 return run_generator(network, padded)[..., :height, :width]
         except (RuntimeError, ValueError) as error:
             reason = str(error).partition("\n")[0]

@@ -43,6 +43,6 @@ def build_trainer(recipe: Recipe, device: torch.device, precision: Precision | N
         optimizer=bind("optimizers", recipe.optimizer),
         scheduler=bind("schedulers", recipe.scheduler)(),
         epochs=recipe.training.epochs,
+        precision=precision,
         memory_format=memory_format,
-        scale_losses=precision == "fp16",
     )

@@ -1,9 +1,10 @@
 """A training step as one CUDA graph: recorded once, then replayed without a host that launches kernel after kernel."""
 
+import itertools
 import random
 import warnings
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -69,7 +70,7 @@ class CapturedStep:
         self.recorder = recorder
         self.problem = self._foresee_problem()
         self._graphs: dict[object, _Graph] = {}
-        self._seen: Counter[object] = Counter()
+        self._calls: dict[object, list[dict[str, list[int]]]] = {}
         self._restored = trainer.restored
         if self.problem:
             self._warn()
@@ -78,50 +79,68 @@ class CapturedStep:
 
     def __call__(self, batch: Batch, number: int = 0) -> StepResult:
         """What `Trainer.step` does."""
-        due = self.trainer.due(number)
-        kind = (*(phase.name for phase in due), *((domain, images.shape) for domain, images in batch.items()))
+        if self.problem:
+            return self.trainer.step(batch, number)
         if self._restored != self.trainer.restored:  # moments and pools lie elsewhere now
             self._graphs.clear()
-            self._seen.clear()
+            self._calls.clear()
             self._restored = self.trainer.restored
             self._move_rates_to_the_device()
-        self._seen[kind] += 1
-        is_recorded = kind in self._graphs
-        if self.problem or (not is_recorded and len(self._graphs) == _MOST_GRAPHS):
+        due = self.trainer.due(number)
+        kind = (*(phase.name for phase in due), *((domain, images.shape) for domain, images in batch.items()))
+        if kind in self._graphs:
+            return self._graphs[kind].replay(self.trainer.arrange(batch))
+        if len(self._graphs) == _MOST_GRAPHS:
             return self.trainer.step(batch, number)
-        if self._seen[kind] <= _WARM_UP:
-            return self.recorder.warm_up(lambda: self.trainer.step(batch, number))
+        calls = self._calls.setdefault(kind, [])
+        if len(calls) < _WARM_UP:
+            watched = {name: _Watched(pool) for name, pool in self.trainer.system.pools.items()}
+            with self._replace_pools(watched):
+                result = self.recorder.warm_up(lambda: self.trainer.step(batch, number))
+            calls.append({name: pool.counts for name, pool in watched.items()})
+            return result
         arranged = self.trainer.arrange(batch)
-        if not is_recorded:
-            graph = self._record(arranged, due)
-            if graph is None:
-                return self.trainer.step(batch, number)
-            self._graphs[kind] = graph
-        return self._graphs[kind].replay(arranged)
+        graph = self._record(arranged, due, calls[-1])
+        if graph is None:
+            return self.trainer.step(batch, number)
+        self._graphs[kind] = graph
+        return graph.replay(arranged)
 
-    def _record(self, batch: Batch, due: Sequence[Phase]) -> "_Graph | None":
-        pools = self.trainer.system.pools
-        before = {name: {key: kept.clone() for key, kept in pool.state_dict().items()} for name, pool in pools.items()}
-        planned = {name: _Planned(pool) for name, pool in pools.items() if isinstance(pool, PlannedPool)}
+    def _record(self, batch: Batch, due: Sequence[Phase], calls: Mapping[str, Sequence[int]]) -> "_Graph | None":
+        planned = {
+            name: _Planned(pool, calls[name], self.trainer.device)
+            for name, pool in self.trainer.system.pools.items()
+            if isinstance(pool, PlannedPool)
+        }
         shown = {domain: images.clone() for domain, images in batch.items()}
+        before = {name: _copy(pool.state_dict()) for name, pool in self.trainer.system.pools.items()}
+        for pool in planned.values():
+            pool.write_decisions()
         drawn = _host_state()
-        originals = dict(pools)
-        pools.update(planned)
         try:
-            replay, (names, losses, broken) = self.recorder.record(lambda: self._body(shown, due))
+            with self._replace_pools(planned):
+                run, (names, losses, broken) = self.recorder.record(lambda: self._body(shown, due))
         except RuntimeError as error:
             self.problem = f"it cannot be recorded ({str(error).partition(chr(10))[0]})"
         else:
             if drawn == _host_state():
                 phases = [phase.name for phase in due]
-                return _Graph(replay, shown, list(planned.values()), names, losses, phases, broken)
+                return _Graph(run, shown, list(planned.values()), names, losses, phases, broken)
             self.problem = "one of its blocks draws random numbers on the host"
-        finally:
-            pools.update(originals)
-        for name, pool in pools.items():
+        for name, pool in self.trainer.system.pools.items():
             pool.load_state_dict(before[name])
         self._warn()
         return None
+
+    @contextmanager
+    def _replace_pools(self, others: Mapping[str, ImagePool]) -> Iterator[None]:
+        pools = self.trainer.system.pools
+        originals = dict(pools)
+        pools.update(others)
+        try:
+            yield
+        finally:
+            pools.update(originals)
 
     def _body(self, batch: Batch, due: Sequence[Phase]) -> tuple[list[str], Tensor, Tensor]:
         losses, broken = self.trainer.run(batch, due)
@@ -149,26 +168,51 @@ class CapturedStep:
                     group["capturable"] = True
 
 
-class _Planned:
-    """Stands in for a pool while a step is recorded, and keeps what its next decisions are to be written into."""
+class _Stand:
+    """Stands in for a pool."""
 
     def __init__(self, pool: ImagePool) -> None:
-        assert isinstance(pool, PlannedPool)
         self.pool = pool
-        self.calls: list[tuple[Tensor, Tensor | None]] = []
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return self.pool.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self.pool.load_state_dict(state)
+
+
+class _Watched(_Stand):
+    """Notes how many fakes each call has."""
+
+    def __init__(self, pool: ImagePool) -> None:
+        super().__init__(pool)
+        self.counts: list[int] = []
 
     def __call__(self, fakes: Tensor) -> Tensor:
-        decisions = self.pool.decide(len(fakes))
-        read = torch.empty(decisions.shape, dtype=decisions.dtype, device=fakes.device)
-        self.calls.append((read, decisions))
-        return self.pool.exchange(fakes, read)
+        self.counts.append(len(fakes))
+        return self.pool(fakes)
+
+
+class _Planned(_Stand):
+    """Does what was decided before, and written to where a graph reads it."""
+
+    def __init__(self, pool: PlannedPool, counts: Sequence[int], device: torch.device) -> None:
+        super().__init__(pool)
+        self.counts = counts
+        self.device = device
+        self.read: list[Tensor] = []
+        self.turns = itertools.cycle(self.read)
+
+    def __call__(self, fakes: Tensor) -> Tensor:
+        return self.pool.exchange(fakes, next(self.turns))
 
     def write_decisions(self) -> None:
-        """Write the decisions that were drawn while recording, or new ones, to where the graph reads them."""
-        for place, (read, drawn) in enumerate(self.calls):
-            decisions = drawn if drawn is not None else self.pool.decide(read.shape[-1])
-            read.copy_(decisions.pin_memory() if read.is_cuda else decisions, non_blocking=True)
-            self.calls[place] = (read, None)
+        decisions = [self.pool.decide(count) for count in self.counts]
+        if not self.read:
+            self.read += [torch.empty_like(drawn, device=self.device) for drawn in decisions]
+        for place, drawn in zip(self.read, decisions, strict=True):
+            # From pinned memory, so that nothing waits.
+            place.copy_(drawn.pin_memory() if place.is_cuda else drawn, non_blocking=True)
 
 
 @dataclass
@@ -183,13 +227,21 @@ class _Graph:
     phases: list[str]
     broken: Tensor
 
+    is_new: bool = True
+
     def replay(self, batch: Batch) -> StepResult:
-        for domain, images in self.batch.items():
-            images.copy_(batch[domain], non_blocking=True)
-        for pool in self.pools:
-            pool.write_decisions()
+        if not self.is_new:  # what it was recorded with is there
+            for domain, images in self.batch.items():
+                images.copy_(batch[domain], non_blocking=True)
+            for pool in self.pools:
+                pool.write_decisions()
+        self.is_new = False
         self.run()
         return StepResult(dict(zip(self.names, self.losses.clone().unbind(), strict=True)), self.phases, self.broken)
+
+
+def _copy(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key: tensor.clone() for key, tensor in state.items()}
 
 
 def _host_state() -> tuple[object, ...]:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import nn
@@ -9,6 +10,7 @@ from torch import nn
 from gantoolkit.assembly import build_system
 from gantoolkit.errors import CheckpointError
 from gantoolkit.plugins import System
+from gantoolkit.precision import Precision, choose_precision, compute_in, memory_format_of
 from gantoolkit.recipe import Recipe
 from gantoolkit.training.tensorfile import read_header, read_tensors, write_tensors
 
@@ -25,6 +27,7 @@ class LoadedGenerator:
     direction: str
     recipe: Recipe
     step: int
+    precision: Precision = "fp32"
 
     @property
     def in_channels(self) -> int:
@@ -63,8 +66,13 @@ def write_generator(
     write_tensors(path, network.state_dict(), header)
 
 
-def load_generator(path: Path, device: torch.device | str = "cpu") -> LoadedGenerator:
+def load_generator(
+    path: Path, device: torch.device | str = "cpu", precision: Precision | Literal["auto"] = "fp32"
+) -> LoadedGenerator:
     """Read a generator's file, build its network, and put it in evaluation mode.
+
+    Args:
+        precision: What the network computes in; its weights stay as they are.
 
     Raises:
         CheckpointError: When the file is missing, damaged, or no generator's.
@@ -76,7 +84,8 @@ def load_generator(path: Path, device: torch.device | str = "cpu") -> LoadedGene
     if header.get("format") != _FORMAT:
         raise CheckpointError(f"{path}: is no generator's file but '{header.get('format')}'; take one of generators/")
     recipe = Recipe.from_toml(header["recipe"], where=str(path)).resolve()
-    directions = build_system(recipe).directions
+    system = build_system(recipe)
+    directions = system.directions
     if header.get("direction") not in directions:
         raise CheckpointError(
             f"{path}: says that it translates {header.get('direction')!r}, but its recipe knows {', '.join(directions)} only"
@@ -86,4 +95,11 @@ def load_generator(path: Path, device: torch.device | str = "cpu") -> LoadedGene
         network.load_state_dict(read_tensors(path))
     except RuntimeError as error:
         raise CheckpointError(f"{path}: its weights do not fit its recipe ({error})") from error
-    return LoadedGenerator(network.eval().to(device), header["direction"], recipe, header["step"])
+    device = torch.device(device)
+    precision = choose_precision(device) if precision == "auto" else precision
+    network.eval().to(device, memory_format=memory_format_of(precision, device))
+    parts = set(network.modules())
+    for part in system.networks.values():
+        if part in parts:  # what translates by optimising holds the network that it looks through
+            compute_in(precision, part, device)
+    return LoadedGenerator(network, header["direction"], recipe, header["step"], precision)

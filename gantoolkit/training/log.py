@@ -24,34 +24,43 @@ MEASURED = "measured"
 
 
 class Means:
-    """Running means by name. Values are added where they lie and read only when the means are asked for."""
+    """Running means by name. Values are added where they lie, all at once, and read only when the means are asked for."""
 
     def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
+        self._sums = torch.zeros(0, dtype=torch.float64)  # in the order of the counts
 
     def add(self, values: Mapping[str, Tensor]) -> None:
         """Count one value for each name."""
-        for name, value in values.items():
-            wide = value.detach().double()
-            self._sums[name] = self._sums[name] + wide if name in self._sums else wide
+        if not values:
+            return
+        wide = torch.stack([value.detach() for value in values.values()]).double()
+        for name in values:
             self._counts[name] = self._counts.get(name, 0) + 1
+        sums = self._sums.to(wide.device)
+        if missing := len(self._counts) - len(sums):
+            sums = torch.cat([sums, sums.new_zeros(missing)])
+        if list(values) == list(self._counts):
+            self._sums = sums + wide
+        else:
+            places = [place for place, name in enumerate(self._counts) if name in values]
+            ordered = [list(values).index(name) for name in self._counts if name in values]
+            self._sums = sums.index_add(0, torch.tensor(places, device=sums.device), wide[ordered])
 
     def compute(self) -> dict[str, float]:
         """The means so far."""
-        return {name: float(total) / self._counts[name] for name, total in self._sums.items()}
+        return {name: total / count for name, (total, count) in self.state().items()}
 
-    def state(self) -> dict[str, list[float]]:
+    def state(self) -> dict[str, tuple[float, int]]:
         """Sums and counts, for JSON."""
-        return {name: [float(total), self._counts[name]] for name, total in self._sums.items()}
+        return dict(zip(self._counts, zip(self._sums.tolist(), self._counts.values(), strict=True), strict=True))
 
     @classmethod
-    def restore(cls, state: Mapping[str, list[float]]) -> "Means":
+    def restore(cls, state: Mapping[str, tuple[float, int]]) -> "Means":
         """The means that a `state` was taken of."""
         means = cls()
-        for name, (total, count) in state.items():
-            means._sums[name] = torch.tensor(total, dtype=torch.float64)
-            means._counts[name] = int(count)
+        means._counts = {name: int(count) for name, (_, count) in state.items()}
+        means._sums = torch.tensor([total for total, _ in state.values()], dtype=torch.float64)
         return means
 
 

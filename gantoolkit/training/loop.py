@@ -37,8 +37,8 @@ MAX_BAD_STEPS = 10
 """Steps in a row whose numbers are not finite before the run goes back to its checkpoint, and the next time gives up."""
 
 
-_AHEAD = {False: 0, True: 2}
-"""Steps that CUDA may be behind before the host looks at what became of them; what is not finite changes no weight meanwhile."""
+_AHEAD = 2
+"""Steps that CUDA may be behind before the host looks at what became of them; nothing that is not finite reaches a weight."""
 
 
 @dataclass
@@ -97,7 +97,7 @@ def train(
     ):
         session = _Session(folder, recipe, data, device=device, workers=workers, callbacks=callbacks)
         try:
-            with arithmetic(session.precision, deterministic=recipe.training.deterministic):
+            with arithmetic(session.precision, try_algorithms=not recipe.training.deterministic):
                 return session.run(stop_at, interrupts)
         finally:
             session.log.close()
@@ -139,6 +139,7 @@ class _Session:
         self.progress = _Progress(self.precision)
         self.since_row, self.since_epoch = Means(), Means()
         self.taken: deque[_Taken] = deque()
+        self.ahead = _AHEAD if device.type == "cuda" else 0
         self.bad_in_a_row = 0
         if checkpoint is not None:
             self.restore(checkpoint)
@@ -184,7 +185,7 @@ class _Session:
             self.taken.append(_Taken(progress.step, result, batch.bad_files))
             is_row, ends_epoch = progress.step % settings.log_every == 0, place + 1 == per_epoch
             is_looked_at = is_row or ends_epoch or self.is_pause(stop) or interrupts.received is not None
-            if not self.settle(0 if is_looked_at else _AHEAD[self.device.type == "cuda"]):
+            if not self.settle(0 if is_looked_at else self.ahead):
                 return False
             if ends_epoch:
                 self.trainer.end_epoch(self.since_epoch.compute())

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gantoolkit.plugins import Batch, ObservingScheduler, Phase, Scheduler, System
+from gantoolkit.precision import Precision
 
 __all__ = ["StepResult", "Trainer", "can_be_told"]
 
@@ -55,8 +56,9 @@ class Trainer:
         optimizer: Makes an optimiser from parameters.
         scheduler: Factor on all rates, by epoch.
         epochs: Length of the run.
+        precision: What the networks compute in. For float16, whose small numbers are coarse, each phase's loss is scaled up,
+            by a factor that follows its gradients, and these are scaled down again.
         memory_format: In which order a batch's images lie in memory.
-        scale_losses: Scale each phase's loss up, by a factor that follows its gradients, and these down again: for float16.
     """
 
     def __init__(
@@ -66,12 +68,13 @@ class Trainer:
         optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
         scheduler: Scheduler,
         epochs: int,
+        precision: Precision = "fp32",
         memory_format: torch.memory_format = torch.contiguous_format,
-        scale_losses: bool = False,
     ) -> None:
         self.system = system
         self.scheduler = scheduler
         self.epochs = epochs
+        self.precision: Precision = precision
         self.memory_format = memory_format
         # What is frozen when a network is made stays so: a pretrained part, for instance.
         self._learning = {
@@ -84,7 +87,7 @@ class Trainer:
         }
         self.rates = {name: rates[0] for name, rates in self._full_rates.items()}
         """The current learning rate of each phase."""
-        scaled = self.optimizers if scale_losses else ()
+        scaled = self.optimizers if precision == "fp16" else ()
         self.scalers = {name: torch.amp.GradScaler(self.device.type, init_scale=_FIRST_SCALE) for name in scaled}
         self.is_asynchronous = self.device.type == "cuda"
         """Whether what is not finite is found, and left out, on the device; else the host looks at every phase."""

@@ -1,1 +1,6 @@
 """Measurements: equality with the official implementation, speed and memory."""
+
+import os
+
+# Before torch is loaded: see gantoolkit.cli.app.main.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -1,0 +1,66 @@
+"""The official implementation, imported as it is from a checkout of it, to be timed beside ours.
+
+Its folder is the one that holds `models/` and `util/`: `torchbenchmark/models/pytorch_CycleGAN_and_pix2pix` in the repository
+pytorch/benchmark. Nothing of it is part of this project.
+"""
+
+import importlib
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["load_peer", "step_peer"]
+
+
+def load_peer(folder: Path, device: torch.device, *, identity: bool) -> Any:
+    """Its CycleGAN with its defaults (9 blocks, batch of any size, pools of 50), ready to train.
+
+    Args:
+        identity: With the identity terms, λ_identity = 0.5, or without.
+    """
+    if not (folder / "models" / "cycle_gan_model.py").is_file():
+        raise SystemExit(
+            f"--peer {folder}: holds no models/cycle_gan_model.py; give the official implementation's folder"
+        )
+    package = types.ModuleType("official")
+    package.__path__ = [str(folder)]
+    sys.modules["official"] = package  # its own __init__ wants the rest of that repository
+    module = importlib.import_module("official.models.cycle_gan_model")
+    options = types.SimpleNamespace(
+        gpu_ids=[0] if device.type == "cuda" else [],
+        device_type=device.type,
+        isTrain=True,
+        checkpoints_dir=".",
+        name="peer",
+        preprocess="resize_and_crop",
+        direction="AtoB",
+        lambda_A=10.0,
+        lambda_B=10.0,
+        lambda_identity=0.5 if identity else 0.0,
+        input_nc=3,
+        output_nc=3,
+        ngf=64,
+        ndf=64,
+        netG="resnet_9blocks",
+        netD="basic",
+        n_layers_D=3,
+        norm="instance",
+        no_dropout=True,
+        init_type="normal",
+        init_gain=0.02,
+        pool_size=50,
+        gan_mode="lsgan",
+        lr=2e-4,
+        beta1=0.5,
+    )
+    return module.CycleGANModel(options)
+
+
+def step_peer(peer: Any, batch: dict[str, Tensor]) -> None:
+    """One training step of it."""
+    peer.set_input({**batch, "A_paths": "", "B_paths": ""})
+    peer.optimize_parameters()

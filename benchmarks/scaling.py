@@ -1,0 +1,63 @@
+"""How time and memory of a training step grow with the image: each size in a process of its own.
+
+    python -m benchmarks.scaling --sides 128 256 512 --out benchmarks/results/scaling-cpu.json
+
+Time per pixel should stay the same, and memory grow in proportion to the pixels, beside what weights and moments take.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.timing import alternate, describe_machine, medians, write_result
+from benchmarks.training import steps_of
+from gantoolkit.device import select_device
+
+
+def measure_here(side: int, variant: str, rounds: int, device: torch.device) -> dict[str, float]:
+    """Milliseconds and peak megabytes of one size, in this process; on a CPU the memory of the whole process."""
+    take = steps_of(variant, side, 1, True, device)
+    seconds = alternate({variant: take}, device, rounds=rounds, warm_up=5 if "captured" in variant else 1)
+    if device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated(device) / 1e6
+    else:
+        status = Path("/proc/self/status").read_text().splitlines()
+        (line,) = [line for line in status if line.startswith("VmHWM:")]
+        peak = int(line.split()[1]) / 1e3
+    return {"milliseconds": medians(seconds)[variant], "peak_megabytes": round(peak, 1)}
+
+
+def main() -> None:
+    """Measure every size, and print the result as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sides", type=int, nargs="+", default=[128, 256, 512])
+    parser.add_argument("--variant", default="fp32", help="a precision, perhaps with captured")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    device = select_device(arguments.device)
+    if arguments.one is not None:
+        print(json.dumps(measure_here(arguments.one, arguments.variant, arguments.rounds, device)))
+        return
+    found: dict[int, Any] = {}
+    for side in arguments.sides:
+        command = [sys.executable, "-m", "benchmarks.scaling", "--one", str(side), "--variant", arguments.variant]
+        command += ["--rounds", str(arguments.rounds), "--device", str(device)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        found[side] = json.loads(done.stdout.splitlines()[-1])
+        found[side]["nanoseconds_per_pixel"] = round(1e6 * found[side]["milliseconds"] / side**2, 1)
+    write_result(
+        {"what": "one training step", "variant": arguments.variant, **describe_machine(device), "sides": found},
+        arguments.out,
+    )
+
+
+if __name__ == "__main__":
+    main()

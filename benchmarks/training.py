@@ -1,0 +1,147 @@
+"""How long a training step of CycleGAN takes, ours and the official implementation's, in one process, alternating.
+
+    python -m benchmarks.training --peer DIR --rounds 5 --out benchmarks/results/training-cpu.json
+
+Both have ResNet generators of 9 blocks, 70×70 PatchGAN discriminators, LSGAN, pools of 50, Adam; the same random images, a new
+batch each step. Without --peer ours is timed alone. The first steps of each, which are not timed, fill caches and record
+graphs.
+"""
+
+import argparse
+import gc
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.peer import load_peer, step_peer
+from benchmarks.timing import alternate, describe_machine, medians, write_result
+from gantoolkit.device import select_device
+from gantoolkit.precision import arithmetic
+from gantoolkit.recipes import cyclegan
+from gantoolkit.training import build_trainer
+from gantoolkit.training.capture import CapturedStep, GraphRecorder
+
+__all__ = ["main", "random_batches", "steps_of"]
+
+WARM_UP = 5
+"""Calls of each before timing: a captured step is recorded in its fourth."""
+
+ON_CPU = ("fp32", "bf16")
+ON_CUDA = ("fp32", "tf32", "bf16", "bf16 captured", "bf16 compiled", "bf16 compiled captured")
+
+
+def random_batches(side: int, batch: int, device: torch.device, count: int = 4) -> Iterator[dict[str, torch.Tensor]]:
+    """Batches of random images, never the same twice in a row."""
+    generator = torch.Generator().manual_seed(0)
+    made = [
+        {domain: (torch.rand(batch, 3, side, side, generator=generator) * 2 - 1).to(device) for domain in "AB"}
+        for _ in range(count)
+    ]
+    return itertools.cycle(made)
+
+
+def steps_of(variant: str, side: int, batch: int, identity: bool, device: torch.device) -> Callable[[], Any]:
+    """A function that takes one step of ours; a variant is a precision, and perhaps `compiled` and `captured`."""
+    precision, *ways = variant.split()
+    recipe = cyclegan(identity_weight=5.0 if identity else 0.0).swap(
+        {
+            "training.precision": precision,
+            "training.compile": "compiled" in ways,
+            "data.load_size": side,
+            "data.crop_size": side,
+        }
+    )
+    trainer = build_trainer(recipe.resolve(), device)
+    step = CapturedStep(trainer, GraphRecorder()) if "captured" in ways else trainer.step
+    batches, numbers = random_batches(side, batch, device), itertools.count()
+
+    def take() -> None:
+        with arithmetic(trainer.precision, try_algorithms=True):
+            trainer.begin_epoch(0)
+            step(next(batches), next(numbers))
+
+    return take
+
+
+@contextmanager
+def peak_memory(device: torch.device, found: dict[str, float], name: str) -> Iterator[None]:
+    """Note how many megabytes PyTorch held at most on CUDA, in one variant alone."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+    yield
+    if device.type == "cuda":
+        found[name] = round((torch.cuda.max_memory_allocated(device) - before) / 1e6, 1)
+
+
+def measure(arguments: argparse.Namespace, variants: tuple[str, ...], device: torch.device) -> dict[str, Any]:
+    """Times, ratios to the peer, and memory, of one size and batch."""
+    functions: dict[str, Callable[[], Any]] = {}
+    memory: dict[str, float] = {}
+    failed: dict[str, str] = {}
+    side, batch, identity = arguments.side, arguments.batch, not arguments.no_identity
+    if arguments.peer is not None:
+        with peak_memory(device, memory, "peer"):
+            peer = load_peer(arguments.peer, device, identity=identity)
+            batches = random_batches(side, batch, device)
+            functions["peer"] = lambda: step_peer(peer, next(batches))
+            for _ in range(2):
+                functions["peer"]()
+    for variant in variants:
+        with peak_memory(device, memory, variant):
+            try:
+                take = steps_of(variant, side, batch, identity, device)
+                for _ in range(WARM_UP if "captured" in variant else 1):
+                    take()
+            except Exception as error:  # a variant that this machine cannot run takes none of the others with it
+                failed[variant] = str(error).partition("\n")[0]
+                gc.collect()
+                continue
+            functions[variant] = take
+    seconds = alternate(functions, device, rounds=arguments.rounds, calls=arguments.calls, warm_up=1)
+    found = medians(seconds)
+    result: dict[str, Any] = {
+        "what": "training step of CycleGAN",
+        "side": side,
+        "batch": batch,
+        "identity": identity,
+        **describe_machine(device),
+        "median_milliseconds": found,
+        "pairs_per_second": {name: round(1000 * batch / value, 3) for name, value in found.items()},
+    }
+    if "peer" in found:
+        result["times_as_fast_as_peer"] = {
+            name: round(found["peer"] / value, 3) for name, value in found.items() if name != "peer"
+        }
+    if memory:
+        result["peak_megabytes"] = memory
+    if failed:
+        result["failed"] = failed
+    return result | {"seconds": {name: [round(t, 5) for t in times] for name, times in seconds.items()}}
+
+
+def main() -> None:
+    """Measure one size and batch, and print the result as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peer", type=Path, help="folder of the official implementation")
+    parser.add_argument("--side", type=int, default=256)
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--no-identity", action="store_true", help="without the identity terms")
+    parser.add_argument("--variants", nargs="+", help="precisions; quote them together with compiled, captured")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--calls", type=int, default=1, help="steps that are timed together")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    device = select_device(arguments.device)
+    variants = tuple(arguments.variants or (ON_CUDA if device.type == "cuda" else ON_CPU))
+    write_result(measure(arguments, variants, device), arguments.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -22,13 +22,17 @@ from gantoolkit.data import (
     to_tensor,
     write_image,
 )
-from gantoolkit.data.augmentation import augment, prepare
+from gantoolkit.data.augmentation import augment, prepare, resize
 from gantoolkit.errors import DataError
 from gantoolkit.settings import DataSettings
 
 
 def collect(batches: TrainingBatches, start: int, stop: int) -> list[torch.Tensor]:
     return [batch.images[domain] for batch in batches.iterate(start, stop) for domain in "AB"]
+
+
+def crop_of(picture: Image.Image, settings: DataSettings, seed: int) -> torch.Tensor:
+    return augment(np.atleast_3d(resize(picture, settings)), settings, random.Random(seed))
 
 
 def batches_of(root: Path, **options) -> TrainingBatches:
@@ -164,14 +168,14 @@ class TestAugmentation:
     def test_crops_have_the_size_and_lie_inside(self, resize, width, height, seed) -> None:
         settings = DataSettings(resize=resize, load_size=20, crop_size=16)
         picture = make_image(seed, (width, height))
-        for crop in (augment(picture, settings, random.Random(seed)), prepare(picture, settings)):
+        for crop in (crop_of(picture, settings, seed), prepare(picture, settings)):
             assert crop.shape == (3, 16, 16)
             assert crop.abs().max() <= 1
 
     def test_every_crop_place_and_both_flips_occur(self) -> None:
         ramp = Image.fromarray(np.tile(np.arange(20, dtype=np.uint8) * 10, (20, 1)))
         settings = DataSettings(load_size=20, crop_size=16)
-        crops = [augment(ramp, settings, random.Random(seed)) for seed in range(300)]
+        crops = [crop_of(ramp, settings, seed) for seed in range(300)]
         lefts = {round((crop[0, 0, 0].item() + 1) * 12.75) for crop in crops}
         assert lefts == {0, 1, 2, 3, 4, 15, 16, 17, 18, 19}
         flipped = sum(crop[0, 0, 0] > crop[0, 0, -1] for crop in crops) / 300
@@ -181,13 +185,13 @@ class TestAugmentation:
         picture = make_image(1, (60, 30))
         settings = DataSettings(load_size=16, crop_size=16, flip=False)
         expected = to_tensor(picture.resize((16, 16), Image.Resampling.BICUBIC))
-        assert torch.equal(augment(picture, settings, random.Random(0)), expected)
+        assert torch.equal(crop_of(picture, settings, 0), expected)
 
     def test_too_small_an_image_is_refused_with_the_cure(self) -> None:
         with pytest.raises(
             DataError, match=r'is 10×40, smaller than data\.crop_size 16; set data\.resize = "shorter_side"'
         ):
-            augment(make_image(0, (10, 40)), DataSettings(resize="none", crop_size=16), random.Random(0))
+            crop_of(make_image(0, (10, 40)), DataSettings(resize="none", crop_size=16), 0)
 
 
 class TestSampling:

@@ -1,28 +1,55 @@
 """Resize, crop, flip (Zhu et al. 2017, appendix 7.1): what a training image goes through, from draws that are given."""
 
 import random
+from dataclasses import dataclass
 
-from PIL import Image, ImageOps
+import numpy as np
+from PIL import Image
 from torch import Tensor
 
 from gantoolkit.data.images import to_tensor
 from gantoolkit.errors import DataError
 from gantoolkit.settings import DataSettings
 
-__all__ = ["augment", "prepare"]
+__all__ = ["Window", "augment", "draw_window", "find_size", "prepare", "resize"]
 
 
-def augment(image: Image.Image, settings: DataSettings, draws: random.Random) -> Tensor:
-    """A random crop of an image, perhaps mirrored: (C, crop_size, crop_size) in [−1, 1].
+@dataclass(frozen=True)
+class Window:
+    """Where a crop lies in a resized image, in pixels, and whether it is mirrored."""
+
+    left: int
+    top: int
+    mirrored: bool
+
+
+def resize(image: Image.Image, settings: DataSettings) -> Image.Image:
+    """An image as crops are taken from it: all that happens to it before something is drawn."""
+    return image.resize(find_size(image.size, settings, settings.load_size), Image.Resampling.BICUBIC)
+
+
+def augment(pixels: np.ndarray, settings: DataSettings, draws: random.Random) -> Tensor:
+    """A random crop of a resized image (H, W, C), perhaps mirrored: (C, crop_size, crop_size) in [−1, 1].
 
     Raises:
         DataError: When the image is smaller than the crop.
     """
-    image = _resize(image, settings, settings.load_size)
-    left = draws.randint(0, image.width - settings.crop_size)
-    top = draws.randint(0, image.height - settings.crop_size)
-    crop = image.crop((left, top, left + settings.crop_size, top + settings.crop_size))
-    return to_tensor(ImageOps.mirror(crop) if settings.flip and draws.random() < 0.5 else crop)
+    side = settings.crop_size
+    window = draw_window((pixels.shape[1], pixels.shape[0]), settings, draws)
+    crop = pixels[window.top : window.top + side, window.left : window.left + side]
+    return to_tensor(crop[:, ::-1] if window.mirrored else crop)
+
+
+def draw_window(size: tuple[int, int], settings: DataSettings, draws: random.Random) -> Window:
+    """Draw a crop of an image of this width and height.
+
+    Raises:
+        DataError: When the image is smaller than the crop.
+    """
+    _refuse_small(size, settings)
+    left = draws.randint(0, size[0] - settings.crop_size)
+    top = draws.randint(0, size[1] - settings.crop_size)
+    return Window(left, top, settings.flip and draws.random() < 0.5)
 
 
 def prepare(image: Image.Image, settings: DataSettings, *, label_map: bool = False) -> Tensor:
@@ -35,23 +62,26 @@ def prepare(image: Image.Image, settings: DataSettings, *, label_map: bool = Fal
         DataError: When the image is smaller than the crop.
     """
     resample = Image.Resampling.NEAREST if label_map else Image.Resampling.BICUBIC
-    image = _resize(image, settings, settings.crop_size, resample)
+    size = find_size(image.size, settings, settings.crop_size)
+    _refuse_small(size, settings)
+    image = image.resize(size, resample)
     left, top = (image.width - settings.crop_size) // 2, (image.height - settings.crop_size) // 2
     return to_tensor(image.crop((left, top, left + settings.crop_size, top + settings.crop_size)))
 
 
-def _resize(
-    image: Image.Image, settings: DataSettings, side: int, resample: Image.Resampling = Image.Resampling.BICUBIC
-) -> Image.Image:
+def find_size(size: tuple[int, int], settings: DataSettings, side: int) -> tuple[int, int]:
+    """Width and height to which an image of this width and height is resized, where `side` is asked for."""
     if settings.resize == "square":
-        return image.resize((side, side), resample)
+        return side, side
     if settings.resize == "shorter_side":
-        scale = side / min(image.size)
-        size = (max(side, round(image.width * scale)), max(side, round(image.height * scale)))
-        return image.resize(size, resample)
-    if min(image.size) < settings.crop_size:
+        scale = side / min(size)
+        return max(side, round(size[0] * scale)), max(side, round(size[1] * scale))
+    return size
+
+
+def _refuse_small(size: tuple[int, int], settings: DataSettings) -> None:
+    if min(size) < settings.crop_size:
         raise DataError(
-            f"is {image.width}×{image.height}, smaller than data.crop_size {settings.crop_size}; "
+            f"is {size[0]}×{size[1]}, smaller than data.crop_size {settings.crop_size}; "
             'set data.resize = "shorter_side"'
         )
-    return image

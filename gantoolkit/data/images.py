@@ -6,6 +6,8 @@ luminance where one is.
 """
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,7 +20,7 @@ from torch import Tensor
 from gantoolkit.errors import DataError
 from gantoolkit.files import whole_file
 
-__all__ = ["MAX_PIXELS", "Half", "ImageFile", "from_tensor", "read_image", "to_tensor", "write_image"]
+__all__ = ["MAX_PIXELS", "Half", "ImageFile", "from_tensor", "read_image", "read_size", "to_tensor", "write_image"]
 
 MAX_PIXELS = 200_000_000
 """Larger images are refused before they are decoded: a small file can hold one that fills the memory."""
@@ -61,6 +63,22 @@ def read_image(path: str | ImageFile, channels: int = 3) -> Image.Image:
             )
         middle = both.width // 2
         return both.crop((0, 0, middle, both.height) if path.side == "left" else (middle, 0, both.width, both.height))
+    with _open(path) as file:
+        return to_mode(ImageOps.exif_transpose(file), channels)
+
+
+def read_size(path: str | Path) -> tuple[int, int]:
+    """Width and height that a file's header speaks of; nothing is decoded, and nothing turned as EXIF asks for.
+
+    Raises:
+        DataError: As `read_image`, where the header shows it already.
+    """
+    with _open(path) as file:
+        return file.size
+
+
+@contextmanager
+def _open(path: str | Path) -> Iterator[Image.Image]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # our own bound stands in for Pillow's warning about large images
@@ -68,7 +86,7 @@ def read_image(path: str | ImageFile, channels: int = 3) -> Image.Image:
                 width, height = file.size
                 if width * height > MAX_PIXELS:
                     raise DataError(f"{path}: {width}×{height} pixels are more than the {MAX_PIXELS:,} allowed")
-                return to_mode(ImageOps.exif_transpose(file), channels)
+                yield file
     except UnidentifiedImageError:
         raise DataError(f"{path}: is no image that can be read (content, not name, decides)") from None
     except FileNotFoundError:
@@ -88,9 +106,9 @@ def to_mode(image: Image.Image, channels: int) -> Image.Image:
     return image.convert(_MODES[channels])
 
 
-def to_tensor(image: Image.Image) -> Tensor:
-    """An 8-bit image as a float tensor (C, H, W) in [−1, 1]."""
-    pixels = np.array(image, dtype=np.uint8)
+def to_tensor(image: Image.Image | np.ndarray) -> Tensor:
+    """An 8-bit image, or its bytes (H, W) or (H, W, C), as a float tensor (C, H, W) in [−1, 1]."""
+    pixels = np.array(image, dtype=np.uint8, order="C")
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     return torch.from_numpy(pixels).permute(2, 0, 1).float().div_(127.5).sub_(1)
 

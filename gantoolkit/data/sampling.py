@@ -9,11 +9,12 @@ import signal
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils import data as torch_data
 
-from gantoolkit.data.augmentation import augment
+from gantoolkit.data.augmentation import augment, resize
 from gantoolkit.data.folders import Dataset
 from gantoolkit.data.images import Half, ImageFile, read_image
 from gantoolkit.errors import DataError
@@ -147,7 +148,8 @@ class _Samples(torch_data.Dataset[LoadedBatch]):
             for path, channels, purpose in files:
                 draws = random.Random(derive_seed(self.seed, purpose, place.epoch, place.index))
                 try:
-                    images.append(augment(read_image(path, channels), self.settings, draws))
+                    pixels = np.atleast_3d(resize(read_image(path, channels), self.settings))
+                    images.append(augment(pixels, self.settings, draws))
                 except DataError as error:
                     file = path.path if isinstance(path, Half) else path
                     bad_files[str(file)] = str(error).removeprefix(f"{file}: ")

@@ -94,6 +94,7 @@ def set_up(namespace: dict[str, Any]) -> None:
         command.chmod(0o755)
     os.chdir(folder)
     os.environ["PATH"] = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    os.environ["GANTOOLKIT_CACHE"] = str(folder / "cache")
     os.environ["DOCS_SITE"] = str(folder / "site")
     os.environ["PYTHONPATH"] = f"{folder / 'gantoolkit-stripes' / 'src'}{os.pathsep}{folder / 'site'}"
 

@@ -28,6 +28,14 @@ def _library_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GANTOOLKIT_PLUGINS", "0")
 
 
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Decoded images are kept in a folder of the test's own."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("GANTOOLKIT_CACHE", str(folder))
+    return folder
+
+
 SHARED = Path(__file__).parents[2] / "shared"
 
 

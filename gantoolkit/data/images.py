@@ -20,7 +20,17 @@ from torch import Tensor
 from gantoolkit.errors import DataError
 from gantoolkit.files import whole_file
 
-__all__ = ["MAX_PIXELS", "Half", "ImageFile", "from_tensor", "read_image", "read_size", "to_tensor", "write_image"]
+__all__ = [
+    "MAX_PIXELS",
+    "Half",
+    "ImageFile",
+    "from_tensor",
+    "read_image",
+    "read_size",
+    "scale",
+    "to_tensor",
+    "write_image",
+]
 
 MAX_PIXELS = 200_000_000
 """Larger images are refused before they are decoded: a small file can hold one that fills the memory."""
@@ -106,11 +116,16 @@ def to_mode(image: Image.Image, channels: int) -> Image.Image:
     return image.convert(_MODES[channels])
 
 
-def to_tensor(image: Image.Image | np.ndarray) -> Tensor:
-    """An 8-bit image, or its bytes (H, W) or (H, W, C), as a float tensor (C, H, W) in [−1, 1]."""
-    pixels = np.array(image, dtype=np.uint8, order="C")
+def to_tensor(image: Image.Image) -> Tensor:
+    """An 8-bit image as a float tensor (C, H, W) in [−1, 1]."""
+    pixels = np.array(image, dtype=np.uint8)
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
-    return torch.from_numpy(pixels).permute(2, 0, 1).float().div_(127.5).sub_(1)
+    return scale(torch.from_numpy(pixels).permute(2, 0, 1))
+
+
+def scale(levels: Tensor) -> Tensor:
+    """Levels 0 to 255 as floats in [−1, 1]."""
+    return levels.float().div_(127.5).sub_(1)
 
 
 def from_tensor(image: Tensor) -> Image.Image:

@@ -6,17 +6,18 @@ never stopped.
 
 import random
 import signal
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils import data as torch_data
 
-from gantoolkit.data.augmentation import augment, resize
 from gantoolkit.data.folders import Dataset
-from gantoolkit.data.images import Half, ImageFile, read_image
+from gantoolkit.data.images import Half
+from gantoolkit.data.sources import CacheMode, Source, open_source
 from gantoolkit.errors import DataError
 from gantoolkit.seeds import derive_seed
 from gantoolkit.settings import DataSettings
@@ -26,10 +27,21 @@ __all__ = ["LoadedBatch", "TrainingBatches"]
 
 @dataclass(frozen=True)
 class LoadedBatch:
-    """One step's images, and the files that could not be read on the way to them, with the reason."""
+    """One step's images, and what went wrong on the way to them.
+
+    Args:
+        images: A batch of each domain.
+        bad_files: Files that could not be read, with the reason.
+        failure: Why a cache takes nothing more; empty if there is no reason.
+    """
 
     images: dict[str, Tensor]
     bad_files: dict[str, str]
+    failure: str = ""
+
+    def pin_memory(self) -> "LoadedBatch":
+        """The same in memory from which a GPU copies while both compute; a loader calls this."""
+        return replace(self, images={domain: images.pin_memory() for domain, images in self.images.items()})
 
 
 @dataclass(frozen=True)
@@ -38,6 +50,15 @@ class _Place:
 
     epoch: int
     index: int
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """One image of each domain, as far as there is one, as its source takes it; the rest as in a batch."""
+
+    taken: dict[str, Any]
+    bad_files: dict[str, str]
+    failure: str
 
 
 class TrainingBatches:
@@ -51,15 +72,28 @@ class TrainingBatches:
         settings: Reading and augmentation.
         batch_size: Pairs in a batch.
         seed: The run's seed.
-        workers: Processes that load ahead; 0 loads in this one.
+        workers: Processes that load ahead; 0 loads in this one, and so does a cache on the device.
+        cache: Where decoded images are kept; the batches are the same.
+        device: Where the batches will be needed; they come from there if the images are kept there.
     """
 
     def __init__(
-        self, dataset: Dataset, settings: DataSettings, *, batch_size: int, seed: int, workers: int = 0
+        self,
+        dataset: Dataset,
+        settings: DataSettings,
+        *,
+        batch_size: int,
+        seed: int,
+        workers: int = 0,
+        cache: CacheMode = "none",
+        device: torch.device | str = "cpu",
     ) -> None:
-        self.samples = _Samples(dataset, settings, seed)
+        device = torch.device(device)
+        source = open_source(dataset, settings, cache, device)
+        self.samples = _Samples(dataset, source, seed)
         self.batch_size = batch_size
-        self.workers = workers
+        self.workers = 0 if source.on_device else workers
+        self.pin_memory = device.type == "cuda" and not source.on_device
 
     @property
     def steps_per_epoch(self) -> int:
@@ -71,13 +105,18 @@ class TrainingBatches:
             self.samples,
             batch_sampler=_Places(self, start, stop),  # type: ignore[arg-type]
             num_workers=self.workers,
-            collate_fn=_collate,
+            collate_fn=self.samples.collate,
+            pin_memory=self.pin_memory,
             # A fresh process costs a second, and forked ones may hang on the locks of torch's threads.
             multiprocessing_context="spawn" if self.workers else None,
             worker_init_fn=_leave_signals_to_the_run,
             generator=torch.Generator(),  # else the loader draws a seed from the global generator
         )
+        complained = False
         for batch in _explain_lost_workers(loader):
+            if batch.failure and not complained:  # once for all workers
+                warnings.warn(f"{batch.failure}; images are decoded each time", stacklevel=2)
+                complained = True
             for domain in "AB":
                 if domain not in batch.images:
                     path, why = next(reversed(batch.bad_files.items()))
@@ -105,57 +144,57 @@ class _Places:
         return map(self.batches.places, self.steps)
 
 
-class _Samples(torch_data.Dataset[LoadedBatch]):
-    def __init__(self, dataset: Dataset, settings: DataSettings, seed: int) -> None:
+class _Samples(torch_data.Dataset[_Sample]):
+    def __init__(self, dataset: Dataset, source: Source, seed: int) -> None:
         self.dataset = dataset
-        self.settings = settings
+        self.source = source
         self.seed = seed
         self._shuffled: tuple[int, list[int]] = (-1, [])
 
     def __len__(self) -> int:
         return max(len(self.dataset.A), len(self.dataset.B))
 
-    def __getitem__(self, place: _Place) -> LoadedBatch:  # type: ignore[override]
+    def __getitem__(self, place: _Place) -> _Sample:  # type: ignore[override]
         """The images of one place; where a file cannot be read, the next one's."""
         at = self._order(place.epoch)[place.index]
         draws = random.Random(derive_seed(self.seed, "draw B", place.epoch, place.index))
-        A, B, settings = self.dataset.A, self.dataset.B, self.settings
+        count_A, count_B = len(self.dataset.A), len(self.dataset.B)
         bad_files: dict[str, str] = {}
         if self.dataset.pairing == "paired":  # a pair is left out together, and cropped and mirrored alike
-            image_A, image_B = self._first_readable(
-                (
-                    ((A[i], settings.channels_A, "crop"), (B[i], settings.channels_B, "crop"))
-                    for i in _round(at, len(A))
-                ),
-                place,
-                bad_files,
-            ) or (None, None)
+            pairs = ((("A", i, "crop"), ("B", i, "crop")) for i in _round(at, count_A))
+            taken = self._first_readable(pairs, place, bad_files)
         else:
-            files_A = (((A[i], settings.channels_A, "crop A"),) for i in _round(at, len(A)))
-            start_B = at if self.dataset.pairing == "sequential" else draws.randrange(len(B))
-            files_B = (((B[i], settings.channels_B, "crop B"),) for i in _round(start_B, len(B)))
-            (image_A,) = self._first_readable(files_A, place, bad_files) or (None,)
-            (image_B,) = self._first_readable(files_B, place, bad_files) or (None,)
-        images = {domain: image for domain, image in (("A", image_A), ("B", image_B)) if image is not None}
-        return LoadedBatch(images, bad_files)
+            start_B = at if self.dataset.pairing == "sequential" else draws.randrange(count_B)
+            images_A = ((("A", i, "crop A"),) for i in _round(at, count_A))
+            images_B = ((("B", i, "crop B"),) for i in _round(start_B, count_B))
+            taken = self._first_readable(images_A, place, bad_files)
+            taken |= self._first_readable(images_B, place, bad_files)
+        return _Sample(taken, bad_files, self.source.failure)
 
     def _first_readable(
-        self, candidates: Iterable[Sequence[tuple[ImageFile, int, str]]], place: _Place, bad_files: dict[str, str]
-    ) -> list[Tensor] | None:
-        """Read the files of the first candidate that are all readable, noting the others; None if there is none."""
-        for files in candidates:
-            images = []
-            for path, channels, purpose in files:
+        self, candidates: Iterable[Sequence[tuple[str, int, str]]], place: _Place, bad_files: dict[str, str]
+    ) -> dict[str, Any]:
+        """Take the images of the first candidate that are all readable, noting the others; nothing if there is none."""
+        for images in candidates:
+            taken: dict[str, Any] = {}
+            for domain, index, purpose in images:
                 draws = random.Random(derive_seed(self.seed, purpose, place.epoch, place.index))
                 try:
-                    pixels = np.atleast_3d(resize(read_image(path, channels), self.settings))
-                    images.append(augment(pixels, self.settings, draws))
+                    taken[domain] = self.source.take(domain, index, draws)
                 except DataError as error:
-                    file = path.path if isinstance(path, Half) else path
-                    bad_files[str(file)] = str(error).removeprefix(f"{file}: ")
-            if len(images) == len(files):
-                return images
-        return None
+                    file = (self.dataset.A if domain == "A" else self.dataset.B)[index]
+                    path = file.path if isinstance(file, Half) else file
+                    bad_files[str(path)] = str(error).removeprefix(f"{path}: ")
+            if len(taken) == len(images):
+                return taken
+        return {}
+
+    def collate(self, samples: list[_Sample]) -> LoadedBatch:
+        """A batch of the domains of which every sample has an image."""
+        domains = [domain for domain in "AB" if all(domain in sample.taken for sample in samples)]
+        images = {domain: self.source.join(domain, [sample.taken[domain] for sample in samples]) for domain in domains}
+        bad_files = {path: why for sample in samples for path, why in sample.bad_files.items()}
+        return LoadedBatch(images, bad_files, samples[-1].failure)
 
     def _order(self, epoch: int) -> list[int]:
         if self._shuffled[0] != epoch:
@@ -184,9 +223,3 @@ def _leave_signals_to_the_run(worker: int) -> None:
 def _round(start: int, count: int) -> Iterator[int]:
     """Every index once, from `start` (modulo `count`) on."""
     return ((start + offset) % count for offset in range(count))
-
-
-def _collate(samples: list[LoadedBatch]) -> LoadedBatch:
-    domains = [domain for domain in "AB" if all(domain in sample.images for sample in samples)]
-    images = {domain: torch.stack([sample.images[domain] for sample in samples]) for domain in domains}
-    return LoadedBatch(images, {path: why for sample in samples for path, why in sample.bad_files.items()})

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 
 from gantoolkit.assembly import build_system
-from gantoolkit.data import open_dataset
+from gantoolkit.data import CacheMode, open_dataset
 from gantoolkit.device import select_device
 from gantoolkit.errors import CheckpointError
 from gantoolkit.inference import Translator
@@ -81,6 +81,7 @@ class Run:
         *,
         device: str | None = None,
         workers: int = 0,
+        cache: CacheMode = "auto",
         stop_at: int | None = None,
         callbacks: Sequence[Callback] = (),
     ) -> RunEnded:
@@ -89,6 +90,7 @@ class Run:
         Args:
             device: As `gantoolkit.device.select_device`.
             workers: Processes that load images; they change nothing but the speed.
+            cache: Where decoded images are kept, as `gantoolkit.data.CacheMode` says; nor does this.
             stop_at: Step after which to save and stop.
             callbacks: Called with every event of `gantoolkit.training.events`.
 
@@ -101,6 +103,7 @@ class Run:
             self.data,
             device=select_device(device),
             workers=workers,
+            cache=cache,
             stop_at=stop_at,
             callbacks=callbacks,
         )

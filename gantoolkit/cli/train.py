@@ -2,7 +2,7 @@
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter, validators
 
@@ -23,6 +23,7 @@ def train(
     settings: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
     device: str = "auto",
     workers: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0,
+    cache: Literal["auto", "device", "file", "none"] = "auto",
     stop_at: Annotated[int | None, Parameter(validator=validators.Number(gte=0))] = None,
 ) -> int:
     """Train a recipe on a folder of images, or continue a run.
@@ -46,6 +47,10 @@ def train(
         cpu, cuda, cuda:1, or auto.
     workers
         Processes that load images; they change nothing but the speed.
+    cache
+        Where decoded images are kept, which changes nothing but the speed either: `device`, in its memory; `file`, in a file
+        in the user's cache, where later runs find them; `none`, nowhere; `auto`, on a CUDA device if they take at most a
+        quarter of its free memory, else in a file.
     stop_at
         Save and stop after this step; the run can be continued.
     """
@@ -64,7 +69,7 @@ def train(
         changes = dict(parse_setting(setting) for setting in settings or [])
         run = Run.start(find_recipe(recipe, changes), data, out)
     with TrainingProgress(run) as progress:
-        end = run.train(device=device, workers=workers, stop_at=stop_at, callbacks=[progress])
+        end = run.train(device=device, workers=workers, cache=cache, stop_at=stop_at, callbacks=[progress])
     return EXIT_CODES[end.reason]
 
 

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from gantoolkit.data import TrainingBatches, open_dataset, open_test_images, write_image
+from gantoolkit.data import CacheMode, TrainingBatches, open_dataset, open_test_images, write_image
 from gantoolkit.errors import CheckpointError, DataError, TrainingError
 from gantoolkit.plugins import ObservingScheduler
 from gantoolkit.precision import Precision, arithmetic
@@ -71,6 +71,7 @@ def train(
     *,
     device: torch.device,
     workers: int = 0,
+    cache: CacheMode = "auto",
     stop_at: int | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> RunEnded:
@@ -82,6 +83,7 @@ def train(
         data: Folder of the data set.
         device: Where the networks are.
         workers: Processes that load images; the result does not depend on it.
+        cache: Where decoded images are kept; the result does not depend on it either.
         stop_at: Step after which to save and stop, as if interrupted there.
         callbacks: Told of every event.
 
@@ -95,7 +97,7 @@ def train(
         own_randomness(device, deterministic=recipe.training.deterministic),
         Interrupts() as interrupts,
     ):
-        session = _Session(folder, recipe, data, device=device, workers=workers, callbacks=callbacks)
+        session = _Session(folder, recipe, data, device=device, workers=workers, cache=cache, callbacks=callbacks)
         try:
             with arithmetic(session.precision, try_algorithms=not recipe.training.deterministic):
                 return session.run(stop_at, interrupts)
@@ -114,6 +116,7 @@ class _Session:
         *,
         device: torch.device,
         workers: int,
+        cache: CacheMode,
         callbacks: Sequence[Callback],
     ) -> None:
         self.folder, self.recipe, self.settings = folder, recipe, recipe.training
@@ -128,7 +131,13 @@ class _Session:
         self.system, self.scheduler = self.trainer.system, self.trainer.scheduler
         dataset = open_dataset(data, pairing=self.system.pairing)
         self.batches = TrainingBatches(
-            dataset, recipe.data, batch_size=self.settings.batch_size, seed=self.settings.seed, workers=workers
+            dataset,
+            recipe.data,
+            batch_size=self.settings.batch_size,
+            seed=self.settings.seed,
+            workers=workers,
+            cache=cache,
+            device=device,
         )
         self.steps = self.settings.epochs * self.batches.steps_per_epoch
         shown = open_test_images(data, dataset.pairing) or dataset
@@ -178,7 +187,7 @@ class _Session:
             progress.flat_images += count_flat(batch.images)
             self.trainer.begin_epoch(epoch)
             seed_everything(derive_seed(settings.seed, "step", progress.step))
-            images = {domain: image.to(self.device) for domain, image in batch.images.items()}
+            images = {domain: image.to(self.device, non_blocking=True) for domain, image in batch.images.items()}
             result = self.step(images, progress.step)
             progress.step += 1
             progress.seconds = time.perf_counter() - began

@@ -5,6 +5,10 @@ a call); what a *recipe* may set are its keyword-only parameters, typed and docu
 inherited: a block fits when it offers what its Protocol lists. Images are float tensors (N, C, H, W) in [−1, 1]
 everywhere; logits are (N, 1, H', W') and never pass through a sigmoid.
 
+A network may have a true attribute `channels_last`: then, where that is soonest done, its weights and its images lie so in
+memory. PyTorch's own `InstanceNorm2d` undoes that order, and has wrong gradients in it on a CPU; that of
+`gantoolkit.normalization` has neither fault. A network without the attribute gets everything in the usual order.
+
 A network may hold parts that are frozen when it is made (`requires_grad` is false), such as a pretrained one: no initializer
 and no optimiser touches them. What it draws at random while it trains, it draws from torch's global generators: a run seeds
 these before every step, so that they need not be saved.

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Precision", "arithmetic", "choose_precision", "compute_in", "memory_format_of"]
+__all__ = ["Precision", "arithmetic", "choose_precision", "compute_in"]
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 """`tf32` is float32 whose products CUDA may round to 10 bits; elsewhere it is `fp32`."""
@@ -50,12 +50,6 @@ def arithmetic(precision: Precision, *, try_algorithms: bool) -> Iterator[None]:
         for switch, setting in zip(switches, before, strict=True):
             switch.fp32_precision = setting
         torch.backends.cudnn.benchmark = tries
-
-
-def memory_format_of(precision: Precision, device: torch.device) -> torch.memory_format:
-    """How images and weights lie in memory: channels_last, but for float32 on CUDA, whose kernels want the other order."""
-    plain = device.type != "cpu" and precision == "fp32"
-    return torch.contiguous_format if plain else torch.channels_last
 
 
 def choose_precision(device: torch.device) -> Precision:

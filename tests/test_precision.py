@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from gantoolkit import precision
 from gantoolkit.errors import RecipeError
-from gantoolkit.precision import arithmetic, choose_precision, compute_in, memory_format_of
+from gantoolkit.precision import arithmetic, choose_precision, compute_in
 from gantoolkit.recipe import Recipe
 from gantoolkit.recipes import cyclegan
 from gantoolkit.run import Run
@@ -121,11 +121,6 @@ class TestArithmetic:
                 assert [switch.fp32_precision for switch in switches] == [wanted, wanted]
                 assert torch.backends.cudnn.benchmark
         assert ([switch.fp32_precision for switch in switches], torch.backends.cudnn.benchmark) == before
-
-    def test_the_order_in_memory(self) -> None:
-        cuda = torch.device("cuda")
-        assert memory_format_of("fp32", CPU) == memory_format_of("bf16", cuda) == torch.channels_last
-        assert memory_format_of("fp32", cuda) == torch.contiguous_format
 
 
 class TestAuto:

@@ -26,6 +26,8 @@ class CoupledDiscriminator(nn.Module):
         ValueError: When there are fewer layers than `own_layers` asks for.
     """
 
+    channels_last = True
+
     def __init__(
         self,
         channels_A: int,

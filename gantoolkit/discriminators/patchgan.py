@@ -27,6 +27,8 @@ class PatchGANDiscriminator(nn.Module):
         spectral_norm: Divide each convolution's weight by its spectral norm (Miyato et al. 2018).
     """
 
+    channels_last = True
+
     def __init__(
         self,
         in_channels: int,

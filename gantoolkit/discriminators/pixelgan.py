@@ -17,6 +17,8 @@ class PixelGANDiscriminator(nn.Module):
         norm: Normalisation after the second convolution.
     """
 
+    channels_last = True
+
     def __init__(
         self, in_channels: int, *, width: Annotated[int, Field(ge=1)] = 64, norm: Normalization = "instance"
     ) -> None:

@@ -28,6 +28,8 @@ class CoupledGenerator(nn.Module):
         ValueError: When the side is no such number, or there are fewer layers than `own_layers` asks for.
     """
 
+    channels_last = True
+
     def __init__(
         self,
         channels_A: int,

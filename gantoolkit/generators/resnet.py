@@ -31,6 +31,7 @@ class ResNetGenerator(nn.Module):
             convolves, which leaves no checkerboard (Odena et al. 2016).
     """
 
+    channels_last = True
     size_multiple = 2**_DOWNSAMPLINGS
     smallest_side = 2 * size_multiple  # the residual blocks continue two pixels by their mirror image, not one
 

@@ -30,6 +30,8 @@ class UNetGenerator(nn.Module):
             paper's only source of noise (§2.1, §3.4).
     """
 
+    channels_last = True
+
     def __init__(
         self,
         in_channels: int,

@@ -15,7 +15,8 @@ from gantoolkit.data import from_tensor, read_image, to_tensor
 from gantoolkit.data.images import to_mode
 from gantoolkit.device import select_device
 from gantoolkit.errors import DataError
-from gantoolkit.precision import Precision, arithmetic, memory_format_of
+from gantoolkit.layout import memory_format_of
+from gantoolkit.precision import Precision, arithmetic
 from gantoolkit.training import LoadedGenerator, load_generator, run_generator
 
 __all__ = ["Translator"]

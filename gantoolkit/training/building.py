@@ -4,7 +4,8 @@ import torch
 
 from gantoolkit.assembly import build_system, initialize
 from gantoolkit.block import bind
-from gantoolkit.precision import Precision, choose_precision, compute_in, memory_format_of
+from gantoolkit.layout import arrange, memory_format_of
+from gantoolkit.precision import Precision, choose_precision, compute_in
 from gantoolkit.recipe import Recipe
 from gantoolkit.training.trainer import Trainer
 
@@ -34,7 +35,8 @@ def build_trainer(recipe: Recipe, device: torch.device, precision: Precision | N
         initialize(system, recipe)
     memory_format = memory_format_of(precision, device)
     for network in system.networks.values():
-        network.to(device, memory_format=memory_format).train()
+        network.to(device).train()
+        arrange(network, memory_format)
         compute_in(precision, network, device)
         if recipe.training.compile:
             network.compile()

@@ -9,8 +9,9 @@ from torch import nn
 
 from gantoolkit.assembly import build_system
 from gantoolkit.errors import CheckpointError
+from gantoolkit.layout import arrange, memory_format_of
 from gantoolkit.plugins import System
-from gantoolkit.precision import Precision, choose_precision, compute_in, memory_format_of
+from gantoolkit.precision import Precision, choose_precision, compute_in
 from gantoolkit.recipe import Recipe
 from gantoolkit.training.tensorfile import read_header, read_tensors, write_tensors
 
@@ -97,9 +98,10 @@ def load_generator(
         raise CheckpointError(f"{path}: its weights do not fit its recipe ({error})") from error
     device = torch.device(device)
     precision = choose_precision(device) if precision == "auto" else precision
-    network.eval().to(device, memory_format=memory_format_of(precision, device))
+    network.eval().to(device)
     parts = set(network.modules())
     for part in system.networks.values():
         if part in parts:  # what translates by optimising holds the network that it looks through
+            arrange(part, memory_format_of(precision, device))
             compute_in(precision, part, device)
     return LoadedGenerator(network, header["direction"], recipe, header["step"], precision)

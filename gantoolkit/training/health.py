@@ -68,13 +68,14 @@ def examine(samples: Mapping[str, Tensor], rows: Sequence[Mapping[str, Any]]) ->
     return [*findings, *_examine_discriminators(rows)]
 
 
-def count_flat(images: Mapping[str, Tensor]) -> int:
-    """How many images (N, C, H, W) of a batch show one colour and nothing else."""
-    return sum(
-        int((batch.flatten(2).std(dim=2).mean(dim=1) * _LEVELS < _FLAT).sum())
+def count_flat(images: Mapping[str, Tensor]) -> Tensor:
+    """How many images (N, C, H, W) of a batch show one colour and nothing else; a scalar, where the images are."""
+    counts = [
+        (batch.flatten(2).std(dim=2).mean(dim=1) * _LEVELS < _FLAT).sum()
         for batch in images.values()
         if batch[0, 0].numel() > 1
-    )
+    ]
+    return torch.stack(counts).sum() if counts else torch.tensor(0)
 
 
 def examine_flatness(flat: int, seen: int) -> Finding:

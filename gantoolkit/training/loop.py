@@ -147,6 +147,7 @@ class _Session:
         self.validation = Validation(recipe, self.system, data, device) if self.settings.evaluate_every else None
         self.progress = _Progress(self.precision)
         self.since_row, self.since_epoch = Means(), Means()
+        self.flat: int | torch.Tensor = 0  # of what has not been added to the progress: reading it waits for the device
         self.taken: deque[_Taken] = deque()
         self.ahead = _AHEAD if device.type == "cuda" else 0
         self.bad_in_a_row = 0
@@ -184,7 +185,7 @@ class _Session:
         for batch in self.batches.iterate(progress.step, stop):
             epoch, place = divmod(progress.step, per_epoch)
             self.note_bad_files(batch.bad_files)
-            progress.flat_images += count_flat(batch.images)
+            self.flat = self.flat + count_flat(batch.images)
             self.trainer.begin_epoch(epoch)
             seed_everything(derive_seed(settings.seed, "step", progress.step))
             images = {domain: image.to(self.device, non_blocking=True) for domain, image in batch.images.items()}
@@ -270,7 +271,7 @@ class _Session:
         scheduler = kept.pop("scheduler")
         if isinstance(self.scheduler, ObservingScheduler):
             self.scheduler.load_state_dict(scheduler)
-        self.progress = _Progress(**kept)
+        self.progress, self.flat = _Progress(**kept), 0
         if self.progress.step > self.steps:
             raise CheckpointError(
                 f"{self.folder.path}: stands at step {self.progress.step}, but these data make a run of {self.steps} "
@@ -279,6 +280,7 @@ class _Session:
 
     def save(self) -> None:
         """Write a checkpoint and each generator's own file; weights that are not finite are refused."""
+        self.count_flat_images()
         tensors = self.trainer.state_dict()
         for name, tensor in tensors.items():
             if name.startswith("network/") and not torch.isfinite(tensor).all():
@@ -325,8 +327,14 @@ class _Session:
         self.log.write({**place, **self.since_row.compute(), **rates})
         self.since_row = Means()
 
+    def count_flat_images(self) -> None:
+        """Bring the progress up to date."""
+        self.progress.flat_images += int(self.flat)
+        self.flat = 0
+
     def write_report(self) -> None:
         """Bring the run's page up to date."""
+        self.count_flat_images()
         progress = self.progress
         counts = {"skipped steps": progress.skipped_steps, "unreadable files": len(progress.bad_files)}
         if progress.best_step is not None:

@@ -1,0 +1,57 @@
+"""In which order images, features and weights lie in memory: what is the same pixel together, or what is the same channel."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gantoolkit.precision import Precision
+
+__all__ = ["arrange", "memory_format_of"]
+
+
+def memory_format_of(precision: Precision, device: torch.device) -> torch.memory_format:
+    """The order that is soonest done: channels_last, but for float32 on CUDA, whose kernels want the other one."""
+    plain = device.type != "cpu" and precision == "fp32"
+    return torch.contiguous_format if plain else torch.channels_last
+
+
+def arrange(network: nn.Module, memory_format: torch.memory_format) -> None:
+    """Let a network work in that order, in place, if it has a true attribute `channels_last`; else in the usual one.
+
+    A network that does not say so may hold what is not made for another order. PyTorch's own instance norm is an example: on
+    a CPU, its gradient for a single image is wrong where the gradient that comes in is in channels_last (seen in
+    torch 2.15).
+    """
+    if memory_format == torch.contiguous_format:
+        return
+    if getattr(network, "channels_last", False):
+        network.to(memory_format=memory_format)
+    else:
+        network.forward = _in_usual_order(network.forward)
+
+
+def _in_usual_order(forward: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(forward)
+    def ordered(*images: Tensor) -> Any:
+        return _order(forward(*_order(images)))
+
+    return ordered
+
+
+def _order(images: Any) -> Any:
+    return _Contiguous.apply(images) if isinstance(images, Tensor) else type(images)(_order(part) for part in images)
+
+
+class _Contiguous(torch.autograd.Function):
+    """Images in the usual order, and their gradient too."""
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor) -> Tensor:
+        return images.contiguous() if not images.is_contiguous() else images.view_as(images)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _Contiguous.apply(gradient)

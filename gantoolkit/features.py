@@ -128,7 +128,7 @@ class TimmFeatures:
     def _network(self, layers: tuple[str, ...], images: Tensor) -> nn.Module:
         if images.is_meta:
             with torch.device("meta"):
-                return self._cut(_create(self.backbone), layers).eval()
+                return self._cut(_create(self.backbone), layers).eval().requires_grad_(False)
         if layers not in self._networks:
             # On the CPU, whatever the default device, and without touching the random numbers of the run.
             with torch.device("cpu"), torch.random.fork_rng(devices=[]):

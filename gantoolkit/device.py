@@ -4,7 +4,7 @@ import torch
 
 from gantoolkit.errors import GantoolkitError
 
-__all__ = ["available_devices", "select_device"]
+__all__ = ["available_devices", "lacks_memory", "select_device"]
 
 
 def available_devices() -> list[str]:
@@ -27,3 +27,9 @@ def select_device(name: str | None = None) -> torch.device:
         reason = str(error).partition("\n")[0]
         raise GantoolkitError(f"device '{name}' cannot be used here ({reason}); try cpu, cuda, or auto") from error
     return device
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an error says that there is not enough memory."""
+    # CUDA has an error of its own, a RuntimeError too; the CPU's allocator can be told by its words alone.
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error).partition("\n")[0]

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from gantoolkit.data import CacheMode, TrainingBatches, open_dataset, open_test_images, write_image
+from gantoolkit.device import lacks_memory
 from gantoolkit.errors import CheckpointError, DataError, TrainingError
 from gantoolkit.plugins import ObservingScheduler
 from gantoolkit.precision import Precision, arithmetic
@@ -376,10 +377,9 @@ def _explain_lack_of_memory(folder: RunFolder) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        # CUDA has an error of its own, a RuntimeError too; the CPU's allocator can be told by its words alone.
-        reason = str(error).partition("\n")[0]
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in reason:
+        if not lacks_memory(error):
             raise
+        reason = str(error).partition("\n")[0]
         raise TrainingError(
             f"not enough memory ({reason}); take a smaller data.crop_size, training.batch_size or generator, and another "
             f"--out; {folder.path} is as it was at its last checkpoint"

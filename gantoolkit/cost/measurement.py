@@ -1,0 +1,188 @@
+"""What training steps take on this machine: time, share of what the device can do, memory, and where the time goes."""
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from gantoolkit.cost.limits import available_memory, format_bytes
+from gantoolkit.cost.rates import MatrixRate, arithmetic_of, measure_matrix_rate
+from gantoolkit.cost.replay import StepCost, count_step
+from gantoolkit.cost.timing import Steps, take_steps
+from gantoolkit.cost.usage import MemoryMeter
+from gantoolkit.device import select_device
+from gantoolkit.errors import RecipeError, TrainingError
+from gantoolkit.recipe import Recipe
+
+__all__ = ["Bench", "Share", "bench", "describe_device"]
+
+_WARM_UP = 2
+_STAGE_ROUNDS = 3
+_OPERATORS = 8
+
+
+@dataclass(frozen=True)
+class Share:
+    """A part of a step's time.
+
+    Args:
+        name: A stage, or an operator of torch.
+        seconds: In one step.
+        share: Of the whole, from 0 to 1.
+    """
+
+    name: str
+    seconds: float
+    share: float
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What steps of a recipe took here.
+
+    Args:
+        recipe: Its name.
+        device: Where, in words.
+        torch: Version.
+        batch_size: Pairs in a step.
+        crop_size: Side of the crops in pixels.
+        seconds: Of each step that was timed, in order.
+        seconds_per_step: Their median.
+        pairs_per_second: At that median; reading images is not in it.
+        flops: Floating-point operations of a step's convolutions and matrix products; None if they cannot be counted.
+        flops_per_second: At the median.
+        matrix_rate: What a large matrix product reaches here.
+        share_of_matrix_rate: The step's rate as a share of that.
+        memory_bytes: The measured peak; None where the system does not tell.
+        memory_kind: What that is a measure of.
+        predicted_bytes: The predicted peak of the step's tensors.
+        stages: Where the time goes, stage by stage.
+        operators: Where it goes by operators of torch, without those that they call; the costliest, and the rest.
+        notes: What could not be had, and why.
+    """
+
+    recipe: str
+    device: str
+    torch: str
+    batch_size: int
+    crop_size: int
+    seconds: tuple[float, ...]
+    seconds_per_step: float
+    pairs_per_second: float
+    flops: float | None
+    flops_per_second: float | None
+    matrix_rate: MatrixRate
+    share_of_matrix_rate: float | None
+    memory_bytes: int | None
+    memory_kind: str
+    predicted_bytes: int | None
+    stages: tuple[Share, ...]
+    operators: tuple[Share, ...]
+    notes: tuple[str, ...]
+
+
+def bench(recipe: Recipe, *, device: str | None = None, steps: int = 10) -> Bench:
+    """Take steps of a recipe on random images and measure them.
+
+    The memory of a CPU is the growth of this process: measure in a fresh one.
+
+    Args:
+        recipe: Any recipe; its batch and crop sizes count.
+        device: As `gantoolkit.device.select_device`.
+        steps: Steps that are timed, after some that are not.
+
+    Raises:
+        RecipeError, PluginError: When the recipe cannot work.
+        TrainingError: When there is not enough memory.
+        CheckpointError: When a pretrained part cannot be had.
+    """
+    recipe, place = recipe.check(), select_device(device)
+    notes: list[str] = []
+    cost = _count(recipe, notes)
+    _refuse_too_large(recipe, cost, place)
+    rate = measure_matrix_rate(place, arithmetic_of(recipe, place))
+    meter = MemoryMeter(place)
+    with take_steps(recipe, place) as taken:
+        for _ in range(_WARM_UP):
+            taken.time()
+        meter.restart()
+        seconds = tuple(taken.time() for _ in range(ceil(steps / taken.cycle)))
+        memory = meter.read()
+        stages = _time_stages(taken, rounds=min(_STAGE_ROUNDS, steps))
+        operators = _time_operators(taken, place)
+    median = statistics.median(seconds)
+    achieved = cost and cost.flops / median
+    return Bench(
+        recipe=recipe.name,
+        device=describe_device(place),
+        torch=torch.__version__,
+        batch_size=recipe.training.batch_size,
+        crop_size=recipe.data.crop_size,
+        seconds=seconds,
+        seconds_per_step=median,
+        pairs_per_second=recipe.training.batch_size / median,
+        flops=cost and cost.flops,
+        flops_per_second=achieved,
+        matrix_rate=rate,
+        share_of_matrix_rate=achieved and achieved / rate.flops_per_second,
+        memory_bytes=memory,
+        memory_kind=meter.kind,
+        predicted_bytes=cost and cost.peak_bytes,
+        stages=stages,
+        operators=operators,
+        notes=tuple(notes),
+    )
+
+
+def describe_device(device: torch.device) -> str:
+    """A device in words, such as `cpu, 8 threads`."""
+    if device.type == "cuda":
+        return f"{device}, {torch.cuda.get_device_name(device)}"
+    return f"{device}, {torch.get_num_threads()} threads"
+
+
+def _count(recipe: Recipe, notes: list[str]) -> StepCost | None:
+    try:
+        return count_step(recipe)
+    except RecipeError as error:
+        notes.append(str(error))
+        return None
+
+
+def _refuse_too_large(recipe: Recipe, cost: StepCost | None, device: torch.device) -> None:
+    # Linux hands out memory that it does not have, and ends a process that then uses it.
+    available = available_memory(device)
+    if cost is not None and available is not None and cost.peak_bytes > available:
+        raise TrainingError(
+            f"{recipe.name}: a step takes {format_bytes(cost.peak_bytes)}, and {device} has {format_bytes(available)} left; "
+            "`gantoolkit plan` proposes what fits"
+        )
+
+
+def _time_stages(steps: Steps, *, rounds: int) -> tuple[Share, ...]:
+    timed = [steps.time_stages() for _ in range(rounds)]
+    return _shares({name: statistics.median(one.get(name, 0.0) for one in timed) for name in timed[0]})
+
+
+def _time_operators(steps: Steps, device: torch.device) -> tuple[Share, ...]:
+    """Each operator's own time, without that of the operators that it calls."""
+    on_cuda = device.type == "cuda"
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_cuda else [])]
+    with profile(activities=activities, acc_events=True) as profiler:
+        steps.time()
+    seconds: dict[str, float] = {}
+    for event in profiler.key_averages():
+        # Kernels are listed beside the operators that launched them, with the same time.
+        if event.device_type == torch.autograd.DeviceType.CPU:
+            own = event.self_device_time_total if on_cuda else event.self_cpu_time_total
+            seconds[event.key.removeprefix("aten::")] = own * 1e-6 / steps.cycle
+    costly = dict(sorted(seconds.items(), key=lambda item: -item[1])[:_OPERATORS])
+    return _shares({**costly, "all others": sum(seconds.values()) - sum(costly.values())})
+
+
+def _shares(seconds: Mapping[str, float]) -> tuple[Share, ...]:
+    whole = sum(seconds.values()) or 1.0
+    return tuple(Share(name, spent, spent / whole) for name, spent in seconds.items())

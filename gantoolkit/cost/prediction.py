@@ -1,0 +1,238 @@
+"""What a recipe will take, before it is trained: whether it fits into the memory, what would, and how long it takes."""
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from gantoolkit.assembly import build_system
+from gantoolkit.cost.fitting import Proposal, needed_bytes, propose, resize
+from gantoolkit.cost.limits import available_memory
+from gantoolkit.cost.measurement import describe_device
+from gantoolkit.cost.replay import StepCost, count_step, count_translations
+from gantoolkit.cost.timing import take_steps
+from gantoolkit.data import TrainingBatches, open_dataset
+from gantoolkit.device import select_device
+from gantoolkit.errors import RecipeError
+from gantoolkit.recipe import Recipe
+
+__all__ = ["Plan", "Probe", "TimeEstimate", "estimate_time", "plan"]
+
+_SMALLEST_CROP = 32
+_TIMED_STEPS = 2
+_WARM_UP = 1
+_BUDGET_S = 40.0
+_FEWEST_PROBES = 2
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Some steps that were taken to see how long one lasts.
+
+    Args:
+        crop_size: Side of their crops.
+        batch_size: Pairs in each.
+        flops: Floating-point operations of one.
+        seconds: Of each.
+    """
+
+    crop_size: int
+    batch_size: int
+    flops: float
+    seconds: tuple[float, ...]
+
+    @property
+    def seconds_per_step(self) -> float:
+        return statistics.median(self.seconds)
+
+    @property
+    def flops_per_second(self) -> float:
+        return self.flops / self.seconds_per_step
+
+
+@dataclass(frozen=True)
+class TimeEstimate:
+    """How long a step will take.
+
+    Args:
+        seconds_per_step: The work of a step at the rate of the last probe, or that probe itself where it is of full size.
+        low: In seconds. What a step takes beside its work grows no more: at the rate that lies between the last two probes.
+        high: The same where that rate is the lower one. Both are widened by how far the timed steps differ.
+        probes: From small to large.
+    """
+
+    seconds_per_step: float
+    low: float
+    high: float
+    probes: tuple[Probe, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a recipe will take.
+
+    Args:
+        recipe: Its name.
+        device: Where, in words.
+        torch: Version.
+        batch_size: Pairs in a step.
+        crop_size: Side of the crops in pixels.
+        cost: Work and memory of a step.
+        translation_flops: Operations of translating one crop, by direction.
+        needed_bytes: Memory to have for it: the peak of its tensors and `gantoolkit.cost.limits.MARGIN`.
+        available_bytes: Memory that there is; None if unknown.
+        fits: Whether the first is within the second.
+        proposals: The largest batch and the largest crop that fit.
+        time: How long a step will take; None where not even a small one fits here.
+        steps: Of the whole run, if the data set, or the number of steps, was given.
+        hours: Of the whole run: by the estimate, at least, at most.
+    """
+
+    recipe: str
+    device: str
+    torch: str
+    batch_size: int
+    crop_size: int
+    cost: StepCost
+    translation_flops: dict[str, int]
+    needed_bytes: int
+    available_bytes: int | None
+    fits: bool | None
+    proposals: tuple[Proposal, ...]
+    time: TimeEstimate | None
+    steps: int | None
+    hours: tuple[float, float, float] | None
+
+
+def plan(
+    recipe: Recipe,
+    *,
+    data: str | Path | None = None,
+    steps: int | None = None,
+    device: str | None = None,
+    memory: int | None = None,
+) -> Plan:
+    """Predict the memory and the time of training a recipe, and find the largest batch and the largest crop that fit.
+
+    Memory is read off a step on tensors without memory. Time is measured on small crops, for half a minute at most, and grows
+    as the counted work does.
+
+    Args:
+        recipe: Any recipe.
+        data: Folder of its data set, which says how many steps the run has.
+        steps: How many, where there is no data set yet.
+        device: As `gantoolkit.device.select_device`.
+        memory: Bytes that the run may take; by default, what the device has left.
+
+    Raises:
+        RecipeError, PluginError: When the recipe cannot work, or a step of it cannot be taken without memory.
+        DataError: When the data set cannot be used.
+        CheckpointError: When a pretrained part cannot be had.
+    """
+    recipe, place = recipe.check(), select_device(device)
+    batches = None if data is None else _open_batches(recipe, data)
+    if batches is not None:
+        steps = recipe.training.epochs * batches.steps_per_epoch
+    cost = count_step(recipe)
+    needed, here = needed_bytes(cost), available_memory(place)
+    available = here if memory is None else memory
+    pairs = None if batches is None else len(batches.samples)
+    estimate = estimate_time(recipe, cost, place, limit=here)
+    return Plan(
+        recipe=recipe.name,
+        device=describe_device(place),
+        torch=torch.__version__,
+        batch_size=recipe.training.batch_size,
+        crop_size=recipe.data.crop_size,
+        cost=cost,
+        translation_flops=count_translations(recipe),
+        needed_bytes=needed,
+        available_bytes=available,
+        fits=None if available is None else needed <= available,
+        proposals=() if available is None else propose(recipe, available, pairs=pairs),
+        time=estimate,
+        steps=steps,
+        hours=None if steps is None or estimate is None else _hours(estimate, steps),
+    )
+
+
+def estimate_time(
+    recipe: Recipe, cost: StepCost, device: torch.device, *, limit: int | None = None, budget_s: float = _BUDGET_S
+) -> TimeEstimate | None:
+    """Time steps on larger and larger crops, then batches, as long as the budget allows, and scale the last by the work.
+
+    At least two sizes are timed, if there are two.
+
+    Args:
+        recipe: A resolved recipe.
+        cost: Of its step.
+        device: Where.
+        limit: Bytes that a probe may take.
+        budget_s: Seconds in all; a probe that is expected to go beyond is left out.
+    """
+    probes: list[Probe] = []
+    began = time.perf_counter()
+    for small in _smaller(recipe):
+        try:
+            small_cost = count_step(small)
+        except RecipeError:  # its networks are too deep for crops of this size, or want more than one pair
+            continue
+        if limit is not None and needed_bytes(small_cost) > limit:
+            break
+        if len(probes) >= _FEWEST_PROBES:
+            expected_s = (_WARM_UP + _TIMED_STEPS) * _scale(probes, small_cost.flops)[0]
+            if time.perf_counter() - began + expected_s > budget_s:
+                break
+        with take_steps(small, device) as taken:
+            for _ in range(_WARM_UP):
+                taken.time()
+            seconds = tuple(taken.time() for _ in range(_TIMED_STEPS))
+        probes.append(Probe(small.data.crop_size, small.training.batch_size, small_cost.flops, seconds))
+    return _extrapolate(probes, recipe, cost) if probes else None
+
+
+def _smaller(recipe: Recipe) -> list[Recipe]:
+    """The recipe on single pairs of small crops, of larger ones, and so on up to itself."""
+    crop, batch = recipe.data.crop_size, recipe.training.batch_size
+    halvings = max(0, (crop // _SMALLEST_CROP).bit_length() - 1)
+    sides = [crop >> power for power in range(halvings, -1, -1) if crop % (1 << power) == 0]
+    sizes = [*((side, 1) for side in sides), (crop, batch)]
+    return [resize(recipe, crop_size=side, batch_size=count) for side, count in dict.fromkeys(sizes)]
+
+
+def _extrapolate(probes: Sequence[Probe], recipe: Recipe, cost: StepCost) -> TimeEstimate:
+    last = probes[-1]
+    if (last.crop_size, last.batch_size) == (recipe.data.crop_size, recipe.training.batch_size):
+        likely = last.seconds_per_step
+        return TimeEstimate(likely, min(last.seconds), max(last.seconds), tuple(probes))
+    beside, likely = _scale(probes, cost.flops)
+    spread = max(max(probe.seconds) / min(probe.seconds) for probe in probes[-2:])
+    return TimeEstimate(likely, min(beside, likely) / spread, max(beside, likely) * spread, tuple(probes))
+
+
+def _scale(probes: Sequence[Probe], flops: float) -> tuple[float, float]:
+    """Seconds of a step of so much work: along the line through the last two probes, and through zero and the last."""
+    last = probes[-1]
+    proportional = flops / last.flops_per_second
+    before = probes[-2] if len(probes) > 1 else None
+    if before is None or last.flops <= before.flops or last.seconds_per_step <= before.seconds_per_step:
+        return proportional, proportional
+    slope = (last.seconds_per_step - before.seconds_per_step) / (last.flops - before.flops)
+    return last.seconds_per_step + (flops - last.flops) * slope, proportional
+
+
+def _open_batches(recipe: Recipe, data: str | Path) -> TrainingBatches:
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        pairing = build_system(recipe).pairing
+    dataset = open_dataset(data, pairing=pairing)
+    return TrainingBatches(
+        dataset, recipe.data, batch_size=recipe.training.batch_size, seed=recipe.training.seed, workers=0
+    )
+
+
+def _hours(estimate: TimeEstimate, steps: int) -> tuple[float, float, float]:
+    first, second, third = (steps * each / 3600 for each in (estimate.seconds_per_step, estimate.low, estimate.high))
+    return first, second, third

@@ -1,0 +1,85 @@
+"""How fast a device multiplies matrices: the rate that a step's work is held against."""
+
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from gantoolkit.recipe import Recipe
+
+__all__ = ["MatrixRate", "arithmetic_of", "measure_matrix_rate", "synchronise"]
+
+_LONG_ENOUGH_S = 0.05
+_LARGEST_SIDE = 16384
+_ROUNDS = 5
+_DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class MatrixRate:
+    """The median rate of a square matrix product.
+
+    Args:
+        flops_per_second: Two operations for each multiplication with its addition.
+        side: Rows and columns of the matrices.
+        arithmetic: fp32, tf32, bf16 or fp16.
+    """
+
+    flops_per_second: float
+    side: int
+    arithmetic: str
+
+
+def arithmetic_of(recipe: Recipe, device: torch.device) -> str:
+    """In what a device computes the convolutions of a recipe: its `training.precision`, fp32 if it has none.
+
+    A GPU's library takes tf32 for convolutions in fp32 unless it is told otherwise.
+    """
+    precision = getattr(recipe.training, "precision", "fp32")
+    if precision == "fp32" and device.type == "cuda" and torch.backends.cudnn.conv.fp32_precision == "tf32":
+        return "tf32"
+    return precision
+
+
+def measure_matrix_rate(device: torch.device, arithmetic: str = "fp32") -> MatrixRate:
+    """Multiply square matrices of random numbers, larger and larger until one product takes long enough to be timed."""
+    with _float32_products(device, "tf32" if arithmetic == "tf32" else "ieee"):
+        side = 512
+        while True:
+            matrices = [torch.rand(side, side, device=device).to(_DTYPES[arithmetic]) for _ in range(2)]
+            _time_product(*matrices)
+            seconds = _time_product(*matrices)
+            if seconds >= _LONG_ENOUGH_S or side == _LARGEST_SIDE:
+                break
+            side *= 2
+        median = statistics.median([seconds, *(_time_product(*matrices) for _ in range(_ROUNDS - 1))])
+    return MatrixRate(2 * side**3 / median, side, arithmetic)
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until the device has done what it was told to."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _time_product(left: torch.Tensor, right: torch.Tensor) -> float:
+    synchronise(left.device)
+    began = time.perf_counter()
+    torch.mm(left, right)
+    synchronise(left.device)
+    return time.perf_counter() - began
+
+
+@contextmanager
+def _float32_products(device: torch.device, precision: str) -> Iterator[None]:
+    settings = torch.backends.cuda.matmul
+    before = settings.fp32_precision
+    if device.type == "cuda":
+        settings.fp32_precision = precision
+    try:
+        yield
+    finally:
+        settings.fp32_precision = before

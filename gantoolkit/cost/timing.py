@@ -1,0 +1,97 @@
+"""Steps that are really taken, on random images, and how long they take."""
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from gantoolkit.cost.rates import synchronise
+from gantoolkit.cost.stages import follow_stages
+from gantoolkit.device import lacks_memory
+from gantoolkit.errors import TrainingError
+from gantoolkit.randomness import own_randomness, seed_everything
+from gantoolkit.recipe import Recipe
+from gantoolkit.seeds import derive_seed
+from gantoolkit.training import build_trainer
+
+__all__ = ["Steps", "take_steps"]
+
+
+class Steps:
+    """The steps of a recipe's trainer, on one batch of random images; make it with `take_steps`."""
+
+    def __init__(self, recipe: Recipe, device: torch.device) -> None:
+        self._recipe, self._device = recipe, device
+        self._trainer = build_trainer(recipe, device)
+        self._trainer.begin_epoch(0)
+        generator = torch.Generator().manual_seed(recipe.training.seed)
+        self._batch = {domain: images.to(device) for domain, images in _random_images(recipe, generator).items()}
+        self._number = 0
+        self.cycle = math.lcm(*(phase.every for phase in self._trainer.system.phases))
+        """Steps after which the same phases are due again."""
+
+    def step(self) -> None:
+        """Take the next step, as a run does."""
+        seed_everything(derive_seed(self._recipe.training.seed, "step", self._number))
+        self._trainer.step(self._batch, self._number)
+        self._number += 1
+
+    def time(self) -> float:
+        """Seconds of a step, on average over those after which the same phases are due again."""
+        synchronise(self._device)
+        began = time.perf_counter()
+        for _ in range(self.cycle):
+            self.step()
+        synchronise(self._device)
+        return (time.perf_counter() - began) / self.cycle
+
+    def time_stages(self) -> dict[str, float]:
+        """Seconds of each stage of such a step, by name and in order; each waits for the one before it to be done."""
+        seconds: dict[str, float] = {}
+        begun: tuple[str, float] | None = None
+
+        def begin(stage: str | None) -> None:
+            nonlocal begun
+            synchronise(self._device)
+            now = time.perf_counter()
+            if begun is not None:
+                seconds[begun[0]] = seconds.get(begun[0], 0.0) + (now - begun[1]) / self.cycle
+            begun = stage and (stage, now)
+
+        with follow_stages(self._trainer, begin):
+            for _ in range(self.cycle):
+                self.step()
+        begin(None)
+        return seconds
+
+
+@contextmanager
+def take_steps(recipe: Recipe, device: torch.device) -> Iterator[Steps]:
+    """The steps of a resolved recipe; the global random generators are as before when it is left.
+
+    Raises:
+        TrainingError: When there is not enough memory.
+        CheckpointError: When a pretrained part cannot be had.
+    """
+    try:
+        with own_randomness(device, deterministic=recipe.training.deterministic):
+            yield Steps(recipe, device)
+    except (RuntimeError, MemoryError) as error:
+        if not lacks_memory(error):
+            raise
+        reason = str(error).partition("\n")[0]
+        raise TrainingError(
+            f"{recipe.name}: not enough memory for a step ({reason}); `gantoolkit plan` proposes what fits"
+        ) from error
+
+
+def _random_images(recipe: Recipe, generator: torch.Generator) -> dict[str, Tensor]:
+    shape = (recipe.training.batch_size, recipe.data.crop_size, recipe.data.crop_size)
+    channels = {"A": recipe.data.channels_A, "B": recipe.data.channels_B}
+    return {
+        domain: torch.rand(shape[0], count, *shape[1:], generator=generator) * 2 - 1
+        for domain, count in channels.items()
+    }

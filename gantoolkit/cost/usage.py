@@ -1,0 +1,77 @@
+"""The memory that a step really takes at its peak."""
+
+import sys
+from pathlib import Path
+
+import torch
+
+__all__ = ["MemoryMeter"]
+
+_PROC = Path("/proc/self")
+
+
+class MemoryMeter:
+    """Measures the peak of memory from when it is made, or from `restart`, on.
+
+    On CUDA that is what torch allocates there. On a CPU it is how far the process grows beyond its size when the meter was
+    made: to the byte of nothing that torch asks for, since the system hands out pages, but with all that libraries take.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._resettable = device.type == "cpu" and _forget_peak()
+        self._before = _resident() if device.type == "cpu" else 0
+        self.restart()
+
+    @property
+    def kind(self) -> str:
+        """What is measured, in words."""
+        if self._device.type == "cuda":
+            return "allocated by torch"
+        return "growth of the process" if self._resettable else "growth of the process, at its largest since it began"
+
+    def restart(self) -> None:
+        """Forget the peak so far."""
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+        elif self._resettable:
+            _forget_peak()
+
+    def read(self) -> int | None:
+        """The peak in bytes; None where the system does not tell."""
+        if self._device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self._device)
+        peak = _largest_resident()
+        return None if peak is None or self._before is None else max(0, peak - self._before)
+
+
+def _forget_peak() -> bool:
+    """Let the process's largest size begin anew at its present one, which Linux allows where /proc may be written."""
+    try:
+        (_PROC / "clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return False
+    return True
+
+
+def _read_status(field: str) -> int | None:
+    try:
+        lines = (_PROC / "status").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")), None)
+
+
+def _resident() -> int | None:
+    size = _read_status("VmRSS")
+    return _largest_resident() if size is None else size
+
+
+def _largest_resident() -> int | None:
+    size = _read_status("VmHWM")
+    if size is not None or sys.platform == "win32":
+        return size
+    import resource
+
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return largest if sys.platform == "darwin" else largest * 1024

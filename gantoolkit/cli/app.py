@@ -12,12 +12,14 @@ from rich.console import Console
 from gantoolkit import __version__
 from gantoolkit.cli import (
     ablate,
+    bench,
     blocks,
     checking,
     data,
     demo,
     evaluate,
     importing,
+    plan,
     plugins,
     segmenter,
     study,
@@ -50,6 +52,8 @@ app.command(evaluate.evaluate)
 app.command(ablate.ablate)
 app.command(segmenter.train_segmenter)
 app.command(study.app)
+app.command(plan.plan)
+app.command(bench.bench)
 app.command(data.app)
 app.command(importing.app)
 app.command(demo.demo)
@@ -64,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Threads that wait for each other by spinning stand still on a machine whose cores are shared: seen 50 times slower.
     # Read when torch is loaded, which the commands do as late as they can.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else torch's profiler, loaded with it, talks on stderr
     warnings.showwarning = _show_warning
     try:
         result = app(arguments, exit_on_error=False, print_error=True, result_action="return_value")

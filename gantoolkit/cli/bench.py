@@ -1,0 +1,146 @@
+"""`gantoolkit bench`."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter, validators
+
+from gantoolkit.cli.train import parse_setting
+from gantoolkit.errors import GantoolkitError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gantoolkit.cost import Bench, Share
+
+__all__ = ["bench", "format_count", "format_seconds", "print_facts", "write_json"]
+
+
+def bench(
+    recipe: str,
+    /,
+    *,
+    settings: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
+    steps: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 10,
+    device: str = "auto",
+    json_file: Annotated[Path | None, Parameter(name="--json")] = None,
+) -> None:
+    """Measure training steps of a recipe on this machine: pairs a second, share of what the device can do, memory, and where
+    time goes.
+
+    Steps are taken on random images; reading images is not in them. What the device can do is measured too, by a large matrix
+    product.
+
+    Parameters
+    ----------
+    recipe
+        A recipe's name (`gantoolkit recipes`) or the path of a .toml file.
+    settings
+        Change a field of the recipe, as often as you like: --set data.crop_size=128 --set training.batch_size=4.
+    steps
+        Steps to time, after two that are not.
+    device
+        cpu, cuda, cuda:1, or auto.
+    json_file
+        Write everything to this file too.
+    """
+    from gantoolkit import cost
+    from gantoolkit.recipes import find_recipe
+
+    changes = dict(parse_setting(setting) for setting in settings or [])
+    measured = cost.bench(find_recipe(recipe, changes), device=device, steps=steps)
+    print_bench(measured)
+    if json_file is not None:
+        write_json(json_file, measured)
+
+
+def print_bench(measured: "Bench") -> None:
+    """The figures, then where the time of a step goes."""
+    from gantoolkit.cost.limits import format_bytes
+
+    facts = {
+        "speed": f"{measured.pairs_per_second:.3g} pairs/s, {format_seconds(measured.seconds_per_step)} a step "
+        f"(median of {len(measured.seconds)}, {format_seconds(min(measured.seconds))} to "
+        f"{format_seconds(max(measured.seconds))})"
+    }
+    rate = measured.matrix_rate
+    if measured.flops is not None:
+        facts["work"] = f"{format_count(measured.flops)}FLOP a step, {format_count(measured.flops_per_second)}FLOP/s"
+        facts["share"] = (
+            f"{measured.share_of_matrix_rate:.1%} of {format_count(rate.flops_per_second)}FLOP/s, which a product of "
+            f"{rate.side}×{rate.side} matrices in {rate.arithmetic} reaches here"
+        )
+    if measured.memory_bytes is not None:
+        facts["memory"] = f"{format_bytes(measured.memory_bytes)} at the peak ({measured.memory_kind})"
+    if measured.predicted_bytes is not None:
+        facts["predicted"] = f"{format_bytes(measured.predicted_bytes)} of tensors"
+    size = f"batches of {measured.batch_size}, crops of {measured.crop_size}×{measured.crop_size}"
+    print_facts(f"{measured.recipe} on {measured.device}: {size}", facts)
+    _print_shares("stage of a step", measured.stages)
+    _print_shares("operator, without those it calls", measured.operators)
+    for note in measured.notes:
+        print(note)
+
+
+def print_facts(title: str, facts: dict[str, str]) -> None:
+    """A heading, and lines with a name and what is to be said of it."""
+    from rich.console import Console
+
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(title, markup=False, style="bold")
+    width = max(map(len, facts))
+    for name, said in facts.items():
+        console.print(f"  {name:<{width}}  {said}", markup=False)
+
+
+def format_count(number: float | None) -> str:
+    """A number with a prefix, such as `1.29 T`.
+
+    >>> format_count(1_288_298_299_392), format_count(11_708)
+    ('1.29 T', '11.7 k')
+    """
+    value = number or 0.0
+    for prefix, factor in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= factor:
+            return f"{value / factor:.3g} {prefix}"
+    return f"{value:.3g} "
+
+
+def format_seconds(seconds: float) -> str:
+    """A short time, such as `15.4 s` or `231 ms`.
+
+    >>> format_seconds(15.432), format_seconds(0.2312)
+    ('15.4 s', '231 ms')
+    """
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
+
+
+def write_json(path: Path, result: Any) -> None:
+    """Write a dataclass to a file.
+
+    Raises:
+        GantoolkitError: When it cannot be written.
+    """
+    from gantoolkit.files import whole_file
+
+    try:
+        with whole_file(path) as part:
+            part.write_text(json.dumps(asdict(result), indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise GantoolkitError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def _print_shares(title: str, shares: "Sequence[Share]") -> None:
+    from rich.table import Table
+
+    from gantoolkit.cli.evaluate import print_whole
+
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column(title, no_wrap=True)
+    table.add_column("a step", no_wrap=True, justify="right")
+    table.add_column("share", no_wrap=True, justify="right")
+    for one in shares:
+        table.add_row(one.name, format_seconds(one.seconds), f"{one.share:.1%}")
+    print_whole(table)

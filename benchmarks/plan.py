@@ -1,4 +1,4 @@
-"""How well `gantoolkit plan` predicts the memory and the time of a step; each recipe is predicted and measured in new processes.
+"""How well `gantoolkit plan` predicts memory and time of a step; each is predicted and measured in a process of its own.
 
     python -m benchmarks.plan --steps 3 cyclegan cyclegan:data.crop_size=128 pix2pix:training.batch_size=4
 

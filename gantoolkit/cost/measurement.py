@@ -141,7 +141,8 @@ def describe_device(device: torch.device) -> str:
     """A device in words, such as `cpu, 8 threads`."""
     if device.type == "cuda":
         return f"{device}, {torch.cuda.get_device_name(device)}"
-    return f"{device}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{device}, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def _count(recipe: Recipe, notes: list[str]) -> StepCost | None:

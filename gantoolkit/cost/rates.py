@@ -47,9 +47,10 @@ def arithmetic_of(recipe: Recipe, device: torch.device) -> str:
 def measure_matrix_rate(device: torch.device, arithmetic: str = "fp32") -> MatrixRate:
     """Multiply square matrices of random numbers, larger and larger until one product takes long enough to be timed."""
     with _float32_products(device, "tf32" if arithmetic == "tf32" else "ieee"):
-        side = 512
+        side, generator = 512, torch.Generator(device).manual_seed(0)
         while True:
-            matrices = [torch.rand(side, side, device=device).to(_DTYPES[arithmetic]) for _ in range(2)]
+            drawn = (torch.rand(side, side, device=device, generator=generator) for _ in range(2))
+            matrices = [matrix.to(_DTYPES[arithmetic]) for matrix in drawn]
             _time_product(*matrices)
             seconds = _time_product(*matrices)
             if seconds >= _LONG_ENOUGH_S or side == _LARGEST_SIDE:

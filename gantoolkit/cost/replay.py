@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
 from gantoolkit.cost.ledger import Ledger
 from gantoolkit.cost.stages import follow_stages, phase_of
+from gantoolkit.cost.work import WorkCounter
 from gantoolkit.errors import RecipeError
 from gantoolkit.plugins import ImagePool
 from gantoolkit.recipe import Recipe
@@ -86,9 +86,9 @@ def count_translations(recipe: Recipe) -> dict[str, int]:
         system = build_trainer(recipe, _META).system
         for direction, network in system.directions.items():
             if any(network is other for other in system.networks.values()):
-                with FlopCounterMode(display=False) as counter, torch.no_grad():
+                with WorkCounter() as counter, torch.no_grad():
                     network(_images(recipe, 1)[direction[0]])
-                counts[direction] = counter.get_total_flops()
+                counts[direction] = counter.flops
     return {direction: flops for direction, flops in counts.items() if flops}
 
 
@@ -117,15 +117,14 @@ class Replay:
         """
         every = {phase.name: phase.every for phase in self._trainer.system.phases}
         stages: list[StageCost] = []
-        with _explained(self._recipe), self._ledger, FlopCounterMode(display=False) as counter:
+        with _explained(self._recipe), self._ledger, WorkCounter() as counter:
             begun: tuple[str, int] | None = None
 
             def begin(stage: str | None) -> None:
                 nonlocal begun
-                flops = counter.get_total_flops()
                 if begun is not None:
-                    stages.append(StageCost(begun[0], flops - begun[1], self._ledger.peak))
-                begun = stage and (stage, flops)
+                    stages.append(StageCost(begun[0], counter.flops - begun[1], self._ledger.peak))
+                begun = stage and (stage, counter.flops)
                 self._ledger.start_peak()
 
             batch = _images(self._recipe, batch_size)

@@ -38,6 +38,8 @@ if __name__ == "__main__":  # processes that load images import this file again
             small = ["steps=3", "levels=1", "data.load_size=64", "data.crop_size=64"]
     if arguments[:1] == ["ablate"]:
         small = ["generator.width=4", "discriminator.width=4", "generator.blocks=1", "training.epochs=1"]
+    if arguments[:1] in (["plan"], ["bench"]):
+        small = ["generator.width=4", "generator.blocks=1", "discriminator.width=4"]
     if arguments[:1] == ["train-segmenter"]:
         small = ["backbone=resnet10t", "weights=none", "side=32", "epochs=1", "batch_size=2"]
     arguments += [word for setting in small for word in ("--set", setting)]

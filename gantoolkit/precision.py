@@ -27,8 +27,10 @@ def compute_in(precision: Precision, network: nn.Module, device: torch.device) -
     Convolutions and matrix products round what they take in; normalisation keeps float32 statistics. Parameters keep their
     type.
     """
-    if precision in _NARROW:
-        network.forward = _narrowed(network.forward, device.type, _NARROW[precision])
+    if precision not in _NARROW:
+        return
+    narrow = _without_memory if device.type == "meta" else _narrowed
+    network.forward = narrow(network, device.type, _NARROW[precision])
 
 
 @contextmanager
@@ -81,13 +83,39 @@ def _probe_cpu() -> Precision:
     return "bf16" if median(seconds["fp32"]) > _WORTHWHILE * median(seconds["bf16"]) else "fp32"
 
 
-def _narrowed(forward: Callable[..., Any], device: str, dtype: torch.dtype) -> Callable[..., Any]:
+def _narrowed(network: nn.Module, device: str, dtype: torch.dtype) -> Callable[..., Any]:
+    forward = network.forward
+
     @functools.wraps(forward)
     def narrowed(*images: Tensor) -> Any:
         # Every weight is used once in a call: keeping its rounded form would only cost memory, and trouble a graph.
         with torch.autocast(device, dtype, cache_enabled=False):
             made = forward(*images)
         return _widen(made)
+
+    return narrowed
+
+
+class _Frame(nn.Module):
+    """Holds a network whose `forward` is to be called as it was, with other parameters."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.inside = network.forward
+
+    def forward(self, *images: Tensor) -> Any:
+        return self.inside(*images)
+
+
+def _without_memory(network: nn.Module, device: str, dtype: torch.dtype) -> Callable[..., Any]:
+    """Autocast does not know tensors without memory: there, all parameters and images are rounded, for their sizes alone."""
+    frame = _Frame(network)
+
+    @functools.wraps(frame.inside)
+    def narrowed(*images: Tensor) -> Any:
+        parameters = {name: parameter.to(dtype) for name, parameter in frame.named_parameters()}
+        return _widen(torch.func.functional_call(frame, parameters, tuple(image.to(dtype) for image in images)))
 
     return narrowed
 

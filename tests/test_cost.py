@@ -138,7 +138,7 @@ class TestMemory:
             parameters,
             2 * parameters,
         )
-        assert cost.pool_bytes == 4 * 2 * 50 * 3 * 256**2
+        assert cost.pool_bytes == 4 * 2 * 51 * 3 * 256**2  # one place is for what is not kept
         held = cost.weight_bytes + cost.gradient_bytes + cost.optimizer_bytes + cost.pool_bytes
         assert cost.peak_bytes == held + cost.working_bytes == max(stage.peak_bytes for stage in cost.stages)
 
@@ -155,7 +155,7 @@ class TestMemory:
             ledger.start_peak()
             second.mul_(2)
             assert ledger.peak == 1024
-            assert torch.zeros((), dtype=torch.bool, device="meta")
+            assert not torch.zeros((), dtype=torch.bool, device="meta")
 
     @pytest.mark.parametrize(
         ("name", "changes"),
@@ -170,13 +170,17 @@ class TestMemory:
         recipe = find_recipe(name, changes if name == "pix2pix" else {**changes, "image_pool": "none"}).check()
         gc.collect()  # what an earlier test leaves would be handed back meanwhile
         with (
+            Ledger() as tensors,
             profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler,
             take_steps(recipe, CPU) as steps,
         ):
             for _ in range(2):
                 steps.step()
         predicted = count_step(recipe).peak_bytes
-        assert predicted * 0.99 < peak_of(profiler) < predicted * 1.06  # what convolutions need as scratch comes on top
+        # In channels_last some gradients are copied once more than without memory.
+        assert predicted * 0.99 < tensors.peak < predicted * 1.04
+        # What convolutions need as scratch comes on top, and is theirs alone to know.
+        assert tensors.peak * 0.99 < peak_of(profiler) < predicted * 1.15
 
     @pytest.mark.skipif(
         not Path("/proc/self/clear_refs").exists(), reason="only Linux lets a process measure its peak anew"

@@ -16,7 +16,7 @@ class Ledger(TorchDispatchMode):
     """Inside `with Ledger() as ledger`, every storage is entered when an operation returns it, and struck out when it dies.
 
     It takes tensors of any device, also those without memory (`meta`), whose storages have a size too. What these are asked
-    in vain, whether something is true, is answered yes: the trainer asks so whether its losses and gradients are finite.
+    in vain, whether something is true, is answered no: the trainer asks so whether a loss or a gradient is not finite.
     """
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class Ledger(TorchDispatchMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         if func is torch.ops.aten._local_scalar_dense.default and args[0].is_meta and args[0].dtype == torch.bool:
-            return True
+            return False
         made = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(made):
             if isinstance(tensor, Tensor):

@@ -28,7 +28,8 @@ class StepResult:
         self.losses = losses
         self._phases = phases
         self._copied: torch.cuda.Event | None = None
-        self._broken = broken.to("cpu", non_blocking=True)
+        # Without memory there is nothing to read.
+        self._broken = broken if broken.is_meta else broken.to("cpu", non_blocking=True)
         if broken.is_cuda:
             self._copied = torch.cuda.Event()
             self._copied.record()
@@ -147,7 +148,7 @@ class Trainer:
             flags.append(torch.maximum(broken, flags[-1]) if flags else broken)
             if self.is_asynchronous and can_be_told(optimizer):
                 _step_unless(flags[-1], optimizer)
-            elif broken:
+            elif broken > 0:
                 optimizer.zero_grad()
                 flags += flags[-1:] * (len(phases) - len(flags))
                 break
@@ -197,8 +198,9 @@ class Trainer:
 
     @property
     def device(self) -> torch.device:
-        """Where the networks are."""
-        return next(tensor.device for network in self.system.networks.values() for tensor in network.parameters())
+        """Where the networks are; the CPU for a system that has none."""
+        parameters = (tensor for network in self.system.networks.values() for tensor in network.parameters())
+        return next((parameter.device for parameter in parameters), torch.device("cpu"))
 
     def _find_gradients(self, phase: Phase, total: Tensor) -> None:
         if (scaler := self.scalers.get(phase.name)) is None:

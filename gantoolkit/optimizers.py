@@ -28,9 +28,7 @@ def adam(
         weight_decay: Weight of the L2 penalty that is added to the gradient.
     """
     learning = list(parameters)
-    return torch.optim.Adam(
-        learning, lr=lr, betas=(beta1, beta2), weight_decay=weight_decay, fused=_can_be_fused(learning)
-    )
+    return torch.optim.Adam(learning, lr=lr, betas=(beta1, beta2), weight_decay=weight_decay, **_in_one_pass(learning))
 
 
 def adamw(
@@ -50,9 +48,7 @@ def adamw(
         weight_decay: Share of each weight, times the rate, that a step takes away.
     """
     learning = list(parameters)
-    return torch.optim.AdamW(
-        learning, lr=lr, betas=(beta1, beta2), weight_decay=weight_decay, fused=_can_be_fused(learning)
-    )
+    return torch.optim.AdamW(learning, lr=lr, betas=(beta1, beta2), weight_decay=weight_decay, **_in_one_pass(learning))
 
 
 def rmsprop(parameters: Iterable[nn.Parameter], *, lr: Rate = 5e-5, decay: Beta = 0.99) -> torch.optim.Optimizer:
@@ -80,9 +76,13 @@ def sgd(
         weight_decay: Weight of the L2 penalty that is added to the gradient.
     """
     learning = list(parameters)
-    return torch.optim.SGD(learning, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=_can_be_fused(learning))
+    return torch.optim.SGD(learning, lr=lr, momentum=momentum, weight_decay=weight_decay, **_in_one_pass(learning))
 
 
-def _can_be_fused(parameters: Sequence[nn.Parameter]) -> bool:
-    """Whether one pass over memory can update them all; parameters without memory, on the device `meta`, have none."""
-    return all(parameter.device.type in ("cpu", "cuda") for parameter in parameters)
+def _in_one_pass(parameters: Sequence[nn.Parameter]) -> dict[str, bool]:
+    """How torch updates all parameters in one pass over memory, with nothing in between to keep.
+
+    Those without memory, on the device `meta`, it takes one by one only; that comes nearest.
+    """
+    real = all(parameter.device.type in ("cpu", "cuda") for parameter in parameters)
+    return {"fused": True} if real else {"foreach": False}

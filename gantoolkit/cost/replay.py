@@ -116,6 +116,9 @@ class Replay:
             RecipeError: When it cannot be taken.
         """
         every = {phase.name: phase.every for phase in self._trainer.system.phases}
+        # With memory these optimisers are fused, and keep nothing in between; without it they cannot be.
+        optimizers = self._trainer.optimizers.items()
+        in_one_pass = {f"{name} optimizer" for name, made in optimizers if made.defaults.get("foreach") is False}
         stages: list[StageCost] = []
         with _explained(self._recipe), self._ledger, WorkCounter() as counter:
             begun: tuple[str, int] | None = None

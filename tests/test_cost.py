@@ -1,5 +1,6 @@
 """What a step costs: counts against formulas, memory against measurement, proposals against the limit; no times."""
 
+import functools
 import gc
 import json
 import os
@@ -62,6 +63,11 @@ def small(name: str) -> Recipe:
     return find_recipe(name.partition(" ")[0], SMALL[name]).check()
 
 
+@functools.cache
+def count_full_size(identity: float = 0.0, *, batched: bool = True) -> StepCost:
+    return count_step(cyclegan(identity_weight=identity).swap(batched=batched).resolve())
+
+
 class TestWork:
     """The arithmetic of the paper's networks at 256×256: multiplications with additions, two operations each."""
 
@@ -77,21 +83,17 @@ class TestWork:
 
     @pytest.mark.parametrize(("identity", "total"), [(0.0, 643.5), (5.0, 939.6)])
     def test_a_step(self, identity: float, total: float) -> None:
-        recipe = cyclegan(identity_weight=identity).swap(batched=False).resolve()
-        assert count_step(recipe).flops / GMAC == pytest.approx(total, abs=0.05)
+        assert count_full_size(identity, batched=False).flops / GMAC == pytest.approx(total, abs=0.05)
 
     @pytest.mark.parametrize(("identity", "passes"), [(0.0, 1), (5.0, 2)])
     def test_a_batch_gives_real_images_a_gradient_beside_the_fakes_that_need_it(
         self, identity: float, passes: int
     ) -> None:
-        apart, together = (
-            count_step(cyclegan(identity_weight=identity).swap(batched=batched).resolve()).flops / GMAC
-            for batched in (False, True)
-        )
+        apart, together = (count_full_size(identity, batched=batched).flops / GMAC for batched in (False, True))
         assert together - apart == pytest.approx(passes * self.first_convolution)
 
     def test_stage_by_stage(self) -> None:
-        cost = count_step(cyclegan().resolve())
+        cost = count_full_size()
         discriminator = 3.146809344
         stages = {stage.name: stage.flops / GMAC for stage in cost.stages}
         assert list(stages) == [
@@ -131,7 +133,7 @@ class TestWork:
 
 class TestMemory:
     def test_the_parts_of_cyclegan(self) -> None:
-        cost = count_step(cyclegan().resolve())
+        cost = count_full_size()
         parameters = 4 * 2 * (11_378_179 + 2_764_737)
         assert (cost.weight_bytes, cost.gradient_bytes, cost.optimizer_bytes) == (
             parameters,

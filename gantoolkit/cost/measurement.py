@@ -177,7 +177,7 @@ def _time_operators(steps: Steps, device: torch.device) -> tuple[Share, ...]:
     seconds: dict[str, float] = {}
     for event in profiler.key_averages():
         # Kernels are listed beside the operators that launched them, with the same time.
-        if event.device_type == torch.autograd.DeviceType.CPU:
+        if event.device_type.name == "CPU":
             own = event.self_device_time_total if on_cuda else event.self_cpu_time_total
             seconds[event.key.removeprefix("aten::")] = own * 1e-6 / steps.cycle
     costly = dict(sorted(seconds.items(), key=lambda item: -item[1])[:_OPERATORS])

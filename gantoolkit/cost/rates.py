@@ -39,7 +39,8 @@ def arithmetic_of(recipe: Recipe, device: torch.device) -> str:
     A GPU's library takes tf32 for convolutions in fp32 unless it is told otherwise.
     """
     precision = getattr(recipe.training, "precision", "fp32")
-    if precision == "fp32" and device.type == "cuda" and torch.backends.cudnn.conv.fp32_precision == "tf32":
+    convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined] (torch's stubs leave it out)
+    if precision == "fp32" and device.type == "cuda" and convolutions.fp32_precision == "tf32":
         return "tf32"
     return precision
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -121,19 +121,19 @@ class Replay:
         in_one_pass = {f"{name} optimizer" for name, made in optimizers if made.defaults.get("foreach") is False}
         stages: list[StageCost] = []
         with _explained(self._recipe), self._ledger, WorkCounter() as counter:
-            begun: tuple[str, int] | None = None
+            begun = ("", 0)
 
-            def begin(stage: str | None) -> None:
+            def begin(stage: str) -> None:
                 nonlocal begun
-                if begun is not None:
+                if begun[0]:
                     stages.append(StageCost(begun[0], counter.flops - begun[1], self._ledger.peak))
-                begun = stage and (stage, counter.flops)
+                begun = (stage, counter.flops)
                 self._ledger.start_peak()
 
             batch = _images(self._recipe, batch_size)
             with follow_stages(self._trainer, begin):
                 self._trainer.step(batch)
-            begin(None)
+            begin("")
         held = self._held()
         peak = max(stage.peak_bytes for stage in stages)
         return StepCost(
@@ -150,7 +150,7 @@ class Replay:
         called: dict[str, Tensor] = {}
         originals = dict(pools)
         for name, pool in originals.items():
-            pools[name] = _Witness(pool, name, called)
+            pools[name] = cast(ImagePool, _Witness(pool, name, called))
         try:
             self._trainer.step(batch)
         finally:

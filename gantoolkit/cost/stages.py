@@ -4,17 +4,14 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
 from gantoolkit.plugins import Batch, Phase, Shared, System
 from gantoolkit.training import Trainer
 
-__all__ = ["FORWARD", "follow_stages", "phase_of"]
-
-FORWARD = "forward"
-"""The stage in which a system makes what its phases share."""
+__all__ = ["follow_stages", "phase_of"]
 
 
 @contextmanager
@@ -28,17 +25,16 @@ def follow_stages(trainer: Trainer, tell: Callable[[str], None]) -> Iterator[Non
         for name, optimizer in trainer.optimizers.items():
             hook = optimizer.register_step_pre_hook(lambda *_, name=name: tell(f"{name} optimizer"))
             stack.callback(hook.remove)
-        trainer.system = _Followed(system, tell)
+        trainer.system = cast(System, _Followed(system, tell))  # what it does not have, it passes on
         try:
             yield
         finally:
             trainer.system = system
 
 
-def phase_of(stage: str) -> str | None:
-    """The phase that a stage belongs to; None for `forward`."""
-    phase, _, part = stage.rpartition(" ")
-    return phase if part else None
+def phase_of(stage: str) -> str:
+    """The name of the phase that a stage belongs to; none for `forward`."""
+    return stage.rpartition(" ")[0]
 
 
 class _Followed:
@@ -56,7 +52,7 @@ class _Followed:
         return [replace(phase, losses=partial(self._losses, phase)) for phase in self._system.phases]
 
     def forward(self, batch: Batch) -> Shared:
-        self._tell(FORWARD)
+        self._tell("forward")
         return self._system.forward(batch)
 
     def _losses(self, phase: Phase, batch: Batch, shared: Shared) -> dict[str, Tensor]:

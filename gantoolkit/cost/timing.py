@@ -51,20 +51,20 @@ class Steps:
     def time_stages(self) -> dict[str, float]:
         """Seconds of each stage of such a step, by name and in order; each waits for the one before it to be done."""
         seconds: dict[str, float] = {}
-        begun: tuple[str, float] | None = None
+        begun = ("", 0.0)
 
-        def begin(stage: str | None) -> None:
+        def begin(stage: str) -> None:
             nonlocal begun
             synchronise(self._device)
             now = time.perf_counter()
-            if begun is not None:
+            if begun[0]:
                 seconds[begun[0]] = seconds.get(begun[0], 0.0) + (now - begun[1]) / self.cycle
-            begun = stage and (stage, now)
+            begun = (stage, now)
 
         with follow_stages(self._trainer, begin):
             for _ in range(self.cycle):
                 self.step()
-        begin(None)
+        begin("")
         return seconds
 
 

@@ -173,7 +173,7 @@ class TestMemory:
         gc.collect()  # what an earlier test leaves would be handed back meanwhile
         with (
             Ledger() as tensors,
-            profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler,
+            profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler,
             take_steps(recipe, CPU) as steps,
         ):
             for _ in range(2):

@@ -125,8 +125,10 @@ class Replay:
 
             def begin(stage: str) -> None:
                 nonlocal begun
-                if begun[0]:
-                    stages.append(StageCost(begun[0], counter.flops - begun[1], self._ledger.peak))
+                name, before = begun
+                if name:
+                    peak = self._ledger.now if name in in_one_pass else self._ledger.peak
+                    stages.append(StageCost(name, counter.flops - before, peak))
                 begun = (stage, counter.flops)
                 self._ledger.start_peak()
 

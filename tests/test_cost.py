@@ -181,8 +181,10 @@ class TestMemory:
         predicted = count_step(recipe).peak_bytes
         # In channels_last some gradients are copied once more than without memory.
         assert predicted * 0.99 < tensors.peak < predicted * 1.04
-        # What convolutions need as scratch comes on top, and is theirs alone to know.
-        assert tensors.peak * 0.99 < peak_of(profiler) < predicted * 1.15
+        # On top comes what convolutions use as scratch: copies of their weight, and of its gradient, in an order of their own.
+        networks = steps._trainer.system.networks.values()
+        scratch = 2 * max(weight.nbytes for network in networks for weight in network.parameters())
+        assert tensors.peak * 0.99 < peak_of(profiler) < predicted * 1.06 + scratch
 
     @pytest.mark.skipif(
         not Path("/proc/self/clear_refs").exists(), reason="only Linux lets a process measure its peak anew"

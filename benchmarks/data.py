@@ -10,10 +10,8 @@ is one of CycleGAN with small networks. Before each stretch of steps comes one w
 
 import argparse
 import itertools
-import json
 import operator
 import os
-import platform
 import statistics
 import tempfile
 import time
@@ -26,6 +24,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from benchmarks.timing import describe_machine, write_result
 from gantoolkit.data import CacheMode, TrainingBatches, open_dataset
 from gantoolkit.device import select_device
 from gantoolkit.plugins import Pairing
@@ -140,6 +139,7 @@ def main() -> None:
         "--networks", type=int, default=8, help="width of generators and discriminators; the paper's is 64"
     )
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     recipe = cyclegan().swap(
         {
@@ -155,12 +155,10 @@ def main() -> None:
         root = arguments.data or make_photographs(Path(folder) / "photographs", arguments.images, size)
         (Path(folder) / "caches").mkdir()
         modes = measure(root, Path(folder) / "caches", recipe.check(), arguments)
-    device = select_device(arguments.device)
     result = {
-        "torch": torch.__version__,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "settings": {name: str(value) for name, value in vars(arguments).items()},
+        "what": "getting a batch, and a step with it",
+        **describe_machine(select_device(arguments.device)),
+        "settings": {name: str(value) for name, value in vars(arguments).items() if name != "out"},
         "modes": {
             name: {
                 "opening": round(statistics.median(mode.opening), 2),
@@ -172,7 +170,7 @@ def main() -> None:
             for name, mode in modes.items()
         },
     }
-    print(json.dumps(result, indent=2))
+    write_result(result, arguments.out)
 
 
 if __name__ == "__main__":

@@ -7,15 +7,14 @@ A case is a recipe, and settings after colons. Prints JSON: what was predicted, 
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-import torch
+from benchmarks.timing import describe_machine, write_result
+from gantoolkit.device import select_device
 
 CASES = (
     "cyclegan:data.crop_size=64",
@@ -68,15 +67,11 @@ def main() -> None:
     parser.add_argument("cases", nargs="*", default=CASES)
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    result = {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "device": arguments.device,
-        "cases": [compare(case, steps=arguments.steps, device=arguments.device) for case in arguments.cases],
-    }
-    print(json.dumps(result, indent=2))
+    cases = [compare(case, steps=arguments.steps, device=arguments.device) for case in arguments.cases]
+    machine = describe_machine(select_device(arguments.device))
+    write_result({"what": "prediction against measurement", **machine, "cases": cases}, arguments.out)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm as normalise_spectrally
 
+from gantoolkit.chain import Chain
 from gantoolkit.normalization import Normalization, needs_bias, normalization
 
 _WIDEST = 8
@@ -54,7 +55,7 @@ class PatchGANDiscriminator(nn.Module):
             parts.append(nn.LeakyReLU(0.2))
             source = target
         parts.append(convolution(source, 1, stride=1))
-        self.layers = nn.Sequential(*parts)
+        self.layers = Chain(*parts)
 
     def forward(self, images: Tensor) -> Tensor:
         """Judge (N, in_channels, H, W) in [−1, 1]: logits (N, 1, H', W'), with H' = H/8 − 2 for the defaults."""

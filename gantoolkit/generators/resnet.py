@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
+from gantoolkit.chain import Chain, Residual
 from gantoolkit.convolution import Conv3x3
 from gantoolkit.normalization import Normalization, needs_bias, normalization
 
@@ -63,28 +64,23 @@ class ResNetGenerator(nn.Module):
             fine, coarse = width * 2**level, width * 2 ** (level + 1)
             layers += activated(_upsample(coarse, fine, upsampling, bias), fine)
         layers += [_PAD[padding](3), nn.Conv2d(width, out_channels, 7), nn.Tanh()]
-        self.layers = nn.Sequential(*layers)
+        self.layers = Chain(*layers)
 
     def forward(self, images: Tensor) -> Tensor:
         """Translate (N, in_channels, H, W) in [−1, 1] to (N, out_channels, H, W) in (−1, 1); H and W multiples of 4."""
         return self.layers(images)
 
 
-class ResidualBlock(nn.Module):
+class ResidualBlock(Residual):
     """Two 3×3 convolutions beside an identity path; nothing follows the sum."""
 
     def __init__(self, channels: int, *, norm: Normalization, padding: Padding, dropout: float) -> None:
-        super().__init__()
-
         def convolution() -> list[nn.Module]:
             pad, convolve = _PAD[padding](1), Conv3x3(channels, channels, bias=needs_bias(norm))
             return [pad, convolve, normalization(norm, channels)]
 
         drop = [nn.Dropout(dropout)] if dropout else []
-        self.layers = nn.Sequential(*convolution(), nn.ReLU(), *drop, *convolution())
-
-    def forward(self, features: Tensor) -> Tensor:
-        return features + self.layers(features)
+        super().__init__(*convolution(), nn.ReLU(), *drop, *convolution())
 
 
 def _upsample(in_channels: int, out_channels: int, upsampling: str, bias: bool) -> nn.Module:

@@ -34,3 +34,12 @@ def test_heavy_libraries_wait_until_a_block_uses_them() -> None:
         "print([name for name in ('kornia', 'timm', 'torchvision', 'matplotlib', 'tensorboard') if name in sys.modules])"
     )
     assert run_python(code) == "[]"
+
+
+def test_networks_on_the_cpu_import_no_triton() -> None:
+    code = (
+        "import sys, torch; from gantoolkit.generators import ResNetGenerator;"
+        "ResNetGenerator(3, 3, blocks=1, width=2)(torch.zeros(1, 3, 8, 8)).sum().backward();"
+        "print('triton' in sys.modules)"
+    )
+    assert run_python(code) == "False"

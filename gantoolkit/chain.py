@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as every_module
 
 from gantoolkit.kernels import can_fuse, has_kernels
+from gantoolkit.normalization import InstanceNorm
 
 __all__ = ["Chain", "Residual"]
 
@@ -16,9 +17,10 @@ __all__ = ["Chain", "Residual"]
 class Chain(nn.Sequential):
     """An `nn.Sequential` that hands channels_last features to fused kernels, where `gantoolkit.kernels.can_fuse` says yes.
 
-    What is fused is `nn.InstanceNorm2d`, with an `nn.ReLU` or `nn.LeakyReLU` after it, with the sum of a `Residual` that it
-    ends, and with the `nn.ReflectionPad2d` that comes next, be it in another `Residual`; and `nn.ReflectionPad2d` alone.
-    Everything else, and layers with hooks, is called as `nn.Sequential` calls it, which gives the same bits.
+    What is fused is instance norm, ours or PyTorch's, with an `nn.ReLU` or `nn.LeakyReLU` after it, with the sum of a
+    `Residual` that it ends, and with the `nn.ReflectionPad2d` that comes next, be it in another `Residual`; and
+    `nn.ReflectionPad2d` alone. Everything else, and layers with hooks, is called as `nn.Sequential` calls it, which gives the
+    same bits.
     """
 
     def forward(self, input: Any) -> Any:  # noqa: A002 (what nn.Sequential names it)
@@ -97,7 +99,7 @@ def _read(steps: Sequence[_Step], at: int) -> _Run | None:
     norm = steps[at]
     if pad := _pad_of(steps, at):
         return _Run(at + 1, pad=pad)
-    if not _is_bare(norm, nn.InstanceNorm2d) or norm.track_running_stats:
+    if not (_is_bare(norm, InstanceNorm) or _is_bare(norm, nn.InstanceNorm2d)) or norm.track_running_stats:
         return None
     end = at + 1
     slope = _slope_of(steps, end)

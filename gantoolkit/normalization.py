@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gantoolkit.kernels.channels_last import channels_last_instance_norm
+from gantoolkit.kernels.plain import instance_norm
 
 Normalization = Literal["instance", "instance_affine", "batch", "none"]
 """`instance` has neither weights nor running statistics, as in the official PyTorch implementation of CycleGAN;
@@ -35,10 +36,17 @@ class InstanceNorm(nn.InstanceNorm2d):
 
     def forward(self, features: Tensor) -> Tensor:
         """Normalise each channel of each image (N, C, H, W) over H and W; the same shape and type."""
-        on_cpu = features.device.type == "cpu" and features.shape[2:].numel() > 1
-        if on_cpu and not features.is_contiguous() and features.is_contiguous(memory_format=torch.channels_last):
-            return channels_last_instance_norm(features, self.weight, self.bias, eps=self.eps)
-        return functional.instance_norm(features, weight=self.weight, bias=self.bias, eps=self.eps)
+        settings = {"weight": self.weight, "bias": self.bias, "eps": self.eps}
+        if torch.compiler.is_compiling():
+            return instance_norm(features, **settings)  # which is fused with what is around it
+        if features.device.type != "cpu" or features.shape[2:].numel() == 1:
+            return functional.instance_norm(features, **settings)
+        if not features.is_contiguous() and features.is_contiguous(memory_format=torch.channels_last):
+            return channels_last_instance_norm(features, **settings)
+        made = functional.instance_norm(features, **settings)
+        if made.requires_grad:  # see gantoolkit.layout.arrange
+            made.register_hook(torch.Tensor.contiguous)
+        return made
 
 
 def needs_bias(name: Normalization) -> bool:

@@ -203,3 +203,14 @@ class TestChannelsLastNorm:
         made = InstanceNorm(4)(features)
         assert made.is_contiguous(memory_format=order)
         torch.testing.assert_close(made, nn.InstanceNorm2d(4)(features.contiguous()))
+
+    @pytest.mark.parametrize("count", [1, 2])
+    def test_a_gradient_in_another_order_is_taken_right(self, count: int) -> None:
+        """PyTorch's own layer gives another gradient for one image, where what comes back is in channels_last."""
+        features, gradient = random(count, 3, 5, 6), random(count, 3, 5, 6, seed=1)
+        exact = features.clone().requires_grad_()
+        variance, mean = torch.var_mean(exact, (2, 3), correction=0, keepdim=True)
+        ((exact - mean) * torch.rsqrt(variance + 1e-5)).backward(gradient)
+        found = features.clone().requires_grad_()
+        InstanceNorm(3)(found).backward(gradient.contiguous(memory_format=LAST))
+        torch.testing.assert_close(found.grad, exact.grad)

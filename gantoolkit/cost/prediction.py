@@ -117,7 +117,7 @@ def plan(
 ) -> Plan:
     """Predict the memory and the time of training a recipe, and find the largest batch and the largest crop that fit.
 
-    Memory is read off a step on tensors without memory. Time is measured on small crops, for half a minute at most, and grows
+    Memory is read off a step on tensors without memory. Time is measured on small crops, for about half a minute, and grows
     as the counted work does.
 
     Args:

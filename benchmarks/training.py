@@ -31,7 +31,8 @@ WARM_UP = 5
 """Calls of each before timing: a captured step is recorded in its fourth."""
 
 ON_CPU = ("fp32", "bf16")
-ON_CUDA = ("fp32", "tf32", "bf16", "bf16 captured", "bf16 compiled", "bf16 compiled captured")
+ON_CUDA = ("fp32", "tf32", "bf16", "fp16", "tf32 captured", "bf16 captured", "fp16 captured")
+"""What is compiled takes minutes, and has to be asked for."""
 
 
 def random_batches(side: int, batch: int, device: torch.device, count: int = 4) -> Iterator[dict[str, torch.Tensor]]:

@@ -20,7 +20,7 @@ PROTOCOLS = {
     "feature_extractors": ("plugins.FeatureExtractor",),
     "adversarial_losses": ("plugins.AdversarialLoss", "plugins.PenalisedLoss"),
     "image_losses": ("plugins.ImageLoss",),
-    "image_pools": ("plugins.ImagePool",),
+    "image_pools": ("plugins.ImagePool", "plugins.PlannedPool"),
     "schedulers": ("plugins.Scheduler", "plugins.ObservingScheduler"),
     "initializers": ("plugins.Initializer",),
     "optimizers": ("plugins.Optimizer",),

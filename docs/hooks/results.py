@@ -1,0 +1,96 @@
+"""Puts the figures of benchmarks/results into the page on performance: `<!-- result: NAME -->` becomes the table of NAME.json.
+
+So no figure is written by hand. What has no file is said to be not measured.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
+
+
+def on_page_markdown(markdown: str, **_: object) -> str:
+    """Replace every mark of a page."""
+    return re.sub(r"<!-- result: ([\w-]+) -->", lambda mark: show(mark[1]), markdown)
+
+
+def show(name: str) -> str:
+    """A result as a table, with the machine below."""
+    path = RESULTS / f"{name}.json"
+    if not path.is_file():
+        return "*Not measured yet.*"
+    result = json.loads(path.read_text(encoding="utf-8"))
+    if "sides" in result:
+        rows = scaling_rows(result)
+    elif "modes" in result:
+        rows = data_rows(result)
+    elif "cases" in result:
+        rows = plan_rows(result)
+    else:
+        rows = speed_rows(result)
+    machine = f"{result['device']}, torch {result['torch']}, Python {result['python']}, {result['date']}"
+    return f"{table(rows)}\n\n*{machine}; raw times in `benchmarks/results/{name}.json`.*"
+
+
+def table(rows: list[list[str]]) -> str:
+    """Markdown of rows, the first of which is the head."""
+    head, *body = rows
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *body]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def speed_rows(result: dict[str, Any]) -> list[list[str]]:
+    """Of a step or a translation: one row for each way."""
+    rate = "pairs_per_second" if "pairs_per_second" in result else "images_per_second"
+    head = ["", "median, ms", rate.replace("_per_second", "/s"), "times as fast as the official one"]
+    head += ["to the first image, ms"] if "milliseconds_to_first_image" in result else []
+    head += ["peak, MB"] if "peak_megabytes" in result else []
+    rows = [head]
+    for way, median in result["median_milliseconds"].items():
+        row = [way if way != "peer" else "official", f"{median:,.1f}", f"{result[rate][way]:,.2f}"]
+        ratio = result.get("times_as_fast_as_peer", {}).get(way)
+        row.append("" if ratio is None else f"{ratio:.2f}")
+        for extra in ("milliseconds_to_first_image", "peak_megabytes"):
+            if extra in result:
+                value = result[extra].get(way)
+                row.append("" if value is None else f"{value:,.0f}")
+        rows.append(row)
+    return rows
+
+
+def scaling_rows(result: dict[str, Any]) -> list[list[str]]:
+    """Of growing images: one row for each side."""
+    rows = [[f"side ({result['variant']})", "ms", "ns a pixel", "peak, MB"]]
+    for side, found in result["sides"].items():
+        figures = (f"{found['milliseconds']:,.0f}", f"{found['nanoseconds_per_pixel']:,.0f}")
+        rows.append([f"{side}²", *figures, f"{found['peak_megabytes']:,.0f}"])
+    return rows
+
+
+def data_rows(result: dict[str, Any]) -> list[list[str]]:
+    """Of what data cost: one row for each cache."""
+    rows = [["cache", "a batch, ms", "a step with it, ms", "a step without data, ms", "ratio"]]
+    for mode, found in result["modes"].items():
+        step = (f"{found['step']:.1f}", f"{found['preloaded']:.1f}", f"{found['ratio']:.2f}")
+        rows.append([mode, f"{found['batch']:.2f}", *step])
+    return rows
+
+
+def plan_rows(result: dict[str, Any]) -> list[list[str]]:
+    """Of predictions: one row for each recipe."""
+    rows = [["recipe", "memory, predicted", "measured", "time, predicted", "measured"]]
+    for case in result["cases"]:
+        memory, time = case["memory"], case["time"]
+        measured = sorted(time["measured_seconds"])
+        rows.append(
+            [
+                f"`{case['case']}`",
+                f"{memory['predicted_bytes'] / 1e9:.2f} GB",
+                f"{memory['measured_bytes'] / 1e9:.2f} GB",
+                f"{time['predicted_seconds'][1]:.2f} s",
+                f"{measured[len(measured) // 2]:.2f} s",
+            ]
+        )
+    return rows

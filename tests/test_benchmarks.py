@@ -1,0 +1,82 @@
+"""The benchmarks run at a small size and write what the page on performance reads; no figure of them is looked at."""
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(module: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", f"benchmarks.{module}", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def page() -> ModuleType:
+    """The hook that makes tables of results."""
+    spec = importlib.util.spec_from_file_location("results_hook", ROOT / "docs" / "hooks" / "results.py")
+    assert spec is not None
+    assert spec.loader is not None
+    hook = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hook)
+    return hook
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments"),
+    [
+        ("training", ["--side", 32, "--rounds", 1, "--device", "cpu"]),
+        ("inference", ["--side", 32, "--rounds", 1, "--device", "cpu"]),
+        ("scaling", ["--sides", 32, "--rounds", 1, "--device", "cpu"]),
+        (
+            "data",
+            ["--images", 4, "--width", 40, "--height", 40, "--side", 36, "--crop", 32, "--batches", 3, "--steps", 2],
+        ),
+    ],
+    ids=["training", "inference", "scaling", "data"],
+)
+def test_a_benchmark_writes_what_the_page_shows(module, arguments, page, tmp_path, monkeypatch) -> None:
+    rounds = [] if "--rounds" in arguments else ["--rounds", 1, "--networks", 4, "--device", "cpu"]
+    done = run(module, *arguments, *rounds, "--out", tmp_path / "made.json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout[done.stdout.index("{") :]) == json.loads((tmp_path / "made.json").read_text())
+    monkeypatch.setattr(page, "RESULTS", tmp_path)
+    shown = page.show("made")
+    assert shown.count("\n|") >= 2
+    assert torch.__version__ in shown
+
+
+def test_every_result_has_its_table_and_what_is_missing_is_said_to_be(page) -> None:
+    text = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    names = re.findall(r"<!-- result: ([\w-]+) -->", text)
+    made = page.on_page_markdown(text)
+    assert len(names) >= 4
+    assert "<!--" not in made
+    missing = [name for name in names if not (page.RESULTS / f"{name}.json").is_file()]
+    assert made.count("*Not measured yet.*") == len(missing)
+    for name in names:
+        assert f"benchmarks/results/{name}.json" in text, f"no command makes {name}"
+
+
+def test_the_folder_of_the_official_implementation_is_looked_at_first(tmp_path: Path) -> None:
+    done = run("training", "--peer", tmp_path, "--side", 32)
+    assert done.returncode == 1
+    assert "holds no models/cycle_gan_model.py" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+@pytest.mark.parametrize(("module", "arguments"), [("gpu", ["--out", "results"]), ("kernels", [])])
+def test_without_a_gpu_what_is_for_one_says_so(module: str, arguments: list[str]) -> None:
+    done = run(module, *arguments)
+    assert done.returncode == 2
+    assert "CUDA" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -71,12 +71,15 @@ def steps_of(variant: str, side: int, batch: int, identity: bool, device: torch.
 @contextmanager
 def peak_memory(device: torch.device, found: dict[str, float], name: str) -> Iterator[None]:
     """Note how many megabytes PyTorch held at most on CUDA, in one variant alone."""
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-    yield
-    if device.type == "cuda":
+    if device.type != "cuda":
+        yield
+        return
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    try:
+        yield
+    finally:
         found[name] = round((torch.cuda.max_memory_allocated(device) - before) / 1e6, 1)
 
 

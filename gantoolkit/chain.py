@@ -23,7 +23,7 @@ class Chain(nn.Sequential):
     same bits.
     """
 
-    def forward(self, input: Any) -> Any:  # noqa: A002 (what nn.Sequential names it)
+    def forward(self, input: Any) -> Any:
         if not isinstance(input, Tensor) or not has_kernels(input.device):
             return super().forward(input)
         return _run(list(_flatten(self)), input)

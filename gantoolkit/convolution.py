@@ -30,20 +30,20 @@ class Conv3x3(nn.Conv2d):
     def __init__(self, in_channels: int, out_channels: int, *, bias: bool = True) -> None:
         super().__init__(in_channels, out_channels, 3, bias=bias)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Convolve (N, in_channels, H, W): (N, out_channels, H − 2, W − 2)."""
-        narrow = torch.is_autocast_enabled("cpu") and features.dtype == torch.float32
-        dtype = torch.get_autocast_dtype("cpu") if narrow else features.dtype
-        if not self._is_sooner_transformed(features, dtype):
-            return super().forward(features)
-        made = winograd_convolution(features.to(dtype), self.weight)
+        narrow = torch.is_autocast_enabled("cpu") and input.dtype == torch.float32
+        dtype = torch.get_autocast_dtype("cpu") if narrow else input.dtype
+        if not self._is_sooner_transformed(input, dtype):
+            return super().forward(input)
+        made = winograd_convolution(input.to(dtype), self.weight)
         return made if self.bias is None else made + self.bias.to(dtype)[:, None, None]
 
     def _is_sooner_transformed(self, features: Tensor, dtype: torch.dtype) -> bool:
         if features.device.type != "cpu" or dtype not in _LEAST_WORK:
             return False
-        m = TILE[dtype]
-        tiles = len(features) * -(-(features.shape[-2] - 2) // m) * -(-(features.shape[-1] - 2) // m)
+        down, right = TILE[dtype]
+        tiles = len(features) * -(-(features.shape[-2] - 2) // down) * -(-(features.shape[-1] - 2) // right)
         fewest, most = sorted((self.in_channels, self.out_channels))
-        fits = (m + 2) ** 2 * tiles * most * dtype.itemsize <= _MOST_BYTES
+        fits = (down + 2) * (right + 2) * tiles * most * dtype.itemsize <= _MOST_BYTES
         return fits and fewest >= _LEAST_CHANNELS[dtype] and fewest * tiles >= _LEAST_WORK[dtype]

@@ -53,5 +53,5 @@ class _Contiguous(torch.autograd.Function):
         return images.contiguous() if not images.is_contiguous() else images.view_as(images)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return _Contiguous.apply(gradient)
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return _Contiguous.apply(*gradients)

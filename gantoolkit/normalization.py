@@ -34,16 +34,16 @@ class InstanceNorm(nn.InstanceNorm2d):
     Statistics are float32 for narrower features.
     """
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Normalise each channel of each image (N, C, H, W) over H and W; the same shape and type."""
         settings = {"weight": self.weight, "bias": self.bias, "eps": self.eps}
         if torch.compiler.is_compiling():
-            return instance_norm(features, **settings)  # which is fused with what is around it
-        if features.device.type != "cpu" or features.shape[2:].numel() == 1:
-            return functional.instance_norm(features, **settings)
-        if not features.is_contiguous() and features.is_contiguous(memory_format=torch.channels_last):
-            return channels_last_instance_norm(features, **settings)
-        made = functional.instance_norm(features, **settings)
+            return instance_norm(input, **settings)  # which is fused with what is around it
+        if input.device.type != "cpu" or input.shape[2:].numel() == 1:
+            return functional.instance_norm(input, **settings)
+        if not input.is_contiguous() and input.is_contiguous(memory_format=torch.channels_last):
+            return channels_last_instance_norm(input, **settings)
+        made = functional.instance_norm(input, **settings)
         if made.requires_grad:  # see gantoolkit.layout.arrange
             made.register_hook(torch.Tensor.contiguous)
         return made

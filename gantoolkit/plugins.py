@@ -157,7 +157,7 @@ class ImagePool(Protocol):
 
 
 @runtime_checkable
-class PlannedPool(Protocol):
+class PlannedPool(ImagePool, Protocol):
     """An image pool whose decisions can be drawn ahead: a step with it can be replayed as a CUDA graph."""
 
     def decide(self, count: int) -> Tensor:

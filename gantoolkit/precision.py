@@ -41,7 +41,7 @@ def arithmetic(precision: Precision, *, try_algorithms: bool) -> Iterator[None]:
         try_algorithms: Time cuDNN's algorithms at each new size, and take the one that is soonest done; which that is may
             differ from run to run.
     """
-    switches = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
+    switches: tuple[Any, ...] = (torch.backends.cuda.matmul, getattr(torch.backends.cudnn, "conv"))  # noqa: B009 (pyright)
     before, tries = [switch.fp32_precision for switch in switches], torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = try_algorithms
     for switch in switches:

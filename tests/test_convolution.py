@@ -34,7 +34,7 @@ def differentiated(function, *inputs: Tensor, seed: int = 9) -> tuple[Tensor, ..
 
 
 class TestWinograd:
-    @pytest.mark.parametrize("m", [2, 4])
+    @pytest.mark.parametrize("tile", [(2, 2), (4, 4), (4, 2)], ids=str)
     @given(
         count=st.integers(1, 3),
         channels=st.integers(1, 5),
@@ -43,11 +43,11 @@ class TestWinograd:
         width=st.integers(3, 15),
         ordered=st.booleans(),
     )
-    def test_is_the_convolution(self, m, count, channels, filters, height, width, ordered) -> None:
+    def test_is_the_convolution(self, tile, count, channels, filters, height, width, ordered) -> None:
         images, weight = random(count, channels, height, width), random(filters, channels, 3, 3, seed=1)
         images = images.contiguous(memory_format=LAST) if ordered else images
         with pytest.MonkeyPatch.context() as patch:
-            patch.setitem(winograd.TILE, torch.float64, m)
+            patch.setitem(winograd.TILE, torch.float64, tile)
             made = differentiated(winograd_convolution, images, weight)
         assert made[0].is_contiguous(memory_format=LAST)
         for ours, plain in zip(made, differentiated(functional.conv2d, images, weight), strict=True):

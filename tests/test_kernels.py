@@ -373,7 +373,7 @@ def test_hooks_see_every_layer_that_they_wait_for(fused) -> None:
 @with_kernels
 def test_what_only_looks_like_a_run_is_left_alone(fused) -> None:
     class Doubled(nn.ReLU):
-        def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        def forward(self, input: Tensor) -> Tensor:
             return 2 * super().forward(input)
 
     features = draw((2, 3, 8, 8), 1)

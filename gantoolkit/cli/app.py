@@ -68,6 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Threads that wait for each other by spinning stand still on a machine whose cores are shared: seen 50 times slower.
     # Read when torch is loaded, which the commands do as late as they can.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # But for some microseconds they may: to be woken takes longer than what many operations of a step do.
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else torch's profiler, loaded with it, talks on stderr
     warnings.showwarning = _show_warning
     try:

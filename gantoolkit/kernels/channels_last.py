@@ -1,8 +1,9 @@
 """Instance norm on a CPU for features in channels_last, with its result in channels_last too."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 
 __all__ = ["channels_last_instance_norm"]
 
@@ -30,21 +31,21 @@ def channels_last_instance_norm(
 
 class _InstanceNorm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: FunctionCtx, features: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    def forward(ctx: Any, features: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
         made = torch.empty_like(features)
         means, deviations = weight.new_empty(2, *features.shape[:2]).unbind()
         for image, *out in zip(features.split(1), made.split(1), means, deviations, strict=True):
             torch.native_batch_norm(image, weight, bias, None, None, True, 0.0, eps, out=out)
         ctx.save_for_backward(features, weight, means, deviations)
-        ctx.eps = eps  # type: ignore[attr-defined]
+        ctx.eps = eps
         return made
 
     @staticmethod
-    def backward(ctx: FunctionCtx, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        features, weight, means, deviations = ctx.saved_tensors  # type: ignore[attr-defined]
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        features, weight, means, deviations = ctx.saved_tensors
         (gradient,) = gradients
         slopes = gradient.contiguous(memory_format=torch.channels_last).split(1)
-        wanted = ctx.needs_input_grad[:3]  # type: ignore[attr-defined]
+        wanted = ctx.needs_input_grad[:3]
         parts = [
             torch.ops.aten.native_batch_norm_backward(
                 slope,
@@ -56,14 +57,14 @@ class _InstanceNorm(torch.autograd.Function):
                 deviation,
                 True,
                 ctx.eps,
-                wanted,  # type: ignore[attr-defined]
+                wanted,
             )
             for slope, image, mean, deviation in zip(slopes, features.split(1), means, deviations, strict=True)
         ]
         to_features, to_weight, to_bias = zip(*parts, strict=True)
         return (
             (to_features[0] if len(parts) == 1 else torch.cat(to_features)) if wanted[0] else None,
-            sum(to_weight) if wanted[1] else None,
-            sum(to_bias) if wanted[2] else None,
+            torch.stack(to_weight).sum(0) if wanted[1] else None,
+            torch.stack(to_bias).sum(0) if wanted[2] else None,
             None,
         )

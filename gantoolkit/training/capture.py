@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from gantoolkit.training.trainer import StepResult, Trainer, can_be_told
 __all__ = ["CapturedStep", "GraphRecorder"]
 
 Made = TypeVar("Made")
+Pool = TypeVar("Pool", bound=ImagePool)
 
 _WARM_UP = 3
 """Steps before recording: algorithms are chosen, moments and pools allocated."""
@@ -30,7 +31,7 @@ class GraphRecorder:
     """Records what a function does on the device; the one place that speaks with CUDA's graphs."""
 
     def __init__(self) -> None:
-        self._memory: tuple[int, int] | None = None
+        self._memory: Any = None
 
     def warm_up(self, function: Callable[[], Made]) -> Made:
         """Call `function` off the default stream: what autograd has begun there cannot be recorded elsewhere."""
@@ -107,15 +108,13 @@ class CapturedStep:
         return graph.replay(arranged)
 
     def _record(self, batch: Batch, due: Sequence[Phase], calls: Mapping[str, Sequence[int]]) -> "_Graph | None":
+        shown = {domain: images.clone() for domain, images in batch.items()}
+        before = {name: _copy(pool.state_dict()) for name, pool in self.trainer.system.pools.items()}
         planned = {
             name: _Planned(pool, calls[name], self.trainer.device)
             for name, pool in self.trainer.system.pools.items()
             if isinstance(pool, PlannedPool)
         }
-        shown = {domain: images.clone() for domain, images in batch.items()}
-        before = {name: _copy(pool.state_dict()) for name, pool in self.trainer.system.pools.items()}
-        for pool in planned.values():
-            pool.write_decisions()
         drawn = _host_state()
         try:
             with self._replace_pools(planned):
@@ -168,10 +167,10 @@ class CapturedStep:
                     group["capturable"] = True
 
 
-class _Stand:
+class _Stand(Generic[Pool]):
     """Stands in for a pool."""
 
-    def __init__(self, pool: ImagePool) -> None:
+    def __init__(self, pool: Pool) -> None:
         self.pool = pool
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -181,7 +180,7 @@ class _Stand:
         self.pool.load_state_dict(state)
 
 
-class _Watched(_Stand):
+class _Watched(_Stand[ImagePool]):
     """Notes how many fakes each call has."""
 
     def __init__(self, pool: ImagePool) -> None:
@@ -193,24 +192,22 @@ class _Watched(_Stand):
         return self.pool(fakes)
 
 
-class _Planned(_Stand):
+class _Planned(_Stand[PlannedPool]):
     """Does what was decided before, and written to where a graph reads it."""
 
     def __init__(self, pool: PlannedPool, counts: Sequence[int], device: torch.device) -> None:
         super().__init__(pool)
         self.counts = counts
-        self.device = device
-        self.read: list[Tensor] = []
+        self.read = [pool.decide(count).to(device) for count in counts]
         self.turns = itertools.cycle(self.read)
 
     def __call__(self, fakes: Tensor) -> Tensor:
         return self.pool.exchange(fakes, next(self.turns))
 
     def write_decisions(self) -> None:
-        decisions = [self.pool.decide(count) for count in self.counts]
-        if not self.read:
-            self.read += [torch.empty_like(drawn, device=self.device) for drawn in decisions]
-        for place, drawn in zip(self.read, decisions, strict=True):
+        """Draw what the next replay does; the first does what was drawn here in the beginning."""
+        for place, count in zip(self.read, self.counts, strict=True):
+            drawn = self.pool.decide(count)
             # From pinned memory, so that nothing waits.
             place.copy_(drawn.pin_memory() if place.is_cuda else drawn, non_blocking=True)
 
@@ -246,5 +243,5 @@ def _copy(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _host_state() -> tuple[object, ...]:
     """Where the host's random generators stand."""
-    name, keys, *rest = np.random.get_state()
-    return random.getstate(), name, keys.tobytes(), *rest, torch.get_rng_state().numpy().tobytes()
+    numpy: Any = np.random.get_state()
+    return random.getstate(), numpy[1].tobytes(), numpy[2:], torch.get_rng_state().numpy().tobytes()

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from gantoolkit.precision import Precision
 
@@ -30,19 +31,16 @@ def arrange(network: nn.Module, memory_format: torch.memory_format) -> None:
     if getattr(network, "channels_last", False):
         network.to(memory_format=memory_format)
     else:
-        network.forward = _in_usual_order(network.forward)
+        network.forward = functools.partial(_in_usual_order, network.forward)
 
 
-def _in_usual_order(forward: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(forward)
-    def ordered(*images: Tensor) -> Any:
-        return _order(forward(*_order(images)))
-
-    return ordered
+def _in_usual_order(forward: Callable[..., Any], *images: Any, **more: Any) -> Any:
+    images, more = _order((images, more))
+    return _order(forward(*images, **more))
 
 
 def _order(images: Any) -> Any:
-    return _Contiguous.apply(images) if isinstance(images, Tensor) else type(images)(_order(part) for part in images)
+    return tree_map_only(Tensor, lambda image: _Contiguous.apply(image) if image.is_floating_point() else image, images)
 
 
 class _Contiguous(torch.autograd.Function):

@@ -36,6 +36,8 @@ class InstanceNorm(nn.InstanceNorm2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise each channel of each image (N, C, H, W) over H and W; the same shape and type."""
+        if input.ndim != 4 or self.track_running_stats:
+            return super().forward(input)
         settings = {"weight": self.weight, "bias": self.bias, "eps": self.eps}
         if torch.compiler.is_compiling():
             return instance_norm(input, **settings)  # which is fused with what is around it
@@ -43,6 +45,8 @@ class InstanceNorm(nn.InstanceNorm2d):
             return functional.instance_norm(input, **settings)
         if not input.is_contiguous() and input.is_contiguous(memory_format=torch.channels_last):
             return channels_last_instance_norm(input, **settings)
+        if input.dtype in (torch.bfloat16, torch.float16):
+            return instance_norm(input, **settings)
         made = functional.instance_norm(input, **settings)
         if made.requires_grad:  # see gantoolkit.layout.arrange
             made.register_hook(torch.Tensor.contiguous)

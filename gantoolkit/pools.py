@@ -74,7 +74,7 @@ class HistoryPool:
         is_old, old, new, into = decisions
         earlier, now = self._stored.index_select(0, old), fakes.index_select(0, new)
         handed = torch.where(is_old.bool()[:, None, None, None], earlier, now)
-        # An image that is not finite would come back in a later step.
+        # An image that is not finite would come back in a later step; while the pool fills up, a grey one has its place.
         into = torch.where(fakes.isfinite().flatten(1).all(1), into, self.size)
         self._stored.index_copy_(0, into, fakes)
         return handed

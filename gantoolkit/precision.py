@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 __all__ = ["Precision", "arithmetic", "choose_precision", "compute_in"]
 
@@ -29,8 +30,10 @@ def compute_in(precision: Precision, network: nn.Module, device: torch.device) -
     """
     if precision not in _NARROW:
         return
-    narrow = _without_memory if device.type == "meta" else _narrowed
-    network.forward = narrow(network, device.type, _NARROW[precision])
+    if device.type == "meta":
+        network.forward = functools.partial(_round_all, _Frame(network), _NARROW[precision])
+    else:
+        network.forward = functools.partial(_narrow, network.forward, device.type, _NARROW[precision])
 
 
 @contextmanager
@@ -41,16 +44,16 @@ def arithmetic(precision: Precision, *, try_algorithms: bool) -> Iterator[None]:
         try_algorithms: Time cuDNN's algorithms at each new size, and take the one that is soonest done; which that is may
             differ from run to run.
     """
-    switches: tuple[Any, ...] = (torch.backends.cuda.matmul, getattr(torch.backends.cudnn, "conv"))  # noqa: B009 (pyright)
-    before, tries = [switch.fp32_precision for switch in switches], torch.backends.cudnn.benchmark
+    switches: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before, tries = [switch.allow_tf32 for switch in switches], torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = try_algorithms
     for switch in switches:
-        switch.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+        switch.allow_tf32 = precision == "tf32"
     try:
         yield
     finally:
-        for switch, setting in zip(switches, before, strict=True):
-            switch.fp32_precision = setting
+        for switch, allowed in zip(switches, before, strict=True):
+            switch.allow_tf32 = allowed
         torch.backends.cudnn.benchmark = tries
 
 
@@ -83,17 +86,11 @@ def _probe_cpu() -> Precision:
     return "bf16" if median(seconds["fp32"]) > _WORTHWHILE * median(seconds["bf16"]) else "fp32"
 
 
-def _narrowed(network: nn.Module, device: str, dtype: torch.dtype) -> Callable[..., Any]:
-    forward = network.forward
-
-    @functools.wraps(forward)
-    def narrowed(*images: Tensor) -> Any:
-        # Every weight is used once in a call: keeping its rounded form would only cost memory, and trouble a graph.
-        with torch.autocast(device, dtype, cache_enabled=False):
-            made = forward(*images)
-        return _widen(made)
-
-    return narrowed
+def _narrow(forward: Callable[..., Any], device: str, dtype: torch.dtype, *images: Any, **more: Any) -> Any:
+    # Every weight is used once in a call: keeping its rounded form would only cost memory, and trouble a graph.
+    with torch.autocast(device, dtype, cache_enabled=False):
+        made = forward(*images, **more)
+    return _widen(made)
 
 
 class _Frame(nn.Module):
@@ -104,23 +101,20 @@ class _Frame(nn.Module):
         self.network = network
         self.inside = network.forward
 
-    def forward(self, *images: Tensor) -> Any:
-        return self.inside(*images)
+    def forward(self, *images: Any, **more: Any) -> Any:
+        return self.inside(*images, **more)
 
 
-def _without_memory(network: nn.Module, device: str, dtype: torch.dtype) -> Callable[..., Any]:
+def _round_all(frame: _Frame, dtype: torch.dtype, *images: Any, **more: Any) -> Any:
     """Autocast does not know tensors without memory: there, all parameters and images are rounded, for their sizes alone."""
-    frame = _Frame(network)
 
-    @functools.wraps(frame.inside)
-    def narrowed(*images: Tensor) -> Any:
-        parameters = {name: parameter.to(dtype) for name, parameter in frame.named_parameters()}
-        return _widen(torch.func.functional_call(frame, parameters, tuple(image.to(dtype) for image in images)))
+    def rounded(tensor: Tensor) -> Tensor:
+        return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
-    return narrowed
+    parameters = {name: rounded(parameter) for name, parameter in frame.named_parameters()}
+    images, more = tree_map_only(Tensor, rounded, (images, more))
+    return _widen(torch.func.functional_call(frame, parameters, images, more))
 
 
 def _widen(made: Any) -> Any:
-    if isinstance(made, Tensor):
-        return made.float() if made.dtype in _NARROW.values() else made
-    return type(made)(_widen(part) for part in made)
+    return tree_map_only(Tensor, lambda tensor: tensor.float() if tensor.dtype in _NARROW.values() else tensor, made)

@@ -214,3 +214,8 @@ class TestChannelsLastNorm:
         found = features.clone().requires_grad_()
         InstanceNorm(3)(found).backward(gradient.contiguous(memory_format=LAST))
         torch.testing.assert_close(found.grad, exact.grad)
+
+    def test_statistics_are_wide_in_the_usual_order_too(self) -> None:
+        features = (random(1, 4, 16, 16, dtype=torch.float32) + 8).bfloat16()
+        exact = nn.functional.instance_norm(features.double())
+        assert error(InstanceNorm(4)(features), exact) < 5e-3

@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -77,6 +79,31 @@ def test_a_network_computes_narrowly_and_looks_wide_from_outside(name, inside) -
     assert {parameter.grad.dtype for parameter in layer.parameters()} == {torch.float32}
 
 
+def test_a_copy_of_a_network_computes_with_its_own_weights() -> None:
+    """As what averages weights over steps makes one."""
+    layer = Spy(3, 3, 1)
+    compute_in("bf16", layer, CPU)
+    copied = copy.deepcopy(layer)
+    nn.init.zeros_(copied.weight)
+    nn.init.zeros_(copied.bias)
+    assert not copied(torch.rand(1, 3, 4, 4)).any()
+    assert layer(torch.rand(1, 3, 4, 4)).any()
+    assert copied.seen == torch.bfloat16
+
+
+def test_lists_names_and_integers_pass_through() -> None:
+    class Heads(nn.Linear):
+        def forward(self, features: list[Tensor], *, places: Tensor) -> dict[str, Tensor]:
+            assert places.dtype == torch.int64
+            return {"made": super().forward(features[0][places])}
+
+    for device in (CPU, torch.device("meta")):
+        layer = Heads(3, 2, device=device)
+        compute_in("bf16", layer, device)
+        made = layer([torch.rand(5, 3, device=device)], places=torch.zeros(2, dtype=torch.int64, device=device))
+        assert (made["made"].shape, made["made"].dtype) == ((2, 2), torch.float32)
+
+
 def test_networks_that_make_two_images_are_widened_in_both() -> None:
     class Two(Spy):
         def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -114,13 +141,13 @@ class TestLossScaling:
 
 class TestArithmetic:
     def test_float32_is_rounded_for_tf32_alone_and_everything_is_restored(self) -> None:
-        switches = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
-        before = [switch.fp32_precision for switch in switches], torch.backends.cudnn.benchmark
-        for name, wanted in (("fp32", "ieee"), ("tf32", "tf32"), ("bf16", "ieee")):
+        switches = (torch.backends.cuda.matmul, torch.backends.cudnn)
+        before = [switch.allow_tf32 for switch in switches], torch.backends.cudnn.benchmark
+        for name, wanted in (("fp32", False), ("tf32", True), ("bf16", False)):
             with arithmetic(name, try_algorithms=True):
-                assert [switch.fp32_precision for switch in switches] == [wanted, wanted]
+                assert [switch.allow_tf32 for switch in switches] == [wanted, wanted]
                 assert torch.backends.cudnn.benchmark
-        assert ([switch.fp32_precision for switch in switches], torch.backends.cudnn.benchmark) == before
+        assert ([switch.allow_tf32 for switch in switches], torch.backends.cudnn.benchmark) == before
 
 
 class TestAuto:

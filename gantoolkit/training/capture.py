@@ -1,6 +1,5 @@
 """A training step as one CUDA graph: recorded once, then replayed without a host that launches kernel after kernel."""
 
-import itertools
 import random
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,6 +41,10 @@ class GraphRecorder:
         current.wait_stream(stream)
         return made
 
+    def forget(self) -> None:
+        """No graph is left: the next one has memory of its own."""
+        self._memory = None
+
     def record(self, function: Callable[[], Made]) -> tuple[Callable[[], None], Made]:
         """How to do what `function` does once more, and what it returned: tensors that each replay fills anew.
 
@@ -49,7 +52,8 @@ class GraphRecorder:
             RuntimeError: When it waits for the device, or does something else that a graph cannot.
         """
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._memory):
+        # Threads that load images may speak with CUDA meanwhile.
+        with torch.cuda.graph(graph, pool=self._memory, capture_error_mode="thread_local"):
             made = function()
         self._memory = graph.pool()  # graphs are replayed one after the other, so that they can share it
         return graph.replay, made
@@ -59,7 +63,7 @@ class CapturedStep:
     """Steps of a trainer that are replayed where that can be done; else, after one warning, they are run as ever.
 
     A block that draws on the host, or that looks at values of the device, would do in every replay what it did when the step
-    was recorded. The first is noticed by the state of the host's generators, the second is refused by CUDA.
+    was recorded. The first is noticed by the state of the host's global generators, the second is refused by CUDA.
 
     Args:
         trainer: Its `step` is what is done.
@@ -85,6 +89,7 @@ class CapturedStep:
         if self._restored != self.trainer.restored:  # moments and pools lie elsewhere now
             self._graphs.clear()
             self._calls.clear()
+            self.recorder.forget()
             self._restored = self.trainer.restored
             self._move_rates_to_the_device()
         due = self.trainer.due(number)
@@ -122,10 +127,13 @@ class CapturedStep:
         except RuntimeError as error:
             self.problem = f"it cannot be recorded ({str(error).partition(chr(10))[0]})"
         else:
-            if drawn == _host_state():
+            if any(pool.called != len(pool.counts) for pool in planned.values()):
+                self.problem = "an image pool is called more or less often than before"
+            elif drawn == _host_state():
                 phases = [phase.name for phase in due]
                 return _Graph(run, shown, list(planned.values()), names, losses, phases, broken)
-            self.problem = "one of its blocks draws random numbers on the host"
+            else:
+                self.problem = "one of its blocks draws random numbers on the host"
         for name, pool in self.trainer.system.pools.items():
             pool.load_state_dict(before[name])
         self._warn()
@@ -199,10 +207,14 @@ class _Planned(_Stand[PlannedPool]):
         super().__init__(pool)
         self.counts = counts
         self.read = [pool.decide(count).to(device) for count in counts]
-        self.turns = itertools.cycle(self.read)
+        self.called = 0
 
     def __call__(self, fakes: Tensor) -> Tensor:
-        return self.pool.exchange(fakes, next(self.turns))
+        if not self.read:
+            raise RuntimeError("an image pool is called that was not called before")
+        read = self.read[self.called % len(self.read)]
+        self.called += 1
+        return self.pool.exchange(fakes, read)
 
     def write_decisions(self) -> None:
         """Draw what the next replay does; the first does what was drawn here in the beginning."""

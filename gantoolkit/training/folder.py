@@ -18,6 +18,7 @@ from gantoolkit.training.tensorfile import read_header, read_tensors, write_tens
 
 __all__ = ["Checkpoint", "RunFolder"]
 
+_FORMAT = "gantoolkit checkpoint 2"
 _PACKAGES = ("gantoolkit", "torch", "numpy", "pillow", "safetensors")
 
 
@@ -108,7 +109,7 @@ class RunFolder:
     def save_checkpoint(self, checkpoint: Checkpoint, recipe: Recipe) -> Path:
         """Write a checkpoint, then remove all but the newest `training.keep_checkpoints`, and the best if one was the best."""
         path = self._checkpoint_file(checkpoint.progress["step"])
-        header = {"format": "gantoolkit checkpoint 1", "recipe": recipe.to_toml(), "progress": checkpoint.progress}
+        header = {"format": _FORMAT, "recipe": recipe.to_toml(), "progress": checkpoint.progress}
         write_tensors(path, checkpoint.tensors, header)
         best = checkpoint.progress.get("best_step")
         for old in self.list_checkpoints()[: -recipe.training.keep_checkpoints]:
@@ -135,6 +136,11 @@ class RunFolder:
             except CheckpointError as error:
                 warnings.warn(f"{error}; the checkpoint before it is used", stacklevel=2)
                 continue
+            if header.get("format") != _FORMAT:
+                raise CheckpointError(
+                    f"{path}: is a '{header.get('format')}', this gantoolkit continues a '{_FORMAT}'; train with the version "
+                    f"that {self.about_file.name} names, or anew"
+                )
             if changes := _describe_changes(recipe, header["recipe"], where=str(path)):
                 raise CheckpointError(f"{path}: belongs to another recipe: {changes}")
             return Checkpoint(tensors, header["progress"])

@@ -43,9 +43,11 @@ class Means:
         if list(values) == list(self._counts):
             self._sums = sums + wide
         else:
-            places = [place for place, name in enumerate(self._counts) if name in values]
-            ordered = [list(values).index(name) for name in self._counts if name in values]
-            self._sums = sums.index_add(0, torch.tensor(places, device=sums.device), wide[ordered])
+            sums = sums.clone()
+            places = {name: place for place, name in enumerate(self._counts)}
+            for name, value in zip(values, wide.unbind(), strict=True):
+                sums[places[name]] += value
+            self._sums = sums
 
     def compute(self) -> dict[str, float]:
         """The means so far."""

@@ -192,12 +192,12 @@ class _Session:
             images = {domain: image.to(self.device, non_blocking=True) for domain, image in batch.images.items()}
             result = self.step(images, progress.step)
             progress.step += 1
-            progress.seconds = time.perf_counter() - began
             self.taken.append(_Taken(progress.step, result, batch.bad_files))
             is_row, ends_epoch = progress.step % settings.log_every == 0, place + 1 == per_epoch
             is_looked_at = is_row or ends_epoch or self.is_pause(stop) or interrupts.received is not None
             if not self.settle(0 if is_looked_at else self.ahead):
                 return False
+            progress.seconds = time.perf_counter() - began
             if ends_epoch:
                 self.trainer.end_epoch(self.since_epoch.compute())
                 self.since_epoch = Means()
@@ -211,8 +211,8 @@ class _Session:
             if progress.step % settings.checkpoint_every == 0 and progress.step < stop and not self.bad_in_a_row:
                 self.save()
                 self.write_report()
-            if interrupts.received is not None:
-                break
+            if interrupts.received is not None:  # perhaps only since the step was begun
+                return self.settle(0)
         return True
 
     def is_pause(self, stop: int) -> bool:

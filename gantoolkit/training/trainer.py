@@ -29,7 +29,7 @@ class StepResult:
         self._phases = phases
         self._copied: torch.cuda.Event | None = None
         # Without memory there is nothing to read.
-        self._broken = broken if broken.is_meta else broken.to("cpu", non_blocking=True)
+        self._broken = broken if broken.is_meta else broken.to("cpu", non_blocking=broken.is_cuda)
         if broken.is_cuda:
             self._copied = torch.cuda.Event()
             self._copied.record()

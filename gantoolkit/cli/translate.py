@@ -58,8 +58,9 @@ def translate(
         raise DataError("translate needs images: gantoolkit translate RUN --direction A2B IMAGES... --out DIR")
     targets = plan_targets(sources, out, form=form)
     if model.is_dir():
+        run = Run.open(model)
         wanted = direction or _only_direction(model)
-        translator = Run.open(model).translator(wanted, device=device, precision=precision, compile=compile)
+        translator = run.translator(wanted, device=device, precision=precision, compile=compile)
     else:
         translator = Translator.load(model, device=device, precision=precision, compile=compile)
         if direction not in (None, translator.direction):

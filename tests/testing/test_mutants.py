@@ -2,10 +2,11 @@
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -396,7 +397,42 @@ IMAGE_LOSSES = {
 }
 
 
-class NeverReturnsOldImages(HistoryPool):
+class OneByOne:
+    """A right pool that decides image by image, so that its parts can be made wrong one at a time."""
+
+    def __init__(self, generator: torch.Generator, *, size: Annotated[int, Field(ge=0)] = 50) -> None:
+        """Make an empty pool.
+
+        Args:
+            size: Images kept.
+        """
+        self.size, self.generator = size, generator
+        self.images: list[Tensor] = []
+
+    def __call__(self, fakes: Tensor) -> Tensor:
+        fakes = fakes.detach()
+        return torch.stack([self._exchange(image) for image in fakes]) if self.size else fakes
+
+    def _exchange(self, image: Tensor) -> Tensor:
+        if len(self.images) < self.size:
+            self.images.append(image.clone())
+            return image
+        if torch.rand((), generator=self.generator, device="cpu") < 0.5:
+            return image
+        place = int(torch.randint(self.size, (), generator=self.generator, device="cpu"))
+        earlier, self.images[place] = self.images[place], image.clone()
+        return earlier
+
+    def state_dict(self) -> dict[str, Tensor]:
+        images = {f"image/{place}": image for place, image in enumerate(self.images)}
+        return {"generator": self.generator.get_state(), **images}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self.generator.set_state(state["generator"].cpu())
+        self.images = [state[f"image/{place}"] for place in range(len(state) - 1)]
+
+
+class NeverReturnsOldImages(OneByOne):
     """Stores, and always hands back the new."""
 
     def __call__(self, fakes: Tensor) -> Tensor:
@@ -404,7 +440,7 @@ class NeverReturnsOldImages(HistoryPool):
         return fakes.detach()
 
 
-class NeverReturnsNewImages(HistoryPool):
+class NeverReturnsNewImages(OneByOne):
     """Once full, hands out the past only."""
 
     def _exchange(self, image: Tensor) -> Tensor:
@@ -413,7 +449,7 @@ class NeverReturnsNewImages(HistoryPool):
         return self.images[int(torch.randint(5, (), generator=self.generator))]
 
 
-class KeepsTheGraph(HistoryPool):
+class KeepsTheGraph(OneByOne):
     """Stores images with all that they were made from."""
 
     def __call__(self, fakes: Tensor) -> Tensor:
@@ -421,14 +457,14 @@ class KeepsTheGraph(HistoryPool):
         return super().__call__(fakes)
 
 
-class PassesTheGradient(HistoryPool):
+class PassesTheGradient(OneByOne):
     """Hands images back with their graph."""
 
     def __call__(self, fakes: Tensor) -> Tensor:
         return torch.stack([self._exchange(image) for image in fakes])
 
 
-class StoresViews(HistoryPool):
+class StoresViews(OneByOne):
     """Stores the batch itself."""
 
     def _exchange(self, image: Tensor) -> Tensor:
@@ -438,7 +474,7 @@ class StoresViews(HistoryPool):
         return self.images[0].clone() if torch.rand((), generator=self.generator) < 0.5 else image
 
 
-class SavesOnlyImages(HistoryPool):
+class SavesOnlyImages(OneByOne):
     """Forgets where its random generator stands."""
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -448,7 +484,7 @@ class SavesOnlyImages(HistoryPool):
         self.images = list(state.values())
 
 
-class DecidesByChance(HistoryPool):
+class DecidesByChance(OneByOne):
     """Draws from the global generator."""
 
     def _exchange(self, image: Tensor) -> Tensor:
@@ -456,7 +492,7 @@ class DecidesByChance(HistoryPool):
         return super()._exchange(image)
 
 
-class BlendsImages(HistoryPool):
+class BlendsImages(OneByOne):
     """Hands out images that nobody made."""
 
     def __call__(self, fakes: Tensor) -> Tensor:
@@ -465,6 +501,7 @@ class BlendsImages(HistoryPool):
 
 IMAGE_POOLS = {
     HistoryPool: [],
+    OneByOne: [],
     NeverReturnsOldImages: ["hands_out_old_images"],
     NeverReturnsNewImages: ["hands_out_new_images"],
     KeepsTheGraph: ["carries_no_gradient"],

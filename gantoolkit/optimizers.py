@@ -76,7 +76,9 @@ def sgd(
         weight_decay: Weight of the L2 penalty that is added to the gradient.
     """
     learning = list(parameters)
-    return torch.optim.SGD(learning, lr=lr, momentum=momentum, weight_decay=weight_decay, **_in_one_pass(learning))
+    # Fused, its moments would be whatever lay in memory, where the first step is told not to be taken (torch 2.15).
+    way = {} if momentum else _in_one_pass(learning)
+    return torch.optim.SGD(learning, lr=lr, momentum=momentum, weight_decay=weight_decay, **way)
 
 
 def _in_one_pass(parameters: Sequence[nn.Parameter]) -> dict[str, bool]:

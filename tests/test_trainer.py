@@ -147,6 +147,21 @@ def test_a_restored_trainer_takes_the_same_steps(optimizer: str, tiny: Recipe) -
         assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_a_first_step_that_is_not_taken_leaves_moments_clean(tiny: Recipe) -> None:
+    """Told on the device not to step, PyTorch's fused SGD keeps whatever lay in its moments' memory."""
+    trainer = trainer_of(tiny.swap(optimizer={"name": "sgd", "momentum": 0.9}))
+    trainer.is_asynchronous = True
+    bad = batch_of(tiny)
+    bad["A"][:] = torch.nan
+    assert trainer.step(bad).skipped == "G"
+    assert trainer.step(batch_of(tiny)).skipped is None
+    clean = trainer_of(tiny.swap(optimizer={"name": "sgd", "momentum": 0.9}))
+    clean.step(batch_of(tiny))
+    for name, tensor in clean.state_dict().items():
+        if name.startswith("network/G"):
+            torch.testing.assert_close(trainer.state_dict()[name], tensor)
+
+
 def test_float64_stays_float64(tiny: Recipe) -> None:
     trainer = trainer_of(tiny)
     for network in trainer.system.networks.values():

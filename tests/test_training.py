@@ -20,7 +20,7 @@ from gantoolkit.recipe import Recipe
 from gantoolkit.run import Run
 from gantoolkit.training import CheckpointSaved, Event, RunEnded, RunFolder, SamplesDrawn, StepDone, load_generator
 from gantoolkit.training.loop import MAX_BAD_STEPS
-from gantoolkit.training.tensorfile import read_header, read_tensors
+from gantoolkit.training.tensorfile import read_header, read_tensors, write_tensors
 
 # A dropout layer, identity and pools that fill up: everything that draws at random takes part.
 STEPS = 10
@@ -163,6 +163,14 @@ def test_rows_after_the_checkpoint_are_written_once(tiny: Recipe, dataset: Path,
 
 
 class TestCheckpoints:
+    def test_one_of_another_format_is_refused_in_a_sentence(self, tiny: Recipe, dataset: Path, tmp_path: Path) -> None:
+        run = tiny.train(dataset, tmp_path / "run", stop_at=2)
+        path = run.folder.list_checkpoints()[-1]
+        header, tensors = read_header(path), read_tensors(path)
+        write_tensors(path, tensors, {**header, "format": "gantoolkit checkpoint 1"})
+        with pytest.raises(CheckpointError, match="is a 'gantoolkit checkpoint 1', this gantoolkit continues a"):
+            Run.open(run.path).train()
+
     @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "garbage"])
     def test_a_damaged_newest_one_is_named_and_the_one_before_used(
         self, damage: str, lively: Recipe, dataset: Path, tmp_path: Path

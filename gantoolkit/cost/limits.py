@@ -12,9 +12,9 @@ __all__ = ["MARGIN", "available_memory", "format_bytes", "parse_bytes"]
 MARGIN = 0.5
 """Share of a step's tensors that a run is given on top of them.
 
-On a CPU it is for what the allocator keeps in pieces too small to use, for what convolutions use as scratch, and for libraries: a
-process grew by 20 to 43 % more than its tensors in steps of 0.8 to 2.0 GB (benchmarks/results/plan-cpu.json). On CUDA it is for
-pieces and scratch likewise; there it is not measured yet.
+On a CPU it is for what the allocator keeps in pieces too small to use, for what convolutions use as scratch, and for libraries:
+a process grew by 20 to 43 % more than its tensors in steps of 0.8 to 2.0 GB (benchmarks/results/plan-cpu.json). On CUDA it is
+for pieces and scratch likewise; there it is not measured yet.
 """
 
 _UNITS = {"": 1, "B": 1} | {

@@ -209,7 +209,7 @@ class TestCheckpoints:
         header = read_header(path)
         assert Recipe.from_toml(header["recipe"]).resolve() == run.recipe
         assert header["progress"]["step"] == 1
-        with pytest.raises(CheckpointError, match="is no generator's file but 'gantoolkit checkpoint 1'"):
+        with pytest.raises(CheckpointError, match="is no generator's file but 'gantoolkit checkpoint 2'"):
             load_generator(path)
 
     def test_a_full_disk_leaves_the_old_ones_whole(

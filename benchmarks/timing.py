@@ -12,13 +12,9 @@ from typing import Any
 
 import torch
 
-__all__ = ["alternate", "describe_machine", "medians", "synchronize", "write_result"]
+from gantoolkit.cost.rates import synchronise
 
-
-def synchronize(device: torch.device) -> None:
-    """Wait until the device has done all that it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+__all__ = ["alternate", "describe_machine", "medians", "write_result"]
 
 
 def alternate(
@@ -33,7 +29,7 @@ def alternate(
     for function in functions.values():
         for _ in range(warm_up):
             function()
-    synchronize(device)
+    synchronise(device)
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     gc.collect()
     gc.disable()  # what is collected in one function's time may be another's
@@ -43,7 +39,7 @@ def alternate(
                 began = time.perf_counter()
                 for _ in range(calls):
                     function()
-                synchronize(device)
+                synchronise(device)
                 seconds[name].append((time.perf_counter() - began) / calls)
     finally:
         gc.enable()

@@ -379,6 +379,11 @@ class TestTime:
 
 
 class TestBench:
+    @pytest.mark.parametrize("precision", ["auto", "bf16", "fp16"])
+    def test_it_computes_in_the_recipes_precision(self, precision: str) -> None:
+        made = bench(cyclegan().swap({**TINY, "training.precision": precision}), device="cpu", steps=1)
+        assert made.matrix_rate.arithmetic in (("fp32", "bf16") if precision == "auto" else (precision,))
+
     def test_its_figures_agree(self, tiny: Recipe) -> None:
         measured = bench(tiny, device="cpu", steps=3)
         assert len(measured.seconds) == 3

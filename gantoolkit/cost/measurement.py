@@ -9,13 +9,14 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from gantoolkit.cost.limits import available_memory, format_bytes
-from gantoolkit.cost.rates import MatrixRate, arithmetic_of, measure_matrix_rate
+from gantoolkit.cost.rates import MatrixRate, measure_matrix_rate
 from gantoolkit.cost.replay import StepCost, count_step
 from gantoolkit.cost.timing import Steps, take_steps
 from gantoolkit.cost.usage import MemoryMeter
 from gantoolkit.device import select_device
 from gantoolkit.errors import RecipeError, TrainingError
 from gantoolkit.recipe import Recipe
+from gantoolkit.training.building import settle_precision
 
 __all__ = ["Bench", "Share", "bench", "describe_device"]
 
@@ -103,9 +104,10 @@ def bench(recipe: Recipe, *, device: str | None = None, steps: int = 10) -> Benc
     notes: list[str] = []
     cost = _count(recipe, notes)
     _refuse_too_large(recipe, cost, place)
-    rate = measure_matrix_rate(place, arithmetic_of(recipe, place))
+    precision = settle_precision(recipe, place)
+    rate = measure_matrix_rate(place, precision)
     meter = MemoryMeter(place)
-    with take_steps(recipe, place) as taken:
+    with take_steps(recipe, place, precision) as taken:
         for _ in range(_WARM_UP):
             taken.time()
         meter.restart()

@@ -2,15 +2,13 @@
 
 import statistics
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 
-from gantoolkit.recipe import Recipe
+from gantoolkit.precision import Precision, arithmetic
 
-__all__ = ["MatrixRate", "arithmetic_of", "measure_matrix_rate", "synchronise"]
+__all__ = ["MatrixRate", "measure_matrix_rate", "synchronise"]
 
 _LONG_ENOUGH_S = 0.05
 _LARGEST_SIDE = 16384
@@ -33,32 +31,20 @@ class MatrixRate:
     arithmetic: str
 
 
-def arithmetic_of(recipe: Recipe, device: torch.device) -> str:
-    """In what a device computes the convolutions of a recipe: its `training.precision`, fp32 if it has none.
-
-    A GPU's library takes tf32 for convolutions in fp32 unless it is told otherwise.
-    """
-    precision = getattr(recipe.training, "precision", "fp32")
-    convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined] (torch's stubs leave it out)
-    if precision == "fp32" and device.type == "cuda" and convolutions.fp32_precision == "tf32":
-        return "tf32"
-    return precision
-
-
-def measure_matrix_rate(device: torch.device, arithmetic: str = "fp32") -> MatrixRate:
+def measure_matrix_rate(device: torch.device, precision: Precision = "fp32") -> MatrixRate:
     """Multiply square matrices of random numbers, larger and larger until one product takes long enough to be timed."""
-    with _float32_products(device, "tf32" if arithmetic == "tf32" else "ieee"):
+    with arithmetic(precision, try_algorithms=False):
         side, generator = 512, torch.Generator(device).manual_seed(0)
         while True:
             drawn = (torch.rand(side, side, device=device, generator=generator) for _ in range(2))
-            matrices = [matrix.to(_DTYPES[arithmetic]) for matrix in drawn]
+            matrices = [matrix.to(_DTYPES[precision]) for matrix in drawn]
             _time_product(*matrices)
             seconds = _time_product(*matrices)
             if seconds >= _LONG_ENOUGH_S or side == _LARGEST_SIDE:
                 break
             side *= 2
         median = statistics.median([seconds, *(_time_product(*matrices) for _ in range(_ROUNDS - 1))])
-    return MatrixRate(2 * side**3 / median, side, arithmetic)
+    return MatrixRate(2 * side**3 / median, side, precision)
 
 
 def synchronise(device: torch.device) -> None:
@@ -73,15 +59,3 @@ def _time_product(left: torch.Tensor, right: torch.Tensor) -> float:
     torch.mm(left, right)
     synchronise(left.device)
     return time.perf_counter() - began
-
-
-@contextmanager
-def _float32_products(device: torch.device, precision: str) -> Iterator[None]:
-    settings = torch.backends.cuda.matmul
-    before = settings.fp32_precision
-    if device.type == "cuda":
-        settings.fp32_precision = precision
-    try:
-        yield
-    finally:
-        settings.fp32_precision = before

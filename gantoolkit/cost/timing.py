@@ -12,10 +12,12 @@ from gantoolkit.cost.rates import synchronise
 from gantoolkit.cost.stages import follow_stages
 from gantoolkit.device import lacks_memory
 from gantoolkit.errors import TrainingError
+from gantoolkit.precision import Precision, arithmetic
 from gantoolkit.randomness import own_randomness, seed_everything
 from gantoolkit.recipe import Recipe
 from gantoolkit.seeds import derive_seed
 from gantoolkit.training import build_trainer
+from gantoolkit.training.building import settle_precision
 
 __all__ = ["Steps", "take_steps"]
 
@@ -23,9 +25,9 @@ __all__ = ["Steps", "take_steps"]
 class Steps:
     """The steps of a recipe's trainer, on one batch of random images; make it with `take_steps`."""
 
-    def __init__(self, recipe: Recipe, device: torch.device) -> None:
+    def __init__(self, recipe: Recipe, device: torch.device, precision: Precision) -> None:
         self._recipe, self._device = recipe, device
-        self._trainer = build_trainer(recipe, device)
+        self._trainer = build_trainer(recipe, device, precision)
         self._trainer.begin_epoch(0)
         generator = torch.Generator().manual_seed(recipe.training.seed)
         self._batch = {domain: images.to(device) for domain, images in _random_images(recipe, generator).items()}
@@ -69,16 +71,24 @@ class Steps:
 
 
 @contextmanager
-def take_steps(recipe: Recipe, device: torch.device) -> Iterator[Steps]:
-    """The steps of a resolved recipe; the global random generators are as before when it is left.
+def take_steps(recipe: Recipe, device: torch.device, precision: Precision | None = None) -> Iterator[Steps]:
+    """The steps of a resolved recipe, computed as a run does; global settings are as before when it is left.
+
+    Args:
+        precision: What networks compute in, where that was settled before.
 
     Raises:
         TrainingError: When there is not enough memory.
         CheckpointError: When a pretrained part cannot be had.
     """
+    precision = precision or settle_precision(recipe, device)
+    deterministic = recipe.training.deterministic
     try:
-        with own_randomness(device, deterministic=recipe.training.deterministic):
-            yield Steps(recipe, device)
+        with (
+            own_randomness(device, deterministic=deterministic),
+            arithmetic(precision, try_algorithms=not deterministic),
+        ):
+            yield Steps(recipe, device, precision)
     except (RuntimeError, MemoryError) as error:
         if not lacks_memory(error):
             raise

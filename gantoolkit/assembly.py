@@ -16,13 +16,17 @@ if TYPE_CHECKING:
 __all__ = ["build_system", "check_shapes", "initialize", "size_multiple_of"]
 
 
-def build_system(recipe: "Recipe") -> System:
+def build_system(recipe: "Recipe", process: int = 0) -> System:
     """Make the system of a resolved recipe on the default device; its weights are whatever its layers start with.
+
+    Args:
+        process: Which of the processes that share the run asks for it.
 
     Raises:
         RecipeError: When its blocks do not fit together.
     """
-    setting = Setting(recipe.data.channels_A, recipe.data.channels_B, recipe.training.seed, recipe.data.crop_size)
+    data, seed = recipe.data, recipe.training.seed
+    setting = Setting(data.channels_A, data.channels_B, seed, data.crop_size, process)
     try:
         return bind("systems", recipe.system)(setting)
     except (ValueError, TypeError) as error:

@@ -1,5 +1,7 @@
 """Which device a run or a translation uses."""
 
+import os
+
 import torch
 
 from gantoolkit.errors import GantoolkitError
@@ -15,18 +17,29 @@ def available_devices() -> list[str]:
 def select_device(name: str | None = None) -> torch.device:
     """The device of that name, such as `cpu` or `cuda:1`; without a name, CUDA where there is one, else the CPU.
 
+    Of several processes that `torchrun` has started on a machine, each gets a CUDA device of its own for `cuda`.
+
     Raises:
         GantoolkitError: When this machine has no such device.
     """
     if name is None or name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).partition("\n")[0]
-        raise GantoolkitError(f"device '{name}' cannot be used here ({reason}); try cpu, cuda, or auto") from error
+        reason, cure = str(error).partition("\n")[0], _cure(name)
+        raise GantoolkitError(f"device '{name}' cannot be used here ({reason}); {cure}") from error
     return device
+
+
+def _cure(name: str) -> str:
+    count = torch.cuda.device_count()
+    if count and name == f"cuda:{os.environ.get('LOCAL_RANK')}":
+        return f"start no more processes on a machine than it has CUDA devices ({count})"
+    return "try cpu, cuda, or auto"
 
 
 def lacks_memory(error: BaseException) -> bool:

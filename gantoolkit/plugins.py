@@ -254,6 +254,9 @@ class Setting:
     crop_size: int = 256
     """Side of the training crops in pixels."""
 
+    process: int = 0
+    """Which of the processes that share the run this is: each has image pools of its own."""
+
 
 @dataclass(frozen=True)
 class Phase:

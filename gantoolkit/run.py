@@ -13,7 +13,7 @@ from gantoolkit.errors import CheckpointError
 from gantoolkit.inference import Translator
 from gantoolkit.precision import Precision
 from gantoolkit.recipe import Recipe
-from gantoolkit.training import Callback, RunEnded, RunFolder, train
+from gantoolkit.training import Callback, RunEnded, RunFolder, is_writer, train
 
 __all__ = ["Run"]
 
@@ -50,7 +50,8 @@ class Run:
                 f"{folder.path}: holds a run of another recipe: {changes}; choose another --out, "
                 "or continue that run with --resume"
             )
-        folder.create(checked, Path(data))
+        if is_writer():  # of several processes the first
+            folder.create(checked, Path(data))
         return cls(folder, checked, Path(data))
 
     @classmethod

@@ -36,6 +36,9 @@ MISTAKE = 1
 BAD_INPUT = 2
 INTERRUPTED = 130
 
+_ALONE = ("ablate", "bench", "demo", "evaluate", "translate", "train-segmenter")
+"""Commands that would do everything, and write every file, once in each process of a launcher."""
+
 app = cyclopts.App(
     name="gantoolkit",
     version=f"gantoolkit {__version__}",
@@ -73,6 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else torch's profiler, loaded with it, talks on stderr
     warnings.showwarning = _show_warning
     try:
+        _refuse_launchers(sys.argv[1:] if arguments is None else arguments)
         result = app(arguments, exit_on_error=False, print_error=True, result_action="return_value")
     except GantoolkitError as error:
         _complain(str(error))
@@ -112,9 +116,21 @@ def _blame(error: Exception) -> str:
 
 
 def _complain(message: str) -> None:
-    Console(stderr=True, soft_wrap=True).print("[bold red]error:[/] ", end="", highlight=False)
+    Console(stderr=True, soft_wrap=True).print(f"{_speaker()}[bold red]error:[/] ", end="", highlight=False)
     print(message, file=sys.stderr)
 
 
 def _show_warning(message: Warning | str, *details: object, **more: object) -> None:
-    print(f"warning: {message}", file=sys.stderr)
+    print(f"{_speaker()}warning: {message}", file=sys.stderr)
+
+
+def _speaker() -> str:
+    """Which of the processes that a launcher has started speaks; where there is one alone it need not say so."""
+    return f"process {os.environ.get('RANK', '0')}: " if int(os.environ.get("WORLD_SIZE", "1")) > 1 else ""
+
+
+def _refuse_launchers(arguments: Sequence[str]) -> None:
+    if _speaker() and arguments and arguments[0] in _ALONE:
+        raise GantoolkitError(
+            f"gantoolkit {arguments[0]} cannot share its work among the processes that torchrun starts; call it without"
+        )

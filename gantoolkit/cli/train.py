@@ -1,6 +1,7 @@
 """`gantoolkit train`."""
 
 import tomllib
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -31,6 +32,8 @@ def train(
     The folder holds `trainA` and `trainB`, or `train` with A and B side by side in each image; test images, where there are
     some, give the samples. A run that is in --out already is continued. Ctrl-C and SIGTERM finish the step and save.
 
+    Started by `torchrun --no-python`, all processes share each batch.
+
     Parameters
     ----------
     recipe
@@ -57,6 +60,7 @@ def train(
     from gantoolkit.cli.progress import TrainingProgress
     from gantoolkit.recipes import find_recipe
     from gantoolkit.run import Run
+    from gantoolkit.training import is_writer
 
     if resume is not None:
         if recipe is not None or out is not None or settings:
@@ -68,8 +72,9 @@ def train(
             raise RecipeError(f"train needs {' and '.join(missing)}: gantoolkit train cyclegan --data DIR --out RUN")
         changes = dict(parse_setting(setting) for setting in settings or [])
         run = Run.start(find_recipe(recipe, changes), data, out)
-    with TrainingProgress(run) as progress:
-        end = run.train(device=device, workers=workers, cache=cache, stop_at=stop_at, callbacks=[progress])
+    with TrainingProgress(run) if is_writer() else nullcontext() as progress:
+        callbacks = [progress] if progress is not None else []
+        end = run.train(device=device, workers=workers, cache=cache, stop_at=stop_at, callbacks=callbacks)
     return EXIT_CODES[end.reason]
 
 

@@ -2,12 +2,13 @@
 
 from gantoolkit.data.folders import Dataset, find_images, open_dataset, open_test_images
 from gantoolkit.data.images import from_tensor, read_image, to_tensor, write_image
-from gantoolkit.data.sampling import TrainingBatches
+from gantoolkit.data.sampling import LoadedBatch, TrainingBatches
 from gantoolkit.data.sources import CacheMode
 
 __all__ = [
     "CacheMode",
     "Dataset",
+    "LoadedBatch",
     "TrainingBatches",
     "find_images",
     "from_tensor",

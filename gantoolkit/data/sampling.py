@@ -33,11 +33,13 @@ class LoadedBatch:
         images: A batch of each domain.
         bad_files: Files that could not be read, with the reason.
         failure: Why a cache takes nothing more; empty if there is no reason.
+        share: The part of the step's images, in all processes, that these are.
     """
 
     images: dict[str, Tensor]
     bad_files: dict[str, str]
     failure: str = ""
+    share: float = 1.0
 
     def pin_memory(self) -> "LoadedBatch":
         """The same in memory from which a GPU copies while both compute; a loader calls this."""
@@ -75,6 +77,8 @@ class TrainingBatches:
         workers: Processes that load ahead; 0 loads in this one, and so does a cache on the device.
         cache: Where decoded images are kept; the batches are the same.
         device: Where the batches will be needed; they come from there if the images are kept there.
+        process: Which of the processes that share the run asks: each gets its part of every batch.
+        processes: How many they are.
     """
 
     def __init__(
@@ -87,11 +91,14 @@ class TrainingBatches:
         workers: int = 0,
         cache: CacheMode = "none",
         device: torch.device | str = "cpu",
+        process: int = 0,
+        processes: int = 1,
     ) -> None:
         device = torch.device(device)
         source = open_source(dataset, settings, cache, device)
         self.samples = _Samples(dataset, source, seed)
         self.batch_size = batch_size
+        self.process, self.processes = process, processes
         self.workers = 0 if source.on_device else workers
         self.pin_memory = device.type == "cuda" and not source.on_device
 
@@ -100,7 +107,7 @@ class TrainingBatches:
         return -(-len(self.samples) // self.batch_size)
 
     def iterate(self, start: int, stop: int) -> Iterator[LoadedBatch]:
-        """The batches of steps `start` to `stop` (exclusive), counted over the whole run."""
+        """This process's part of the batches of steps `start` to `stop` (exclusive), counted over the whole run."""
         loader: torch_data.DataLoader[LoadedBatch] = torch_data.DataLoader(
             self.samples,
             batch_sampler=_Places(self, start, stop),  # type: ignore[arg-type]
@@ -113,7 +120,7 @@ class TrainingBatches:
             generator=torch.Generator(),  # else the loader draws a seed from the global generator
         )
         complained = False
-        for batch in _explain_lost_workers(loader):
+        for step, batch in zip(range(start, stop), _explain_lost_workers(loader), strict=True):
             if batch.failure and not complained:  # once for all workers
                 warnings.warn(f"{batch.failure}; images are decoded each time", stacklevel=2)
                 complained = True
@@ -121,13 +128,25 @@ class TrainingBatches:
                 if domain not in batch.images:
                     path, why = next(reversed(batch.bad_files.items()))
                     raise DataError(f"domain {domain}: no image can be read; the last one, {path}, {why}")
-            yield batch
+            yield replace(batch, share=self._cut(step)[1])
 
     def places(self, step: int) -> list[_Place]:
-        """Which samples step `step` is made of."""
+        """Which samples step `step` is made of, in all processes."""
         epoch, batch = divmod(step, self.steps_per_epoch)
         first = batch * self.batch_size
         return [_Place(epoch, index) for index in range(first, min(first + self.batch_size, len(self.samples)))]
+
+    def own_places(self, step: int) -> list[_Place]:
+        """Which of them are this process's; another one's where there are too few for all."""
+        return self.places(step)[self._cut(step)[0]]
+
+    def _cut(self, step: int) -> tuple[slice, float]:
+        """This process's part of a step's samples, as even as can be, and how much of them it is: 0 where it has none."""
+        count = len(self.places(step))
+        size, more = divmod(count, self.processes)
+        first = self.process * size + min(self.process, more)
+        last = first + size + (self.process < more)
+        return (slice(first, last), (last - first) / count) if last > first else (slice(0, 1), 0.0)
 
 
 class _Places:
@@ -141,7 +160,7 @@ class _Places:
         return len(self.steps)
 
     def __iter__(self) -> Iterator[list[_Place]]:
-        return map(self.batches.places, self.steps)
+        return map(self.batches.own_places, self.steps)
 
 
 class _Samples(torch_data.Dataset[_Sample]):

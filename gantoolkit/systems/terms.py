@@ -99,7 +99,7 @@ def tell_logits(judge: object, real: Tensor, fake: Tensor) -> None:
 
 def pool_generator(setting: Setting, name: str) -> torch.Generator:
     """The source of one pool's decisions; on the CPU also where the default device is another: the host decides."""
-    return torch.Generator("cpu").manual_seed(derive_seed(setting.seed, "pool", name))
+    return torch.Generator("cpu").manual_seed(derive_seed(setting.seed, "pool", name, process=setting.process))
 
 
 @contextmanager

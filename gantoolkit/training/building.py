@@ -7,6 +7,7 @@ from gantoolkit.block import bind
 from gantoolkit.layout import arrange, memory_format_of
 from gantoolkit.precision import Precision, choose_precision, compute_in
 from gantoolkit.recipe import Recipe
+from gantoolkit.training.processes import ALONE, Processes
 from gantoolkit.training.trainer import Trainer
 
 __all__ = ["build_trainer", "settle_precision"]
@@ -18,19 +19,25 @@ def settle_precision(recipe: Recipe, device: torch.device) -> Precision:
     return choose_precision(device) if wanted == "auto" else wanted
 
 
-def build_trainer(recipe: Recipe, device: torch.device, precision: Precision | None = None) -> Trainer:
+def build_trainer(
+    recipe: Recipe,
+    device: torch.device,
+    precision: Precision | None = None,
+    processes: Processes = ALONE,
+) -> Trainer:
     """The trainer of a resolved recipe, as a run starts with it.
 
     Args:
         device: Where the networks are; on `meta` they are without memory, and their weights are not drawn.
         precision: What networks compute in, where that was settled before.
+        processes: Those that share the run.
 
     Raises:
         RecipeError: When its blocks do not fit together.
     """
     precision = precision or settle_precision(recipe, device)
     with torch.device("meta" if device.type == "meta" else "cpu"):
-        system = build_system(recipe)
+        system = build_system(recipe, processes.number)
     if device.type != "meta":
         initialize(system, recipe)
     memory_format = memory_format_of(precision, device)
@@ -47,4 +54,5 @@ def build_trainer(recipe: Recipe, device: torch.device, precision: Precision | N
         epochs=recipe.training.epochs,
         precision=precision,
         memory_format=memory_format,
+        processes=processes,
     )

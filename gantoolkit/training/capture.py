@@ -82,10 +82,10 @@ class CapturedStep:
         else:
             self._move_rates_to_the_device()
 
-    def __call__(self, batch: Batch, number: int = 0) -> StepResult:
+    def __call__(self, batch: Batch, number: int = 0, share: float = 1.0) -> StepResult:
         """What `Trainer.step` does."""
         if self.problem:
-            return self.trainer.step(batch, number)
+            return self.trainer.step(batch, number, share)
         if self._restored != self.trainer.restored:  # moments and pools lie elsewhere now
             self._graphs.clear()
             self._calls.clear()
@@ -155,6 +155,8 @@ class CapturedStep:
 
     def _foresee_problem(self) -> str:
         system = self.trainer.system
+        if self.trainer.processes.count > 1:
+            return "several processes share the run"
         if unplanned := [name for name, pool in system.pools.items() if not isinstance(pool, PlannedPool)]:
             return f"the image pool {unplanned[0]} decides while it is called"
         if observing := [name for name, net in system.networks.items() if isinstance(net, ObservingDiscriminator)]:

@@ -1,20 +1,29 @@
 """Ctrl-C and SIGTERM: finish the step, save, and leave with the documented exit code."""
 
+import os
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 
 __all__ = ["Interrupts"]
 
+_PAUSE = 2.0
+
 
 class Interrupts:
     """While it is entered, the first signal is noted in `received`; a second one interrupts at once.
+
+    Where a launcher has started several processes, Ctrl-C comes from the terminal and from the launcher too: what follows
+    within two seconds is one signal with the first.
 
     Signals can be caught in the main thread only; elsewhere nothing is noted.
     """
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
+        self._pause = _PAUSE if int(os.environ.get("WORLD_SIZE", "1")) > 1 else 0.0
+        self._noted = 0.0
         self._before: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> "Interrupts":
@@ -29,6 +38,7 @@ class Interrupts:
             signal.signal(caught, handler)  # type: ignore[arg-type]
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:
+        if self.received is None:
+            self.received, self._noted = signal.Signals(number), time.monotonic()
+        elif time.monotonic() - self._noted >= self._pause:
             raise KeyboardInterrupt
-        self.received = signal.Signals(number)

@@ -1,6 +1,7 @@
 """The loop of a run: batches, steps, and what is written between them; any system, any recipe."""
 
 import time
+import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,8 +28,18 @@ from gantoolkit.training.generatorfile import save_generators
 from gantoolkit.training.health import count_flat, examine, examine_flatness
 from gantoolkit.training.interrupts import Interrupts
 from gantoolkit.training.log import MEASURED, Log, Means, read_log
+from gantoolkit.training.processes import Processes, join_processes
 from gantoolkit.training.report import write_report
 from gantoolkit.training.samples import draw_grid, make_samples, read_samples
+from gantoolkit.training.sharing import (
+    check_dataset,
+    check_recipe,
+    find_checkpoint,
+    gather_state,
+    load_together,
+    own_state,
+    pools_of,
+)
 from gantoolkit.training.trainer import StepResult
 from gantoolkit.training.validation import Validation
 
@@ -49,6 +60,7 @@ class _Progress:
     precision: Precision
     step: int = 0
     seconds: float = 0.0
+    processes: int = 1
     skipped_steps: int = 0
     bad_files: dict[str, str] = field(default_factory=dict)
     flat_images: int = 0
@@ -78,6 +90,9 @@ def train(
 ) -> RunEnded:
     """Train until the recipe's last epoch, or continue from the newest checkpoint in the folder.
 
+    In each of the processes that a launcher has started, together with the others: the first of them reads and writes the
+    folder, and tells its callbacks.
+
     Args:
         folder: The run's folder, with its recipe in it.
         recipe: The same recipe, resolved.
@@ -91,19 +106,23 @@ def train(
     Raises:
         DataError: When the data cannot be used, or too many files turn out unreadable.
         CheckpointError: When something cannot be written, or the checkpoints belong to another recipe.
-        TrainingError: When the numbers stay non-finite, or there is not enough memory.
+        TrainingError: When the numbers stay non-finite, there is not enough memory, or another process has been lost.
     """
     with (
         _explain_lack_of_memory(folder),
         own_randomness(device, deterministic=recipe.training.deterministic),
         Interrupts() as interrupts,
+        join_processes(device) as processes,
     ):
-        session = _Session(folder, recipe, data, device=device, workers=workers, cache=cache, callbacks=callbacks)
+        session = _Session(
+            folder, recipe, data, processes, device=device, workers=workers, cache=cache, callbacks=callbacks
+        )
         try:
             with arithmetic(session.precision, try_algorithms=not recipe.training.deterministic):
                 return session.run(stop_at, interrupts)
         finally:
-            session.log.close()
+            if session.log is not None:
+                session.log.close()
 
 
 class _Session:
@@ -114,6 +133,7 @@ class _Session:
         folder: RunFolder,
         recipe: Recipe,
         data: Path,
+        processes: Processes,
         *,
         device: torch.device,
         workers: int,
@@ -121,16 +141,21 @@ class _Session:
         callbacks: Sequence[Callback],
     ) -> None:
         self.folder, self.recipe, self.settings = folder, recipe, recipe.training
-        self.device, self.callbacks = device, callbacks
-        checkpoint = folder.newest_checkpoint(recipe)
+        self.device, self.callbacks, self.processes = device, callbacks, processes
+        checkpoint = find_checkpoint(folder, recipe, processes)
         # What `auto` came to when the run began stays so, also where it would come to something else now.
-        self.precision: Precision = checkpoint.progress["precision"] if checkpoint else settle_precision(recipe, device)
-        self.trainer = build_trainer(recipe, device, self.precision)
+        self.precision: Precision = (
+            checkpoint.progress["precision"] if checkpoint else processes.tell_all(settle_precision(recipe, device))
+        )
+        self.trainer = build_trainer(recipe, device, self.precision, processes)
         self.step = self.trainer.step
         if self.settings.capture and device.type == "cuda":
             self.step = CapturedStep(self.trainer, GraphRecorder())
         self.system, self.scheduler = self.trainer.system, self.trainer.scheduler
+        self.empty_pools = pools_of(self.trainer)
+        check_recipe(recipe, self.system, processes)
         dataset = open_dataset(data, pairing=self.system.pairing)
+        check_dataset(dataset, processes)
         self.batches = TrainingBatches(
             dataset,
             recipe.data,
@@ -139,14 +164,20 @@ class _Session:
             workers=workers,
             cache=cache,
             device=device,
+            process=processes.number,
+            processes=processes.count,
         )
         self.steps = self.settings.epochs * self.batches.steps_per_epoch
-        shown = open_test_images(data, dataset.pairing) or dataset
-        samples = read_samples(shown, recipe.data, self.settings.samples)
-        self.samples = {domain: images.to(device) for domain, images in samples.items()}
+        self.samples: dict[str, torch.Tensor] = {}
+        self.validation: Validation | None = None
+        if processes.is_writer:
+            shown = open_test_images(data, dataset.pairing) or dataset
+            samples = read_samples(shown, recipe.data, self.settings.samples)
+            self.samples = {domain: images.to(device) for domain, images in samples.items()}
+            if self.settings.evaluate_every:
+                self.validation = Validation(recipe, self.system, data, device)
         self.shown: dict[str, torch.Tensor] = {}
-        self.validation = Validation(recipe, self.system, data, device) if self.settings.evaluate_every else None
-        self.progress = _Progress(self.precision)
+        self.progress = _Progress(self.precision, processes=processes.count)
         self.since_row, self.since_epoch = Means(), Means()
         self.flat: int | torch.Tensor = 0  # of what has not been added to the progress: reading it waits for the device
         self.taken: deque[_Taken] = deque()
@@ -154,7 +185,9 @@ class _Session:
         self.bad_in_a_row = 0
         if checkpoint is not None:
             self.restore(checkpoint)
-        self.log = Log(folder.log, folder.table, folder.tensorboard, step=self.progress.step)
+        self.log: Log | None = None
+        if processes.is_writer:
+            self.log = Log(folder.log, folder.table, folder.tensorboard, step=self.progress.step)
 
     def run(self, stop_at: int | None, interrupts: Interrupts) -> RunEnded:
         """Train to `stop_at` or the end, save, and report."""
@@ -183,18 +216,19 @@ class _Session:
         self.taken.clear()
         self.bad_in_a_row = 0
         began = time.perf_counter() - progress.seconds
-        for batch in self.batches.iterate(progress.step, stop):
+        for batch in load_together(self.batches.iterate(progress.step, stop), interrupts, self.processes):
             epoch, place = divmod(progress.step, per_epoch)
             self.note_bad_files(batch.bad_files)
-            self.flat = self.flat + count_flat(batch.images)
+            if batch.share:  # else another process counts it
+                self.flat = self.flat + count_flat(batch.images)
             self.trainer.begin_epoch(epoch)
-            seed_everything(derive_seed(settings.seed, "step", progress.step))
+            seed_everything(derive_seed(settings.seed, "step", progress.step, process=self.processes.number))
             images = {domain: image.to(self.device, non_blocking=True) for domain, image in batch.images.items()}
-            result = self.step(images, progress.step)
+            result = self.step(images, progress.step, batch.share)
             progress.step += 1
             self.taken.append(_Taken(progress.step, result, batch.bad_files))
             is_row, ends_epoch = progress.step % settings.log_every == 0, place + 1 == per_epoch
-            is_looked_at = is_row or ends_epoch or self.is_pause(stop) or interrupts.received is not None
+            is_looked_at = is_row or ends_epoch or self.is_pause(stop)
             if not self.settle(0 if is_looked_at else self.ahead):
                 return False
             progress.seconds = time.perf_counter() - began
@@ -203,17 +237,15 @@ class _Session:
                 self.since_epoch = Means()
             if is_row:
                 self.write_row(epoch)
-            if self.validation is not None and not self.bad_in_a_row and self.is_measured():
-                self.measure(self.validation)
+            if not self.bad_in_a_row and self.is_measured():
+                self.measure()
             if progress.step % settings.sample_every == 0 and progress.step < self.steps:
                 self.draw_samples()
             # In a row of bad steps the checkpoint before them stays the newest: that is where to go back to.
             if progress.step % settings.checkpoint_every == 0 and progress.step < stop and not self.bad_in_a_row:
                 self.save()
                 self.write_report()
-            if interrupts.received is not None:  # perhaps only since the step was begun
-                return self.settle(0)
-        return True
+        return self.settle(0)
 
     def is_pause(self, stop: int) -> bool:
         """Whether something is made of the networks after this step."""
@@ -222,7 +254,7 @@ class _Session:
             step == stop
             or step % settings.sample_every == 0
             or step % settings.checkpoint_every == 0
-            or (self.validation is not None and self.is_measured())
+            or self.is_measured()
         )
 
     def settle(self, ahead: int) -> bool:
@@ -249,7 +281,7 @@ class _Session:
             TrainingError: When that has happened before, or there is none.
         """
         at = self.progress.step
-        checkpoint = None if again else self.folder.newest_checkpoint(self.recipe)
+        checkpoint = None if again else find_checkpoint(self.folder, self.recipe, self.processes)
         if checkpoint is not None:
             self.restore(checkpoint)
         if again or self.progress.step == at:
@@ -261,18 +293,25 @@ class _Session:
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue from a checkpoint."""
+        kept = dict(checkpoint.progress)
+        before = kept.pop("processes", 1)
+        if before != self.processes.count and self.processes.is_writer:
+            warnings.warn(
+                f"{self.folder.path}: was trained by {before} processes and goes on with {self.processes.count}: each has an "
+                "image pool and random draws of its own, so the result is another than with as many as before",
+                stacklevel=2,
+            )
         try:
-            self.trainer.load_state_dict(checkpoint.tensors)
+            self.trainer.load_state_dict(own_state(checkpoint.tensors, self.empty_pools, self.processes))
         except (RuntimeError, KeyError, ValueError) as error:
             raise CheckpointError(
                 f"{self.folder.checkpoints}: the checkpoint does not fit its recipe ({error})"
             ) from error
-        kept = dict(checkpoint.progress)
         self.since_row, self.since_epoch = Means.restore(kept.pop("since_row")), Means.restore(kept.pop("since_epoch"))
         scheduler = kept.pop("scheduler")
         if isinstance(self.scheduler, ObservingScheduler):
             self.scheduler.load_state_dict(scheduler)
-        self.progress, self.flat = _Progress(**kept), 0
+        self.progress, self.flat = _Progress(**kept, processes=self.processes.count), 0
         if self.progress.step > self.steps:
             raise CheckpointError(
                 f"{self.folder.path}: stands at step {self.progress.step}, but these data make a run of {self.steps} "
@@ -282,12 +321,14 @@ class _Session:
     def save(self) -> None:
         """Write a checkpoint and each generator's own file; weights that are not finite are refused."""
         self.count_flat_images()
-        tensors = self.trainer.state_dict()
+        tensors = gather_state(self.trainer, self.processes)
         for name, tensor in tensors.items():
             if name.startswith("network/") and not torch.isfinite(tensor).all():
                 raise TrainingError(
                     f"step {self.progress.step}: {name} is not finite; the last checkpoint stays the newest"
                 )
+        if self.log is None:
+            return
         observed = self.scheduler.state_dict() if isinstance(self.scheduler, ObservingScheduler) else {}
         means = {"since_row": self.since_row.state(), "since_epoch": self.since_epoch.state()}
         progress = {**asdict(self.progress), **means, "scheduler": observed}
@@ -298,22 +339,28 @@ class _Session:
 
     def is_measured(self) -> bool:
         """Whether the run is measured after this step: now and then, and at the end."""
-        return self.progress.step % self.settings.evaluate_every == 0 or self.progress.step == self.steps
+        every = self.settings.evaluate_every
+        return bool(every) and (self.progress.step % every == 0 or self.progress.step == self.steps)
 
-    def measure(self, validation: Validation) -> None:
+    def measure(self) -> None:
         """Log the recipe's metric; where it was never better, keep this checkpoint and these generators."""
-        progress = self.progress
-        figures = validation.measure()
-        self.log.write({"step": progress.step, **{f"{MEASURED}/{name}": value for name, value in figures.items()}})
-        figure = validation.judge(figures)
+        progress, figure = self.progress, 0.0
+        if self.validation is not None and self.log is not None:
+            figures = self.validation.measure()
+            self.log.write({"step": progress.step, **{f"{MEASURED}/{name}": value for name, value in figures.items()}})
+            figure = self.validation.judge(figures)
+        figure = self.processes.tell_all(figure)
         if progress.best_figure is None or figure > progress.best_figure:
             progress.best_step, progress.best_figure = progress.step, figure
             # Generators first: a run that is killed in between comes to this step again.
-            save_generators(self.folder.best_generators, self.system, self.recipe, progress.step)
+            if self.processes.is_writer:
+                save_generators(self.folder.best_generators, self.system, self.recipe, progress.step)
             self.save()
 
     def draw_samples(self) -> None:
         """Write a grid of what the networks make of the fixed samples."""
+        if self.log is None:
+            return
         path = self.folder.samples / f"step-{self.progress.step:08d}.png"
         self.shown = make_samples(self.system, self.samples)
         grid = draw_grid(self.shown)
@@ -325,17 +372,20 @@ class _Session:
         """Append the means since the last row to the log."""
         rates = {f"rate/{name}": rate for name, rate in self.trainer.rates.items()}
         place = {"step": self.progress.step, "epoch": epoch, "seconds": round(self.progress.seconds, 3)}
-        self.log.write({**place, **self.since_row.compute(), **rates})
+        if self.log is not None:
+            self.log.write({**place, **self.since_row.compute(), **rates})
         self.since_row = Means()
 
     def count_flat_images(self) -> None:
-        """Bring the progress up to date."""
-        self.progress.flat_images += int(self.flat)
+        """Bring the progress up to date, in all processes."""
+        self.progress.flat_images += sum(count or 0 for count in self.processes.exchange(int(self.flat)))
         self.flat = 0
 
     def write_report(self) -> None:
         """Bring the run's page up to date."""
         self.count_flat_images()
+        if not self.processes.is_writer:
+            return
         progress = self.progress
         counts = {"skipped steps": progress.skipped_steps, "unreadable files": len(progress.bad_files)}
         if progress.best_step is not None:
@@ -368,8 +418,9 @@ class _Session:
             )
 
     def tell(self, event: Event) -> None:
-        for callback in self.callbacks:
-            callback(event)
+        if self.processes.is_writer:
+            for callback in self.callbacks:
+                callback(event)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from gantoolkit.plugins import Batch, ObservingScheduler, Phase, Scheduler, System
 from gantoolkit.precision import Precision
+from gantoolkit.training.processes import ALONE, Processes
 
 __all__ = ["StepResult", "Trainer", "can_be_told"]
 
@@ -60,6 +61,7 @@ class Trainer:
         precision: What the networks compute in. For float16, whose small numbers are coarse, each phase's loss is scaled up,
             by a factor that follows its gradients, and these are scaled down again.
         memory_format: In which order a batch's images lie in memory.
+        processes: Those that share the run; each has the first one's weights to begin with.
     """
 
     def __init__(
@@ -71,12 +73,14 @@ class Trainer:
         epochs: int,
         precision: Precision = "fp32",
         memory_format: torch.memory_format = torch.contiguous_format,
+        processes: Processes = ALONE,
     ) -> None:
         self.system = system
         self.scheduler = scheduler
         self.epochs = epochs
         self.precision: Precision = precision
         self.memory_format = memory_format
+        self.processes = processes
         # What is frozen when a network is made stays so: a pretrained part, for instance.
         self._learning = {
             name: [parameter for parameter in network.parameters() if parameter.requires_grad]
@@ -92,6 +96,7 @@ class Trainer:
         self.scalers = {name: torch.amp.GradScaler(self.device.type, init_scale=_FIRST_SCALE) for name in scaled}
         self.is_asynchronous = self.device.type == "cuda"
         """Whether what is not finite is found, and left out, on the device; else the host looks at every phase."""
+        self._copy_from_writer(parameters=True)
         self.restored = 0
         """How often a state has been loaded; tensors that a graph was made of are not in use after that."""
 
@@ -111,10 +116,16 @@ class Trainer:
         if isinstance(self.scheduler, ObservingScheduler):
             self.scheduler.observe(means)
 
-    def step(self, batch: Batch, number: int = 0) -> StepResult:
-        """Run every phase that is due in step `number`: losses, gradients of what it trains, one optimiser step."""
+    def step(self, batch: Batch, number: int = 0, share: float = 1.0) -> StepResult:
+        """Run every phase that is due in step `number`: losses, gradients of what it trains, one optimiser step.
+
+        Args:
+            batch: This process's images.
+            number: Of the step.
+            share: The part of the step's images, in all processes, that these are.
+        """
         due = self.due(number)
-        losses, broken = self.run(self.arrange(batch), due)
+        losses, broken = self.run(self.arrange(batch), due, share)
         return StepResult(losses, [phase.name for phase in due], broken)
 
     def due(self, number: int) -> list[Phase]:
@@ -125,7 +136,7 @@ class Trainer:
         """The batch as the networks take it soonest."""
         return {domain: images.contiguous(memory_format=self.memory_format) for domain, images in batch.items()}
 
-    def run(self, batch: Batch, phases: Sequence[Phase]) -> tuple[dict[str, Tensor], Tensor]:
+    def run(self, batch: Batch, phases: Sequence[Phase], share: float = 1.0) -> tuple[dict[str, Tensor], Tensor]:
         """Run phases; on CUDA without waiting for it, so that a graph can be made of it.
 
         Returns:
@@ -143,8 +154,7 @@ class Trainer:
             total = torch.stack(list(terms.values())).sum()
             losses |= {f"{phase.name}/{name}": term.detach() for name, term in terms.items()}
             losses[f"{phase.name}/total"] = total.detach()
-            self._find_gradients(phase, total)
-            broken = _is_broken(total, optimizer)
+            broken = _is_broken(self._find_gradients(phase, total, share), optimizer)
             flags.append(torch.maximum(broken, flags[-1]) if flags else broken)
             if self.is_asynchronous and can_be_told(optimizer):
                 _step_unless(flags[-1], optimizer)
@@ -154,7 +164,8 @@ class Trainer:
                 break
             else:
                 optimizer.step()
-        return losses, torch.stack(flags) if flags else torch.zeros(0)
+        self._copy_from_writer()
+        return self._join_losses(losses, share), torch.stack(flags) if flags else torch.zeros(0)
 
     def state_dict(self) -> dict[str, Tensor]:
         """All tensors that the next step depends on: networks, optimisers and pools, by a path."""
@@ -202,13 +213,40 @@ class Trainer:
         parameters = (tensor for network in self.system.networks.values() for tensor in network.parameters())
         return next((parameter.device for parameter in parameters), torch.device("cpu"))
 
-    def _find_gradients(self, phase: Phase, total: Tensor) -> None:
-        if (scaler := self.scalers.get(phase.name)) is None:
-            total.backward()
+    def _find_gradients(self, phase: Phase, total: Tensor, share: float) -> Tensor:
+        """Gradients of a phase's loss, which is a mean over images, for the images of all processes; that loss."""
+        scaler = self.scalers.get(phase.name)
+        if self.processes.count > 1:
+            total = total * share
+        (total if scaler is None else scaler.scale(total)).backward()
+        total = total.detach()
+        if self.processes.count > 1:
+            # Of all that the phase trains, so that the sums fit together also where one process did not use a parameter.
+            # And the loss with them, so that all find it finite or none.
+            gradients = [_gradient(parameter) for parameter in self._parameters(phase)]
+            self.processes.add_up([*gradients, total])
+        if scaler is not None:
+            scaler.unscale_(self.optimizers[phase.name])
+            scaler.update()
+        return total
+
+    def _join_losses(self, losses: dict[str, Tensor], share: float) -> dict[str, Tensor]:
+        """The losses of the images of all processes."""
+        if self.processes.count == 1 or not losses:
+            return losses
+        values = torch.stack(list(losses.values())) * share
+        self.processes.add_up([values])
+        return dict(zip(losses, values.unbind(), strict=True))
+
+    def _copy_from_writer(self, *, parameters: bool = False) -> None:
+        """Make buffers, such as running means, the first process's; weights stay equal, if they were once."""
+        if self.processes.count == 1:
             return
-        scaler.scale(total).backward()
-        scaler.unscale_(self.optimizers[phase.name])
-        scaler.update()
+        networks = self.system.networks.values()
+        tensors: list[Tensor] = [buffer for network in networks for buffer in network.buffers()]
+        if parameters:
+            tensors += [parameter for network in networks for parameter in network.parameters()]
+        self.processes.copy_from_writer(list(dict.fromkeys(tensors)))
 
     def _parameters(self, phase: Phase) -> list[nn.Parameter]:
         # Each once, also where two networks share a layer.
@@ -247,6 +285,12 @@ def _arrange_like_parameters(optimizer: torch.optim.Optimizer) -> None:
         for slot, tensor in values.items():
             if isinstance(tensor, Tensor) and tensor.shape == parameter.shape:
                 values[slot] = torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)
+
+
+def _gradient(parameter: nn.Parameter) -> Tensor:
+    if parameter.grad is None:
+        parameter.grad = torch.zeros_like(parameter)
+    return parameter.grad
 
 
 def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

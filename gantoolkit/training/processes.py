@@ -1,0 +1,190 @@
+"""Several processes that train one run together, as `torchrun` starts them; one process alone is the simplest case.
+
+Every process holds the same weights and computes on its share of each batch. Only one of them, the writer, reads and
+writes the run's folder, so that the others need not see it.
+"""
+
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+from torch import distributed as dist
+
+from gantoolkit.errors import TrainingError
+
+__all__ = ["ALONE", "Processes", "is_writer", "join_processes"]
+
+Value = TypeVar("Value")
+
+_PATIENCE = timedelta(hours=1)
+"""How long processes wait for each other: as long as the writer measures, the others stand still."""
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes of a run, seen by one of them. Each method has to be called by all, in the same order.
+
+    A process that has been lost makes each of them raise a `TrainingError`.
+
+    Args:
+        number: Which of them this is.
+        count: How many there are.
+    """
+
+    number: int = 0
+    count: int = 1
+
+    @property
+    def is_writer(self) -> bool:
+        """Whether this one reads and writes the run's folder."""
+        return self.number == 0
+
+    def add_up(self, tensors: Sequence[Tensor]) -> None:
+        """Put the sum over all processes into each tensor, in one all-reduce for each type of numbers."""
+        if self.count > 1:
+            for together, flat in _flattened(tensors):
+                with _explain_loss():
+                    dist.all_reduce(flat)
+                _spread(flat, together)
+
+    def copy_from_writer(self, tensors: Sequence[Tensor]) -> None:
+        """Put the writer's values into each tensor."""
+        if self.count > 1:
+            for together, flat in _flattened(tensors):
+                with _explain_loss():
+                    dist.broadcast(flat, src=0)
+                _spread(flat, together)
+
+    def exchange(self, note: Value | None) -> list[Value | None]:
+        """What every process has to say, in the order of their numbers; JSON can hold it, and nothing may be None."""
+        if self.count == 1:
+            return [note]
+        text = b"" if note is None else json.dumps(note).encode()
+        return [json.loads(said) if said else None for said in self._exchange(text)]
+
+    def tell_all(self, value: Value | None) -> Value:
+        """The writer's value, which JSON can hold; what the others give is not looked at."""
+        return self.exchange(value if self.is_writer else None)[0]  # type: ignore[return-value]
+
+    def gather(self, tensors: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+        """Every process's tensors by name, on the CPU, in the order of their numbers; an empty list but for the writer."""
+        if self.count == 1:
+            return [dict(tensors)]
+        own = bytearray(save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}))
+        sizes = [json.loads(size) for size in self._exchange(json.dumps(len(own)).encode())]
+        with _explain_loss():
+            if not self.is_writer:
+                dist.send(torch.frombuffer(own, dtype=torch.uint8), dst=0)
+                return []
+            gathered = [load(bytes(own))]
+            for other, size in enumerate(sizes[1:], start=1):
+                buffer = torch.empty(size, dtype=torch.uint8)
+                dist.recv(buffer, src=other)
+                gathered.append(load(buffer.numpy().tobytes()))
+        return gathered
+
+    def share(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The writer's tensors by name, on the CPU; what the others give is not looked at."""
+        if self.count == 1:
+            return dict(tensors)
+        stored = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()} if self.is_writer else {}
+        form = [[name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)] for name, tensor in stored.items()]
+        received: dict[str, Tensor] = {}
+        for name, dtype, shape in self.tell_all(form):
+            tensor = stored[name] if self.is_writer else torch.empty(shape, dtype=getattr(torch, dtype))
+            with _explain_loss():
+                dist.broadcast(tensor, src=0)
+            received[name] = tensor
+        return received
+
+    def _exchange(self, text: bytes) -> list[bytes]:
+        lengths = torch.zeros(self.count, dtype=torch.int64)
+        lengths[self.number] = len(text)
+        with _explain_loss():
+            dist.all_reduce(lengths)
+            longest = int(lengths.max())
+            if not longest:  # the usual case: nobody has anything to say
+                return [b""] * self.count
+            padded = torch.zeros(longest, dtype=torch.uint8)
+            padded[: len(text)] = torch.frombuffer(bytearray(text), dtype=torch.uint8) if text else padded[:0]
+            said = [torch.empty_like(padded) for _ in range(self.count)]
+            dist.all_gather(said, padded)
+        return [part[:length].numpy().tobytes() for part, length in zip(said, lengths.tolist(), strict=True)]
+
+
+ALONE = Processes()
+"""A run in one process."""
+
+
+def is_writer() -> bool:
+    """Whether this process reads and writes a run's folder, known before processes have joined."""
+    number = dist.get_rank() if dist.is_available() and dist.is_initialized() else int(os.environ.get("RANK", "0"))
+    return number == 0
+
+
+@contextmanager
+def join_processes(device: torch.device) -> Iterator[Processes]:
+    """Come together with the other processes that a launcher has started; alone where there was none.
+
+    A launcher says with `RANK`, `WORLD_SIZE`, `MASTER_ADDR` and `MASTER_PORT` who they are; `torchrun` does. They speak
+    through gloo on CPUs and through NCCL on CUDA devices. A process group that is there already is used and left as it is.
+
+    Raises:
+        TrainingError: When they do not find each other, or two of them want one CUDA device.
+    """
+    if not dist.is_available() or (not dist.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) == 1):
+        yield ALONE
+        return
+    is_ours = not dist.is_initialized()
+    if is_ours:
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        try:
+            dist.init_process_group(backend, timeout=_PATIENCE)
+        except (RuntimeError, ValueError) as error:
+            raise TrainingError(
+                f"the processes of this run do not find each other ({str(error).partition(chr(10))[0]}); start them with "
+                "torchrun, which sets RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT"
+            ) from error
+    processes = Processes(dist.get_rank(), dist.get_world_size())
+    places = processes.exchange([socket.gethostname(), str(device)])
+    if device.type == "cuda" and places.count(places[processes.number]) > 1:
+        raise TrainingError(f"several processes want {device}; say --device cuda, and each takes one of its own")
+    yield processes
+    # Not after an error: others may be in the middle of something, and the end of this process tells them.
+    if is_ours:
+        dist.destroy_process_group()
+
+
+def _flattened(tensors: Sequence[Tensor]) -> Iterator[tuple[list[Tensor], Tensor]]:
+    """Tensors of one type of numbers together, and a copy of them in a row."""
+    for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
+        together = [tensor for tensor in tensors if tensor.dtype == dtype]
+        yield together, torch.cat([tensor.detach().reshape(-1) for tensor in together])
+
+
+def _spread(flat: Tensor, tensors: Sequence[Tensor]) -> None:
+    pieces = flat.split([tensor.numel() for tensor in tensors])
+    with torch.no_grad():
+        for tensor, piece in zip(tensors, pieces, strict=True):
+            tensor.copy_(piece.view(tensor.shape))
+
+
+@contextmanager
+def _explain_loss() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:  # gloo and NCCL have no error that says it alone
+        raise TrainingError(
+            f"another process of this run has ended, or cannot be reached ({str(error).partition(chr(10))[0]}); what was "
+            "saved last is whole: give the same command once more, and the run goes on from there"
+        ) from error

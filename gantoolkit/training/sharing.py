@@ -1,0 +1,133 @@
+"""What the processes of one run have to agree on, and what of a checkpoint belongs to which of them."""
+
+import hashlib
+import json
+import signal
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from torch import Tensor
+
+from gantoolkit.data import Dataset, LoadedBatch
+from gantoolkit.errors import DataError, RecipeError
+from gantoolkit.plugins import System
+from gantoolkit.recipe import Recipe
+from gantoolkit.training.folder import Checkpoint, RunFolder
+from gantoolkit.training.interrupts import Interrupts
+from gantoolkit.training.processes import Processes
+from gantoolkit.training.trainer import Trainer
+
+__all__ = [
+    "check_dataset",
+    "check_recipe",
+    "find_checkpoint",
+    "gather_state",
+    "load_together",
+    "own_state",
+    "pools_of",
+]
+
+
+def check_recipe(recipe: Recipe, system: System, processes: Processes) -> None:
+    """Whether the processes can share a run of this recipe.
+
+    Raises:
+        RecipeError: When a step has fewer images than there are processes, or the system does not learn by gradients.
+    """
+    count, batch = processes.count, recipe.training.batch_size
+    if batch < count:
+        raise RecipeError(
+            f"{recipe.name}: training.batch_size = {batch} is what all processes share in a step, and {count} cannot; set it "
+            f"to {count} or a multiple, or start no more than {batch}"
+        )
+    if count > 1 and not system.phases:
+        raise RecipeError(
+            f"{recipe.name}: '{recipe.system.name}' does not learn by gradients, which several processes could share; train it "
+            "in one"
+        )
+
+
+def check_dataset(dataset: Dataset, processes: Processes) -> None:
+    """Whether all processes see the same files, which each of them may read from elsewhere.
+
+    Raises:
+        DataError: When they do not.
+    """
+    names = [[file.name for file in files] for files in (dataset.A, dataset.B)]
+    digest = hashlib.sha256(json.dumps(names).encode()).hexdigest()
+    seen = [note or [] for note in processes.exchange([len(names[0]), len(names[1]), digest])]
+    for number, theirs in enumerate(seen):
+        if theirs != seen[0]:
+            raise DataError(
+                f"process {number} finds {theirs[0]} images of A and {theirs[1]} of B, the first process {seen[0][0]} and "
+                f"{seen[0][1]}, or their names differ; all processes need the same data set"
+            )
+
+
+def load_together(
+    batches: Iterator[LoadedBatch], interrupts: Interrupts, processes: Processes
+) -> Iterator[LoadedBatch]:
+    """Batches until there is none left, or a signal came to any process; each knows of the bad files of all.
+
+    Raises:
+        DataError: When any process finds no image for a batch.
+    """
+    while True:
+        batch, failure = None, None
+        try:
+            batch = next(batches, None)
+        except DataError as error:
+            failure = error
+        if batch is None and failure is None:
+            return
+        news = {
+            "bad_files": batch.bad_files if batch else {},
+            "failure": str(failure) if failure else None,
+            "signal": interrupts.received.name if interrupts.received else None,
+        }
+        told = [note for note in processes.exchange(news if any(news.values()) else None) if note]
+        if failures := [note["failure"] for note in told if note["failure"]]:
+            raise failure or DataError(failures[0])
+        if signals := [note["signal"] for note in told if note["signal"]]:
+            interrupts.received = signal.Signals[signals[0]]
+            return
+        if batch is not None:
+            yield replace(batch, bad_files={path: why for note in told for path, why in note["bad_files"].items()})
+
+
+def pools_of(trainer: Trainer) -> dict[str, Tensor]:
+    """The state of the image pools: all that is another one in each process."""
+    return {name: tensor for name, tensor in trainer.state_dict().items() if name.startswith("pool/")}
+
+
+def gather_state(trainer: Trainer, processes: Processes) -> dict[str, Tensor]:
+    """The state of a trainer with the pools of all processes; the first one's are named as in a run of one."""
+    state = trainer.state_dict()
+    for number, pools in enumerate(processes.gather(pools_of(trainer))[1:], start=1):
+        state |= {f"{_prefix(number)}{name}": tensor for name, tensor in pools.items()}
+    return state
+
+
+def own_state(
+    state: Mapping[str, Tensor], empty_pools: Mapping[str, Tensor], processes: Processes
+) -> dict[str, Tensor]:
+    """What this process continues from; with empty pools where the run that saved the state had fewer processes."""
+    common = {name: tensor for name, tensor in state.items() if not name.startswith(("pool/", "process/"))}
+    prefix = _prefix(processes.number)
+    pools = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(f"{prefix}pool/")}
+    return common | (dict(empty_pools) if processes.number and not pools else pools)
+
+
+def find_checkpoint(folder: RunFolder, recipe: Recipe, processes: Processes) -> Checkpoint | None:
+    """The newest checkpoint of a run, as the writer finds it.
+
+    Raises:
+        CheckpointError: As `RunFolder.newest_checkpoint`.
+    """
+    found = folder.newest_checkpoint(recipe) if processes.is_writer else None
+    progress = processes.tell_all(found.progress if found else {})
+    return Checkpoint(processes.share(found.tensors if found else {}), progress) if progress else None
+
+
+def _prefix(process: int) -> str:
+    return f"process/{process}/" if process else ""

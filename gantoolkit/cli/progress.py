@@ -1,5 +1,6 @@
 """What the terminal shows while a run trains."""
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -92,7 +93,8 @@ class TrainingProgress:
         }
         self.say(f"{words[reason]} at step {step}; report: {report}")
         if reason != "finished":
-            self.say(f"continue with: gantoolkit train --resume {self.run.path}")
+            command = "gantoolkit" if int(os.environ.get("WORLD_SIZE", "1")) == 1 else "torchrun ... -m gantoolkit"
+            self.say(f"continue with: {command} train --resume {self.run.path}")
 
     def say(self, text: str) -> None:
         self.console.print(text, markup=False)

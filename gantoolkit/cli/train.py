@@ -32,7 +32,7 @@ def train(
     The folder holds `trainA` and `trainB`, or `train` with A and B side by side in each image; test images, where there are
     some, give the samples. A run that is in --out already is continued. Ctrl-C and SIGTERM finish the step and save.
 
-    Started by `torchrun --no-python`, all processes share each batch.
+    Started by `torchrun -m gantoolkit`, all its processes share each batch.
 
     Parameters
     ----------

@@ -7,6 +7,7 @@ from gantoolkit.block import bind
 from gantoolkit.layout import arrange, memory_format_of
 from gantoolkit.precision import Precision, choose_precision, compute_in
 from gantoolkit.recipe import Recipe
+from gantoolkit.seeds import derive_seed
 from gantoolkit.training.processes import ALONE, Processes
 from gantoolkit.training.trainer import Trainer
 
@@ -36,7 +37,9 @@ def build_trainer(
         RecipeError: When its blocks do not fit together.
     """
     precision = precision or settle_precision(recipe, device)
-    with torch.device("meta" if device.type == "meta" else "cpu"):
+    with torch.device("meta" if device.type == "meta" else "cpu"), torch.random.fork_rng(devices=[]):
+        # What layers draw as they are made and no initialiser draws again: the vectors of spectral norm, for one.
+        torch.manual_seed(derive_seed(recipe.training.seed, "build"))
         system = build_system(recipe, processes.number)
     if device.type != "meta":
         initialize(system, recipe)

@@ -37,8 +37,12 @@ class Interrupts:
         for caught, handler in self._before.items():
             signal.signal(caught, handler)  # type: ignore[arg-type]
 
+    def receive(self, kind: signal.Signals) -> None:
+        """Note a signal that has come, here or to another process of the run."""
+        self.received, self._noted = kind, time.monotonic()
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.received is None:
-            self.received, self._noted = signal.Signals(number), time.monotonic()
+            self.receive(signal.Signals(number))
         elif time.monotonic() - self._noted >= self._pause:
             raise KeyboardInterrupt

@@ -208,6 +208,7 @@ class _Session:
         self.write_report()
         end = RunEnded(self.progress.step, reason, self.folder.report)
         self.tell(end)
+        self.processes.wait()  # a launcher that sees one leave ends the others, which may not have saved yet
         return end
 
     def advance(self, stop: int, interrupts: Interrupts) -> bool:

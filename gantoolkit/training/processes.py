@@ -70,6 +70,10 @@ class Processes:
         text = b"" if note is None else json.dumps(note).encode()
         return [json.loads(said) if said else None for said in self._exchange(text)]
 
+    def wait(self) -> None:
+        """Wait until all have come here."""
+        self.exchange(None)
+
     def tell_all(self, value: Value | None) -> Value:
         """The writer's value, which JSON can hold; what the others give is not looked at."""
         return self.exchange(value if self.is_writer else None)[0]  # type: ignore[return-value]
@@ -183,8 +187,11 @@ def _spread(flat: Tensor, tensors: Sequence[Tensor]) -> None:
 def _explain_loss() -> Iterator[None]:
     try:
         yield
-    except RuntimeError as error:  # gloo and NCCL have no error that says it alone
+    except RuntimeError as error:
+        # NCCL's errors have a type of their own, gloo's a source file in their message.
+        if not isinstance(error, dist.DistError) and "/gloo/" not in str(error):
+            raise
         raise TrainingError(
-            f"another process of this run has ended, or cannot be reached ({str(error).partition(chr(10))[0]}); what was "
-            "saved last is whole: give the same command once more, and the run goes on from there"
+            "another process of this run has ended, or cannot be reached; what was saved last is whole: give the same "
+            "command once more, and the run goes on from there"
         ) from error

@@ -89,7 +89,7 @@ def load_together(
         if failures := [note["failure"] for note in told if note["failure"]]:
             raise failure or DataError(failures[0])
         if signals := [note["signal"] for note in told if note["signal"]]:
-            interrupts.received = signal.Signals[signals[0]]
+            interrupts.receive(signal.Signals[signals[0]])
             return
         if batch is not None:
             yield replace(batch, bad_files={path: why for note in told for path, why in note["bad_files"].items()})

@@ -1,10 +1,9 @@
 """Which device a run or a translation uses."""
 
-import os
-
 import torch
 
 from gantoolkit.errors import GantoolkitError
+from gantoolkit.launcher import local_number
 
 __all__ = ["available_devices", "lacks_memory", "select_device"]
 
@@ -24,8 +23,8 @@ def select_device(name: str | None = None) -> torch.device:
     """
     if name is None or name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and "LOCAL_RANK" in os.environ:
-        name = f"cuda:{os.environ['LOCAL_RANK']}"
+    if name == "cuda" and (number := local_number()) is not None:
+        name = f"cuda:{number}"
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
@@ -37,7 +36,7 @@ def select_device(name: str | None = None) -> torch.device:
 
 def _cure(name: str) -> str:
     count = torch.cuda.device_count()
-    if count and name == f"cuda:{os.environ.get('LOCAL_RANK')}":
+    if count and name == f"cuda:{local_number()}":
         return f"start no more processes on a machine than it has CUDA devices ({count})"
     return "try cpu, cuda, or auto"
 

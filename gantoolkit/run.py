@@ -7,13 +7,14 @@ from typing import Literal
 import torch
 
 from gantoolkit.assembly import build_system
+from gantoolkit.cost.lack import explain_lack_of_memory
 from gantoolkit.data import CacheMode, open_dataset
 from gantoolkit.device import select_device
 from gantoolkit.errors import CheckpointError
 from gantoolkit.inference import Translator
 from gantoolkit.precision import Precision
 from gantoolkit.recipe import Recipe
-from gantoolkit.training import Callback, RunEnded, RunFolder, is_writer, train
+from gantoolkit.training import Callback, RunEnded, RunFolder, count_processes, is_writer, train
 
 __all__ = ["Run"]
 
@@ -96,18 +97,21 @@ class Run:
             callbacks: Called with every event of `gantoolkit.training.events`.
 
         Raises:
-            GantoolkitError: As `gantoolkit.training.train`.
+            GantoolkitError: As `gantoolkit.training.train`, and when there is not enough memory.
         """
-        return train(
-            self.folder,
-            self.recipe,
-            self.data,
-            device=select_device(device),
-            workers=workers,
-            cache=cache,
-            stop_at=stop_at,
-            callbacks=callbacks,
-        )
+        where = select_device(device)
+        rest = f"{self.path} is as it was at its last checkpoint, and other settings want another --out"
+        with explain_lack_of_memory(self.recipe, where, processes=count_processes(), rest=rest):
+            return train(
+                self.folder,
+                self.recipe,
+                self.data,
+                device=where,
+                workers=workers,
+                cache=cache,
+                stop_at=stop_at,
+                callbacks=callbacks,
+            )
 
     def directions(self) -> list[str]:
         """The directions whose generators have been saved.

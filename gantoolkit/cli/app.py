@@ -27,6 +27,7 @@ from gantoolkit.cli import (
     translate,
 )
 from gantoolkit.errors import GantoolkitError
+from gantoolkit.launcher import launched_processes, process_number
 from gantoolkit.plugins import REGISTRIES
 
 __all__ = ["INTERRUPTED", "app", "main"]
@@ -89,6 +90,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _complain("interrupted")
         return INTERRUPTED
+    except MemoryError:
+        _complain(
+            "not enough memory, not even for what comes before the work; close other programs, or take another machine"
+        )
+        return BAD_INPUT
     except Exception as error:
         if os.environ.get("GANTOOLKIT_TRACEBACK", "0") != "0":
             raise
@@ -126,7 +132,7 @@ def _show_warning(message: Warning | str, *details: object, **more: object) -> N
 
 def _speaker() -> str:
     """Which of the processes that a launcher has started speaks; where there is one alone it need not say so."""
-    return f"process {os.environ.get('RANK', '0')}: " if int(os.environ.get("WORLD_SIZE", "1")) > 1 else ""
+    return f"process {process_number()}: " if launched_processes() > 1 else ""
 
 
 def _refuse_launchers(arguments: Sequence[str]) -> None:

@@ -1,6 +1,5 @@
 """What the terminal shows while a run trains."""
 
-import os
 import sys
 import time
 from pathlib import Path
@@ -9,6 +8,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from gantoolkit.launcher import launched_processes
 from gantoolkit.run import Run
 from gantoolkit.training import CheckpointSaved, Event, RunEnded, SamplesDrawn, StepDone
 
@@ -93,7 +93,7 @@ class TrainingProgress:
         }
         self.say(f"{words[reason]} at step {step}; report: {report}")
         if reason != "finished":
-            command = "gantoolkit" if int(os.environ.get("WORLD_SIZE", "1")) == 1 else "torchrun ... -m gantoolkit"
+            command = "gantoolkit" if launched_processes() == 1 else "torchrun ... -m gantoolkit"
             self.say(f"continue with: {command} train --resume {self.run.path}")
 
     def say(self, text: str) -> None:

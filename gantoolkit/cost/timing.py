@@ -8,10 +8,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from gantoolkit.cost.lack import explain_lack_of_memory
 from gantoolkit.cost.rates import synchronise
 from gantoolkit.cost.stages import follow_stages
-from gantoolkit.device import lacks_memory
-from gantoolkit.errors import TrainingError
 from gantoolkit.precision import Precision, arithmetic
 from gantoolkit.randomness import own_randomness, seed_everything
 from gantoolkit.recipe import Recipe
@@ -83,19 +82,12 @@ def take_steps(recipe: Recipe, device: torch.device, precision: Precision | None
     """
     precision = precision or settle_precision(recipe, device)
     deterministic = recipe.training.deterministic
-    try:
-        with (
-            own_randomness(device, deterministic=deterministic),
-            arithmetic(precision, try_algorithms=not deterministic),
-        ):
-            yield Steps(recipe, device, precision)
-    except (RuntimeError, MemoryError) as error:
-        if not lacks_memory(error):
-            raise
-        reason = str(error).partition("\n")[0]
-        raise TrainingError(
-            f"{recipe.name}: not enough memory for a step ({reason}); `gantoolkit plan` proposes what fits"
-        ) from error
+    with (
+        explain_lack_of_memory(recipe, device),
+        own_randomness(device, deterministic=deterministic),
+        arithmetic(precision, try_algorithms=not deterministic),
+    ):
+        yield Steps(recipe, device, precision)
 
 
 def _random_images(recipe: Recipe, generator: torch.Generator) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ from gantoolkit.training.events import Callback, CheckpointSaved, Event, RunEnde
 from gantoolkit.training.folder import Checkpoint, RunFolder
 from gantoolkit.training.generatorfile import LoadedGenerator, load_generator, write_generator
 from gantoolkit.training.loop import train
-from gantoolkit.training.processes import Processes, is_writer
+from gantoolkit.training.processes import Processes, count_processes, is_writer
 from gantoolkit.training.samples import draw_grid
 from gantoolkit.training.trainer import StepResult, Trainer
 from gantoolkit.training.translation import run_generator
@@ -24,6 +24,7 @@ __all__ = [
     "StepResult",
     "Trainer",
     "build_trainer",
+    "count_processes",
     "draw_grid",
     "is_writer",
     "load_generator",

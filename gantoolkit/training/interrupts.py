@@ -1,10 +1,11 @@
 """Ctrl-C and SIGTERM: finish the step, save, and leave with the documented exit code."""
 
-import os
 import signal
 import threading
 import time
 from types import FrameType, TracebackType
+
+from gantoolkit.launcher import launched_processes
 
 __all__ = ["Interrupts"]
 
@@ -22,7 +23,7 @@ class Interrupts:
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
-        self._pause = _PAUSE if int(os.environ.get("WORLD_SIZE", "1")) > 1 else 0.0
+        self._pause = _PAUSE if launched_processes() > 1 else 0.0
         self._noted = 0.0
         self._before: dict[signal.Signals, object] = {}
 

@@ -3,8 +3,7 @@
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -106,10 +105,9 @@ def train(
     Raises:
         DataError: When the data cannot be used, or too many files turn out unreadable.
         CheckpointError: When something cannot be written, or the checkpoints belong to another recipe.
-        TrainingError: When the numbers stay non-finite, there is not enough memory, or another process has been lost.
+        TrainingError: When the numbers stay non-finite, or another process has been lost.
     """
     with (
-        _explain_lack_of_memory(folder),
         own_randomness(device, deterministic=recipe.training.deterministic),
         Interrupts() as interrupts,
         join_processes(device) as processes,
@@ -195,8 +193,8 @@ class _Session:
         if self.progress.step == 0:
             self.draw_samples()
         rolled_back = False
-        while not self.advance(stop, interrupts):
-            self.roll_back(again=rolled_back)
+        while problem := self.advance(stop, interrupts):
+            self.roll_back(problem, again=rolled_back)
             rolled_back = True
         self.save()
         reason: Literal["finished", "stopped", "SIGINT", "SIGTERM"] = "stopped"
@@ -211,8 +209,8 @@ class _Session:
         self.processes.wait()  # a launcher that sees one leave ends the others, which may not have saved yet
         return end
 
-    def advance(self, stop: int, interrupts: Interrupts) -> bool:
-        """Take steps until `stop` or an interruption; false when too many in a row were not finite."""
+    def advance(self, stop: int, interrupts: Interrupts) -> str:
+        """Take steps until `stop` or an interruption; what is wrong, where they cannot go on from where they are."""
         progress, settings, per_epoch = self.progress, self.settings, self.batches.steps_per_epoch
         self.taken.clear()
         self.bad_in_a_row = 0
@@ -230,8 +228,10 @@ class _Session:
             self.taken.append(_Taken(progress.step, result, batch.bad_files))
             is_row, ends_epoch = progress.step % settings.log_every == 0, place + 1 == per_epoch
             is_looked_at = is_row or ends_epoch or self.is_pause(stop)
-            if not self.settle(0 if is_looked_at else self.ahead):
-                return False
+            if problem := self.settle(0 if is_looked_at else self.ahead) or (
+                self.is_pause(stop) and self.find_spoilt()
+            ):
+                return problem
             progress.seconds = time.perf_counter() - began
             if ends_epoch:
                 self.trainer.end_epoch(self.since_epoch.compute())
@@ -246,7 +246,7 @@ class _Session:
             if progress.step % settings.checkpoint_every == 0 and progress.step < stop and not self.bad_in_a_row:
                 self.save()
                 self.write_report()
-        return self.settle(0)
+        return self.settle(0) or self.find_spoilt()
 
     def is_pause(self, stop: int) -> bool:
         """Whether something is made of the networks after this step."""
@@ -258,8 +258,8 @@ class _Session:
             or self.is_measured()
         )
 
-    def settle(self, ahead: int) -> bool:
-        """Look at what the steps came to, but for the last `ahead`; false when too many in a row were not finite."""
+    def settle(self, ahead: int) -> str:
+        """Look at what the steps came to, but for the last `ahead`; what is wrong when too many in a row were not finite."""
         while len(self.taken) > ahead:
             done = self.taken.popleft()
             skipped = done.result.skipped
@@ -271,12 +271,19 @@ class _Session:
                 self.bad_in_a_row += 1
                 self.progress.skipped_steps += 1
                 if self.bad_in_a_row == MAX_BAD_STEPS:
-                    return False
+                    return f"losses or gradients were not finite in {MAX_BAD_STEPS} steps in a row"
             self.tell(StepDone(done.step, self.steps, done.result.losses, skipped, done.bad_files))
-        return True
+        return ""
 
-    def roll_back(self, *, again: bool) -> None:
-        """Return to the newest checkpoint after a row of bad steps.
+    def find_spoilt(self) -> str:
+        """Which weight, or moment of an optimiser, is not finite; nothing if all are. Such are never saved, nor measured."""
+        for name, tensor in self.trainer.state_dict().items():
+            if name.startswith(("network/", "optimizer/")) and not torch.isfinite(tensor).all():
+                return f"{name} was not finite"
+        return ""
+
+    def roll_back(self, problem: str, *, again: bool) -> None:
+        """Return to the newest checkpoint.
 
         Raises:
             TrainingError: When that has happened before, or there is none.
@@ -287,9 +294,8 @@ class _Session:
             self.restore(checkpoint)
         if again or self.progress.step == at:
             raise TrainingError(
-                f"step {at}: losses or gradients were not finite in {MAX_BAD_STEPS} steps in a row"
-                f"{', also after going back to the last checkpoint' if again else ''}; nothing of these steps was kept. "
-                "Lower optimizer.lr, or look at the data that these steps saw"
+                f"step {at}: {problem}{', also after going back to the last checkpoint' if again else ''}; nothing of these "
+                "steps was kept. Lower optimizer.lr, or look at the data that these steps saw"
             )
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -305,6 +311,8 @@ class _Session:
         try:
             self.trainer.load_state_dict(own_state(checkpoint.tensors, self.empty_pools, self.processes))
         except (RuntimeError, KeyError, ValueError) as error:
+            if lacks_memory(error):
+                raise
             raise CheckpointError(
                 f"{self.folder.checkpoints}: the checkpoint does not fit its recipe ({error})"
             ) from error
@@ -320,14 +328,9 @@ class _Session:
             )
 
     def save(self) -> None:
-        """Write a checkpoint and each generator's own file; weights that are not finite are refused."""
+        """Write a checkpoint and each generator's own file."""
         self.count_flat_images()
         tensors = gather_state(self.trainer, self.processes)
-        for name, tensor in tensors.items():
-            if name.startswith("network/") and not torch.isfinite(tensor).all():
-                raise TrainingError(
-                    f"step {self.progress.step}: {name} is not finite; the last checkpoint stays the newest"
-                )
         if self.log is None:
             return
         observed = self.scheduler.state_dict() if isinstance(self.scheduler, ObservingScheduler) else {}
@@ -422,17 +425,3 @@ class _Session:
         if self.processes.is_writer:
             for callback in self.callbacks:
                 callback(event)
-
-
-@contextmanager
-def _explain_lack_of_memory(folder: RunFolder) -> Iterator[None]:
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not lacks_memory(error):
-            raise
-        reason = str(error).partition("\n")[0]
-        raise TrainingError(
-            f"not enough memory ({reason}); take a smaller data.crop_size, training.batch_size or generator, and another "
-            f"--out; {folder.path} is as it was at its last checkpoint"
-        ) from error

@@ -5,7 +5,6 @@ writes the run's folder, so that the others need not see it.
 """
 
 import json
-import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,8 +18,9 @@ from torch import Tensor
 from torch import distributed as dist
 
 from gantoolkit.errors import TrainingError
+from gantoolkit.launcher import launched_processes, process_number
 
-__all__ = ["ALONE", "Processes", "is_writer", "join_processes"]
+__all__ = ["ALONE", "Processes", "count_processes", "is_writer", "join_processes"]
 
 Value = TypeVar("Value")
 
@@ -130,8 +130,14 @@ ALONE = Processes()
 
 def is_writer() -> bool:
     """Whether this process reads and writes a run's folder, known before processes have joined."""
-    number = dist.get_rank() if dist.is_available() and dist.is_initialized() else int(os.environ.get("RANK", "0"))
+    number = dist.get_rank() if dist.is_available() and dist.is_initialized() else process_number()
     return number == 0
+
+
+def count_processes() -> int:
+    """How many processes share a run, known before they have joined."""
+    is_there = dist.is_available() and dist.is_initialized()
+    return dist.get_world_size() if is_there else launched_processes()
 
 
 @contextmanager
@@ -144,7 +150,7 @@ def join_processes(device: torch.device) -> Iterator[Processes]:
     Raises:
         TrainingError: When they do not find each other, or two of them want one CUDA device.
     """
-    if not dist.is_available() or (not dist.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) == 1):
+    if not dist.is_available() or count_processes() == 1:
         yield ALONE
         return
     is_ours = not dist.is_initialized()

@@ -1,0 +1,60 @@
+"""What is said where memory runs out: what a step takes, what there is, and what would fit."""
+
+import gc
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from gantoolkit.cost.fitting import needed_bytes, propose, resize
+from gantoolkit.cost.limits import available_memory, format_bytes
+from gantoolkit.cost.replay import count_step
+from gantoolkit.device import lacks_memory
+from gantoolkit.errors import GantoolkitError, TrainingError
+from gantoolkit.recipe import Recipe
+
+__all__ = ["explain_lack_of_memory"]
+
+
+@contextmanager
+def explain_lack_of_memory(
+    recipe: Recipe, device: torch.device, *, processes: int = 1, rest: str = ""
+) -> Iterator[None]:
+    """Turn an error that says that there is not enough memory into one that says what to do.
+
+    Args:
+        recipe: Resolved; its steps are what is computed.
+        device: On which.
+        processes: Among how many each batch is shared.
+        rest: What else there is to say, as the end of the sentence.
+
+    Raises:
+        TrainingError: In place of it.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not lacks_memory(error):
+            raise
+        traceback.clear_frames(error.__traceback__)  # what the step had made is not needed any more
+        gc.collect()
+        parts = [_describe_need(recipe, device, processes), rest]
+        reason = str(error).partition("\n")[0]
+        raise TrainingError(
+            f"{recipe.name}: not enough memory ({reason}); {'; '.join(part for part in parts if part)}"
+        ) from error
+
+
+def _describe_need(recipe: Recipe, device: torch.device, processes: int) -> str:
+    free = available_memory(device)
+    own = resize(recipe, batch_size=-(-recipe.training.batch_size // processes))
+    try:
+        need = f"a step of it takes about {format_bytes(needed_bytes(count_step(own)))}"
+        fitting = propose(own, free) if free and processes == 1 else ()
+    except (GantoolkitError, RuntimeError, MemoryError):  # blocks that cannot be counted, or not even memory for that
+        return "take a smaller data.crop_size, training.batch_size or generator"
+    there = f", {format_bytes(free)} are free" if free else ""
+    settings = [" ".join(f"--set {setting}" for setting in proposal.settings) for proposal in fitting]
+    cure = " or ".join(filter(None, settings)) or "a smaller data.crop_size, training.batch_size or generator"
+    return f"{need}{there}; take {cure}"

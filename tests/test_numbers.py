@@ -173,9 +173,7 @@ class TestNumbers:
                 return self.mix(images).tanh().nan_to_num()
 
         recipe = tiny.swap({"generator": Poisoned})
-        with pytest.raises(
-            TrainingError, match=r"step 1: network/G_AB/mix\.bias was not finite; nothing of these"
-        ):
+        with pytest.raises(TrainingError, match=r"step 1: network/G_AB/mix\.bias was not finite; nothing of these"):
             recipe.train(dataset, tmp_path / "run", device="cpu", stop_at=1)
         assert RunFolder(tmp_path / "run").list_checkpoints() == []
 

@@ -5,7 +5,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["whole_file"]
+__all__ = ["remove_leftovers", "sync_file", "whole_file"]
+
+_PART = ".part"
 
 
 @contextlib.contextmanager
@@ -18,18 +20,36 @@ def whole_file(path: Path) -> Iterator[Path]:
     Raises:
         OSError: When the file cannot be written; the message has no path of its own to speak of.
     """
-    part = path.with_name(f".{path.name}.part")
+    part = path.with_name(f".{path.name}{_PART}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
         part.chmod(0o666 & ~_umask())  # some writers make files that only their owner can read
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
+        sync_file(part)
         part.replace(path)
         _sync_folder(path.parent)
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def sync_file(path: Path) -> None:
+    """Wait until a file's content is on its disk, and let go of the system's copy in memory: who reads it then reads the disk.
+
+    Raises:
+        OSError: When the disk did not take it.
+    """
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files that a process which was killed within `whole_file` left in a folder."""
+    for part in folder.glob(f".*{_PART}"):
+        with contextlib.suppress(OSError):
+            part.unlink()
 
 
 def _umask() -> int:

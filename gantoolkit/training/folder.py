@@ -1,9 +1,13 @@
 """A run's folder: where everything lies, and what is known about the run from outside."""
 
+import contextlib
+import fcntl
 import importlib.metadata
 import json
+import os
 import platform
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from gantoolkit.errors import CheckpointError
-from gantoolkit.files import whole_file
+from gantoolkit.files import remove_leftovers, whole_file
 from gantoolkit.plugins import REGISTRIES
 from gantoolkit.recipe import Recipe
 from gantoolkit.training.tensorfile import read_header, read_tensors, write_tensors
@@ -52,11 +56,49 @@ class RunFolder:
         self.table = self.path / "log.csv"
         self.tensorboard = self.path / "tensorboard"
         self.report = self.path / "report.html"
+        self.lock_file = self.path / ".lock"
 
     @property
     def exists(self) -> bool:
         """Whether a run has been started here."""
         return self.recipe_file.is_file()
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other processes from writing here, and remove what one that was killed had begun to write.
+
+        The lock goes with the process that holds it, however that ends: the file that stays behind means nothing. Of several
+        processes that train one run together, the one that writes takes it.
+
+        Raises:
+            CheckpointError: When another process writes here, or the folder cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.lock_file, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise CheckpointError(f"{self.path}: cannot be written ({error.strerror or error})") from error
+        try:
+            self._take_lock(handle)
+            for folder in (self.path, self.checkpoints, self.generators, self.best_generators, self.samples):
+                remove_leftovers(folder)
+            yield
+        finally:
+            os.close(handle)
+
+    def _take_lock(self, handle: int) -> None:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(handle, 200, 0).decode(errors="replace").strip() or "another process"
+            raise CheckpointError(
+                f"{self.path}: {holder} trains in this folder at this moment; wait until it has ended, or stop it"
+            ) from None
+        except OSError:  # a file system without locks: nobody can be kept out
+            return
+        with contextlib.suppress(OSError):  # who holds it is not said where the disk is full
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, f"process {os.getpid()} on {platform.node()}\n".encode(), 0)
 
     def create(self, recipe: Recipe, data: Path) -> None:
         """Write the run's recipe, with every default, where its data lie now, and the versions that it is trained with.

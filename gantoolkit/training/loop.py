@@ -4,6 +4,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -27,7 +28,7 @@ from gantoolkit.training.generatorfile import save_generators
 from gantoolkit.training.health import count_flat, examine, examine_flatness
 from gantoolkit.training.interrupts import Interrupts
 from gantoolkit.training.log import MEASURED, Log, Means, read_log
-from gantoolkit.training.processes import Processes, join_processes
+from gantoolkit.training.processes import Processes, is_writer, join_processes
 from gantoolkit.training.report import write_report
 from gantoolkit.training.samples import draw_grid, make_samples, read_samples
 from gantoolkit.training.sharing import (
@@ -108,6 +109,7 @@ def train(
         TrainingError: When the numbers stay non-finite, or another process has been lost.
     """
     with (
+        folder.lock() if is_writer() else nullcontext(),
         own_randomness(device, deterministic=recipe.training.deterministic),
         Interrupts() as interrupts,
         join_processes(device) as processes,

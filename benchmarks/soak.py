@@ -1,0 +1,349 @@
+"""Hours of training that is killed again and again: whether it ends where an undisturbed run ends, and whether anything grows.
+
+    python -m benchmarks.soak --minutes 115 --folder runs/soak --out benchmarks/results/soak-cpu.json
+
+Two runs of a small CycleGAN: the first loads its images itself, the second with a worker process. Each is trained twice.
+First undisturbed, in one long life, until it is asked to stop; then once more to the same step, by processes that get
+SIGKILL, SIGTERM or SIGINT at random moments. Samples, checkpoints, measurements and the report are written all the while.
+Every few seconds the size of the process and of its workers is noted, with its open files, threads, processor time and step.
+
+A slope is that of straight lines through what was noted within lives, of one slope for all of them, each with a height of its
+own; the beginning of each life is left out.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from benchmarks.timing import describe_machine, write_result
+from gantoolkit.training import RunFolder
+from gantoolkit.training.log import read_log
+from gantoolkit.training.tensorfile import read_header, read_tensors
+
+__all__ = ["main", "pooled_slope"]
+
+SETTINGS = (
+    "generator.width=8",
+    "generator.blocks=2",
+    "discriminator.width=8",
+    "discriminator.layers=2",
+    "data.load_size=72",
+    "data.crop_size=64",
+    "identity_weight=1.0",
+    "metric=l1",
+    "training.epochs=100000",
+    "training.deterministic=true",
+    "training.evaluate_images=4",
+    "training.samples=2",
+)
+RHYTHM = {"log_every": 1, "sample_every": 6, "checkpoint_every": 6, "evaluate_every": 12}
+"""In units of --beat steps."""
+
+SHARES = (30, 34, 24, 27)
+"""Of the time, for the undisturbed and the disturbed life of the run without workers, and of the one with."""
+
+SIGNALS = (signal.SIGKILL,) * 4 + (signal.SIGTERM, signal.SIGINT)
+CODES = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
+
+PAUSE = 5.0
+"""Seconds between two looks at the processes."""
+
+WARM_UP = 120.0
+"""Seconds of a life that count for no slope: libraries are loaded, caches filled."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was seen of a life at one moment; sizes are in MB, and those of its workers are added.
+
+    Args:
+        rss: All that is in memory, shared libraries and mapped files with it.
+        own: What the processes alone have written: a leak is here.
+    """
+
+    seconds: float
+    rss: float
+    own: float
+    handles: int
+    threads: int
+    processor: float
+    step: int
+
+
+@dataclass
+class Life:
+    """One process from its start to its end."""
+
+    run: str
+    began_at: int
+    ended_at: int = 0
+    end: str = ""
+    code: int = 0
+    seconds: float = 0.0
+    looks: list[Look] = field(default_factory=list)
+
+
+def make_images(folder: Path, count: int = 24) -> Path:
+    """A small data set with one file that is no image, and test images in pairs."""
+    for place, (name, images) in enumerate((("trainA", count), ("trainB", count - 4), ("testA", 4), ("testB", 4))):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for number in range(images):
+            pixels = np.random.default_rng([place, number]).integers(0, 256, (9, 9, 3), dtype=np.uint8)
+            Image.fromarray(pixels).resize((96, 80), Image.Resampling.BICUBIC).save(folder / name / f"{number:02d}.png")
+    (folder / "trainA" / "broken.png").write_text("no image")
+    return folder
+
+
+def see(process: int, since: float, step: int) -> Look | None:
+    """What /proc says of a process and those that it started; None when it has ended."""
+    totals = {"rss": 0.0, "own": 0.0, "handles": 0, "threads": 0, "processor": 0.0}
+    ticks = os.sysconf("SC_CLK_TCK")
+    try:
+        for number in [process, *children_of(process)]:
+            place = Path("/proc") / str(number)
+            sizes = dict(line.split(":", 1) for line in (place / "smaps_rollup").read_text().splitlines()[1:])
+            fields = (place / "stat").read_text().rpartition(")")[2].split()
+            totals["rss"] += int(sizes["Rss"].split()[0]) / 1000
+            totals["own"] += int(sizes["Private_Dirty"].split()[0]) / 1000
+            totals["handles"] += len(list((place / "fd").iterdir()))
+            totals["threads"] += int(fields[17])
+            totals["processor"] += (int(fields[11]) + int(fields[12])) / ticks
+    except (OSError, KeyError, IndexError):
+        return None
+    return Look(round(time.monotonic() - since, 2), step=step, **{name: round(n, 2) for name, n in totals.items()})  # type: ignore[arg-type]
+
+
+def children_of(process: int) -> list[int]:
+    """Processes that a process has started, and theirs."""
+    found: list[int] = []
+    for listed in Path(f"/proc/{process}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for child in map(int, listed.read_text().split()):
+                found += [child, *children_of(child)]
+    return found
+
+
+def last_step(log: Path) -> int:
+    """The step of a log's last whole row."""
+    with contextlib.suppress(OSError), log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 20_000))
+        for line in reversed(file.read().splitlines()):
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                return int(json.loads(line)["step"])
+    return 0
+
+
+def newest_step(folder: RunFolder) -> int:
+    """The step that a run would be continued from."""
+    return max((int(path.stem.removeprefix("step-")) for path in folder.list_checkpoints()), default=0)
+
+
+def live(
+    name: str, command: Sequence[str], folder: RunFolder, output: Path, seconds: float | None, kind: signal.Signals
+) -> Life:
+    """Train in a process of its own; after `seconds`, unless it has ended by itself, it gets a signal."""
+    life = Life(name, newest_step(folder))
+    with output.open("a") as words, subprocess.Popen(command, stdout=words, stderr=words) as process:
+        began = time.monotonic()
+        try:
+            while process.poll() is None:
+                left = float("inf") if seconds is None else seconds - (time.monotonic() - began)
+                if left <= 0:
+                    process.send_signal(kind)
+                    life.end = kind.name
+                    break
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(min(PAUSE, left))
+                look = see(process.pid, began, last_step(folder.log)) if process.poll() is None else None
+                life.looks += [look] if look is not None else []
+            life.code = process.wait(300)
+        finally:
+            process.kill()
+    life.seconds = round(time.monotonic() - began, 1)
+    life.ended_at = last_step(folder.log)
+    expected = CODES[kind] if life.end else 0
+    # It may have come to its end just before the signal did.
+    if life.code not in (expected, 0):
+        raise SystemExit(f"{name}: a life ended with exit code {life.code}, not {expected}; see {output}")
+    life.end = life.end if life.code else "finished"
+    return life
+
+
+def train_command(arguments: argparse.Namespace, data: Path, out: Path, workers: int) -> list[str]:
+    """How a run is started, or continued."""
+    command = [sys.executable, "-m", "gantoolkit", "train", "cyclegan", "--data", str(data), "--out", str(out)]
+    command += ["--workers", str(workers), "--device", "cpu"]
+    rhythm = [f"training.{name}={beats * arguments.beat}" for name, beats in RHYTHM.items()]
+    for setting in (*SETTINGS, *rhythm, f"training.seed={workers}"):
+        command += ["--set", setting]
+    return command
+
+
+def differences(one: RunFolder, other: RunFolder) -> list[str]:
+    """What is not the same at the ends of two runs: tensors by their bits, progress and log but for the time."""
+    ours, theirs = one.list_checkpoints()[-1], other.list_checkpoints()[-1]
+    first, second = read_tensors(ours), read_tensors(theirs)
+    names = [name for name in first.keys() | second.keys() if not _same(first.get(name), second.get(name))]
+    states = [{**read_header(path)["progress"], "seconds": 0} for path in (ours, theirs)]
+    names += ["progress"] if states[0] != states[1] else []
+    rows = [[{**row, "seconds": 0} for row in read_log(folder.log)] for folder in (one, other)]
+    return names + (["log"] if rows[0] != rows[1] else [])
+
+
+def _same(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
+    return one is not None and other is not None and one.numpy().tobytes() == other.numpy().tobytes()
+
+
+def pooled_slope(lives: Iterable[tuple[Sequence[float], Sequence[float]]]) -> float | None:
+    """The slope of straight lines, one for each pair of x and y, that differ in height alone; None without enough points."""
+    products = squares = 0.0
+    for x, y in lives:
+        if len(x) < 3:
+            continue
+        apart = np.asarray(x) - np.mean(x)
+        products += float(apart @ (np.asarray(y) - np.mean(y)))
+        squares += float(apart @ apart)
+    return products / squares if squares else None
+
+
+def describe(lives: Sequence[Life], warm_up: float) -> dict[str, Any]:
+    """Slopes and rates of some lives."""
+    # The last look may have met a process that was going.
+    warm = [[look for look in life.looks[:-1] if look.seconds >= warm_up] for life in lives]
+
+    def slope(name: str) -> float | None:
+        found = pooled_slope(
+            ([look.seconds / 3600 for look in looks], [getattr(look, name) for look in looks]) for looks in warm
+        )
+        return None if found is None else round(found, 3)
+
+    def rates(part: int) -> dict[str, float]:
+        steps = seconds = processor = 0.0
+        for looks in warm:
+            middle = len(looks) // 2
+            half = (looks[: middle + 1], looks[middle:])[part]
+            if len(half) > 1:
+                steps += half[-1].step - half[0].step
+                seconds += half[-1].seconds - half[0].seconds
+                processor += half[-1].processor - half[0].processor
+        if not seconds or not processor:
+            return {}
+        return {"per_second": round(steps / seconds, 3), "per_processor_second": round(steps / processor, 3)}
+
+    return {
+        "lives": len(lives),
+        "minutes": round(sum(life.seconds for life in lives) / 60, 1),
+        "steps": sum(life.ended_at - life.began_at for life in lives),
+        "slope_rss_megabytes_per_hour": slope("rss"),
+        "slope_own_megabytes_per_hour": slope("own"),
+        "slope_handles_per_hour": slope("handles"),
+        "slope_threads_per_hour": slope("threads"),
+        "rate_of_first_halves": rates(0),
+        "rate_of_second_halves": rates(1),
+        "largest_rss_megabytes": max((look.rss for life in lives for look in life.looks), default=None),
+    }
+
+
+def summarise(
+    lives: Sequence[Life], runs: dict[str, Any], arguments: argparse.Namespace, began: float
+) -> dict[str, Any]:
+    """All that is written down; of what was seen, one look a minute."""
+    signals = [life.end for life in lives if life.end in {kind.name for kind in SIGNALS}]
+    long = max(lives, key=lambda life: life.seconds, default=None)
+    shown = []
+    for life in lives:
+        thinned = life.looks[:: max(1, round(60 / PAUSE))]
+        shown.append({**asdict(life), "looks": [[*asdict(look).values()] for look in thinned]})
+    return {
+        "what": "training that is killed again and again",
+        "minutes": round((time.monotonic() - began) / 60, 1),
+        **describe_machine(torch.device("cpu")),
+        "warm_up_seconds": arguments.warm_up,
+        "signals": {name: signals.count(name) for name in sorted(set(signals))},
+        "longest_life_minutes": round(long.seconds / 60, 1) if long else 0,
+        "runs": runs,
+        "all": describe(lives, arguments.warm_up),
+        "looks_hold": list(Look.__dataclass_fields__),
+        "lives": shown,
+    }
+
+
+def size_of(folder: Path) -> float:
+    """Megabytes."""
+    return round(sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6, 2)
+
+
+def main() -> None:
+    """Train, kill, continue, compare; the result is written anew after every life."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=115)
+    parser.add_argument("--mean-life", type=float, default=3, help="minutes between signals, in the mean")
+    parser.add_argument("--beat", type=int, default=50, help="steps between two rows of the log")
+    parser.add_argument("--warm-up", type=float, default=WARM_UP, help="seconds of each life that count for no slope")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--data", type=Path, help="a data set with test images in pairs, in place of a small one made here"
+    )
+    parser.add_argument("--folder", type=Path, default=Path("runs/soak"), help="where the runs lie; emptied first")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    # A shell starts what is in the background deaf to Ctrl-C; the runs have to hear it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    shutil.rmtree(arguments.folder, ignore_errors=True)
+    arguments.folder.mkdir(parents=True)
+    os.environ["GANTOOLKIT_CACHE"] = str(arguments.folder.resolve() / "cache")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    data = arguments.data or make_images(arguments.folder / "images")
+    draws = random.Random(arguments.seed)
+    began = time.monotonic()
+    lives: list[Life] = []
+    runs: dict[str, Any] = {}
+    shares = iter(share / sum(SHARES) * 60 * arguments.minutes for share in SHARES)
+    for workers in (0, 1):
+        name = f"{workers} workers"
+        whole, parts = (RunFolder(arguments.folder / f"{kind}-{workers}") for kind in ("undisturbed", "disturbed"))
+        command = train_command(arguments, data, whole.path, workers)
+        output = arguments.folder / "output.txt"
+        lives.append(live(f"{name}, undisturbed", command, whole, output, next(shares), signal.SIGTERM))
+        goal = newest_step(whole)
+        command = [*train_command(arguments, data, parts.path, workers), "--stop-at", str(goal)]
+        first, until = len(lives), time.monotonic() + next(shares)
+        while newest_step(parts) < goal:
+            kind = draws.choice(SIGNALS)
+            after = draws.uniform(0.15, 1.85) * 60 * arguments.mean_life
+            # When its time is over it may come to its end.
+            after = None if time.monotonic() + after > until else after
+            lives.append(live(f"{name}, disturbed", command, parts, output, after, kind))
+            write_result(summarise(lives, runs, arguments, began), arguments.out)
+        unlike = differences(whole, parts)
+        runs[name] = {
+            "steps": goal,
+            "differences": unlike,
+            "undisturbed": {
+                **describe(lives[first - 1 : first], arguments.warm_up),
+                "folder_megabytes": size_of(whole.path),
+            },
+            "disturbed": {**describe(lives[first:], arguments.warm_up), "folder_megabytes": size_of(parts.path)},
+        }
+        write_result(summarise(lives, runs, arguments, began), arguments.out)
+    if any(found["differences"] for found in runs.values()):
+        raise SystemExit("a run that was killed ended otherwise than one that was not")
+
+
+if __name__ == "__main__":
+    main()

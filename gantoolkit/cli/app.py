@@ -1,10 +1,14 @@
 """The command `gantoolkit`, its exit codes, and what it prints when something is wrong."""
 
 import os
+import signal
 import sys
+import threading
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 
 import cyclopts
 from rich.console import Console
@@ -30,12 +34,13 @@ from gantoolkit.errors import GantoolkitError
 from gantoolkit.launcher import launched_processes, process_number
 from gantoolkit.plugins import REGISTRIES
 
-__all__ = ["INTERRUPTED", "app", "main"]
+__all__ = ["INTERRUPTED", "TERMINATED", "app", "main"]
 
 OK = 0
 MISTAKE = 1
 BAD_INPUT = 2
 INTERRUPTED = 130
+TERMINATED = 143
 
 _ALONE = ("ablate", "bench", "demo", "evaluate", "translate", "train-segmenter")
 """Commands that would do everything, and write every file, once in each process of a launcher."""
@@ -47,7 +52,7 @@ app = cyclopts.App(
         "Train CycleGAN and its relatives on your own images, and translate with them.\n\n"
         "Exit codes: 0 done; 1 a mistake in gantoolkit or in a plugin; 2 bad input, with one sentence that says what "
         "would be right; 3 some files were skipped, a data set has flaws, or a block breaks a rule; 130 stopped by Ctrl-C "
-        "and 143 by SIGTERM, with everything saved."
+        "and 143 by SIGTERM: what trains finishes its step and saves everything first; a second signal ends it at once."
     ),
 )
 app.command(train.train)
@@ -78,7 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.showwarning = _show_warning
     try:
         _refuse_launchers(sys.argv[1:] if arguments is None else arguments)
-        result = app(arguments, exit_on_error=False, print_error=True, result_action="return_value")
+        with _both_signals_interrupt():
+            result = app(arguments, exit_on_error=False, print_error=True, result_action="return_value")
     except GantoolkitError as error:
         _complain(str(error))
         return BAD_INPUT
@@ -87,9 +93,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # the reader, `head` for instance, has had enough; nothing is left to say it to
         return OK
-    except KeyboardInterrupt:
-        _complain("interrupted")
-        return INTERRUPTED
+    except KeyboardInterrupt as interrupt:
+        is_terminated = signal.SIGTERM in interrupt.args
+        _complain("terminated" if is_terminated else "interrupted")
+        return TERMINATED if is_terminated else INTERRUPTED
     except MemoryError:
         _complain(
             "not enough memory, not even for what comes before the work; close other programs, or take another machine"
@@ -101,6 +108,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _complain(_blame(error))
         return MISTAKE
     return result if isinstance(result, int) else OK
+
+
+@contextmanager
+def _both_signals_interrupt() -> Iterator[None]:
+    """SIGTERM raises KeyboardInterrupt as Ctrl-C does: what is half-written is removed on the way out."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt(signal.Signals(number))
+
+    before = {kind: signal.signal(kind, interrupt) for kind in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
 
 
 def _blame(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: finish the step, save, and leave with the documented exit code."""
+"""Ctrl-C and SIGTERM: finish the step, save, and leave with the documented exit code; a second one leaves at once."""
 
 import signal
 import threading
@@ -13,7 +13,7 @@ _PAUSE = 2.0
 
 
 class Interrupts:
-    """While it is entered, the first signal is noted in `received`; a second one interrupts at once.
+    """While it is entered, the first signal is noted in `received`; a second one raises KeyboardInterrupt, which holds it.
 
     Where a launcher has started several processes, Ctrl-C comes from the terminal and from the launcher too: what follows
     within two seconds is one signal with the first.
@@ -46,4 +46,4 @@ class Interrupts:
         if self.received is None:
             self.receive(signal.Signals(number))
         elif time.monotonic() - self._noted >= self._pause:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(signal.Signals(number))

@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -92,6 +93,8 @@ class Log:
         """
         with _explain(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
+            file.flush()
+            os.fsync(file.fileno())  # a checkpoint that outlives a power cut must not find the rows before it gone
         if self._tensorboard is not None:
             for name, value in row.items():
                 if name != "step":

@@ -240,10 +240,11 @@ class _Session:
                 self.since_epoch = Means()
             if is_row:
                 self.write_row(epoch)
-            if not self.bad_in_a_row and self.is_measured():
-                self.measure()
+            # Samples first: measuring may save, and a run that is killed after that does not come to this step again.
             if progress.step % settings.sample_every == 0 and progress.step < self.steps:
                 self.draw_samples()
+            if not self.bad_in_a_row and self.is_measured():
+                self.measure()
             # In a row of bad steps the checkpoint before them stays the newest: that is where to go back to.
             if progress.step % settings.checkpoint_every == 0 and progress.step < stop and not self.bad_in_a_row:
                 self.save()

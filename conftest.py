@@ -2,7 +2,8 @@
 
 Shell blocks run in a folder of their own that holds small images where the pages speak of data sets. `gantoolkit` there is the
 real command, with settings added that make networks and epochs small, and an archive in place of the web; `make demo` runs
-that command, and of other targets it is checked that the Makefile knows them.
+that command, and of other targets it is checked that the Makefile knows them. `torchrun` starts that `gantoolkit` too, and in
+place of SLURM its job's script is run here, on two machines that are both this one.
 """
 
 import doctest
@@ -69,9 +70,36 @@ PIP = f"""#!/bin/sh
 for path; do :; done
 exec {sys.executable} -m pip install --quiet --no-deps --no-build-isolation --no-index --target "$DOCS_SITE" "${{path%%[*}}"
 """
+# `-m gantoolkit` becomes the small command.
+TORCHRUN = f"""#!/bin/bash
+OMP_NUM_THREADS=1 exec {sys.executable} -m torch.distributed.run "${{@/#-m/--no-python}}"
+"""
+SBATCH = """#!/bin/bash
+SLURM_NNODES=2 SLURM_JOB_ID=7 SLURM_JOB_NODELIST=both exec bash "$1"
+"""
+SCONTROL = """#!/bin/sh
+printf '127.0.0.1\\n127.0.0.1\\n'
+"""
+SRUN = """#!/bin/bash
+"$@" & first=$!
+"$@" & second=$!
+wait $first && wait $second
+"""
 PYTEST = f"""#!/bin/sh
 exec {sys.executable} -m pytest -p no:cacheprovider "$@"
 """
+
+
+COMMANDS = {
+    "gantoolkit": GANTOOLKIT,
+    "make": MAKE,
+    "pip": PIP,
+    "pytest": PYTEST,
+    "torchrun": TORCHRUN,
+    "sbatch": SBATCH,
+    "scontrol": SCONTROL,
+    "srun": SRUN,
+}
 
 
 def set_up(namespace: dict[str, Any]) -> None:
@@ -89,7 +117,7 @@ def set_up(namespace: dict[str, Any]) -> None:
     make_image(1).save(folder / "photographs" / "one.jpg")
     make_image(2).save(folder / "horse.jpg")
     torch.save(official_resnet(2, 2, False, True, ""), folder / "latest_net_G_A.pth")
-    for name, text in (("gantoolkit", GANTOOLKIT), ("make", MAKE), ("pip", PIP), ("pytest", PYTEST)):
+    for name, text in COMMANDS.items():
         command = folder / "bin" / name
         command.parent.mkdir(exist_ok=True)
         command.write_text(text)

@@ -3,8 +3,8 @@
     python -m benchmarks.fuzz image --seconds 1200 --corpus DIR --out image.json
     python -m benchmarks.fuzz --all --seconds 1200 --out benchmarks/results/fuzz.json
 
-Needs atheris (pip install atheris), which brings libFuzzer. The seeds are real files, made here. A finding is any exception but a
-GantoolkitError, an error's message that is not one line, a warning that nobody asked for, more memory than `MEMORY_MB`, more
+Needs atheris (pip install atheris), which brings libFuzzer. The seeds are real files, made here. A finding is any exception but
+a GantoolkitError, an error's message that is not one line, a warning that nobody asked for, more memory than `MEMORY_MB`, more
 than `TIMEOUT` seconds, or the end of the process; each finding is kept beside the corpus with its traceback, once for each
 place in the code, and the fuzzing goes on. The exit code is 1 if there was one.
 """
@@ -74,9 +74,9 @@ class Target:
 # Recipes
 
 NASTY: tuple[Any, ...] = (
-    -1, 0, 1, 2, 10**6, 10**18, 2**63, 2**4000, -(10**30), 0.5, -0.0, 1e308, math.inf, -math.inf, math.nan, True, False, "", "none",
-    "timm", "a\nb", "\x1b[31m", "a:b", "os:system", "python:ResNetGenerator", "file:/dev/zero", "gantoolkit:unet", "x" * 5000, [], [[]],
-    [1, "a", {}], {}, {"name": "unet"}, {"name": {}}, {"name": "unet", "name ": 1}, {"parameters": {}}, {"made_by": 1}, {"": ""},
+    *(-1, 0, 1, 2, 10**6, 10**18, 2**63, 2**4000, -(10**30), 0.5, -0.0, 1e308, math.inf, -math.inf, math.nan, True, False),
+    *("", "none", "timm", "a\nb", "\x1b[31m", "a:b", "os:system", "python:ResNetGenerator", "file:/dev/zero", "x" * 5000),
+    *([], [[]], [1, "a", {}], {}, {"name": "unet"}, {"name": {}}, {"name": "unet", "name ": 1}, {"made_by": 1}, {"": ""}),
 )  # fmt: skip
 
 
@@ -142,9 +142,9 @@ def mutate_table(table: dict[str, Any], chance: random.Random) -> None:
 
 
 WORDS = (
-    "recipe", "system", "cyclegan", "pix2pix", "simgan", "gatys", "generator", "discriminator", "unet", "resnet", "name", "base",
-    "optimizer", "scheduler", "initializer", "metric", "data", "training", "parameters", "made_by", "none", "inf", "nan", "true",
-    "blocks", "width", "depth", "crop_size", "load_size", "epochs", "[[", "]]", "{", "}", "=", '"""', "'''", "0x", "1979-05-27",
+    *("recipe", "system", "cyclegan", "pix2pix", "simgan", "gatys", "generator", "discriminator", "unet", "resnet", "name"),
+    *("base", "optimizer", "scheduler", "initializer", "metric", "data", "training", "parameters", "made_by", "none", "inf"),
+    *("blocks", "width", "depth", "crop_size", "load_size", "epochs", "[[", "]]", "{", "}", "=", "true", "0x", "1979-05-27"),
 )  # fmt: skip
 
 
@@ -221,7 +221,7 @@ def try_checkpoints() -> list[Try]:
 
 
 def mutate_checkpoint(data: bytes, chance: random.Random, blindly: Callable[[bytes, int], bytes]) -> bytes:
-    """A change inside the frame: of the JSON header, of our header in it, of the pickle in a zip; the frame is made whole again."""
+    """A change of the JSON header, of our header in it, or of the pickle in a zip; the frame is made whole again."""
     if data[:2] == b"PK":
         return mutate_zip(data, chance, blindly)
     size = int.from_bytes(data[:8], "little")

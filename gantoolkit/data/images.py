@@ -1,8 +1,10 @@
 """Image files and tensors: 8-bit pixels at the file's border, floats in [−1, 1] inside.
 
-How files are read: the EXIF orientation is applied; a palette is looked up; what is transparent is laid on white; CMYK becomes
-RGB; 16-bit grey is scaled to 8 bit; grey becomes three equal channels where three are asked for, and colour becomes its
-luminance where one is.
+How files are read: the EXIF orientation is applied, and one that is broken asks for nothing; a palette is looked up; what is
+transparent is laid on white; CMYK becomes RGB, whether a JPEG holds it as it is or, as Adobe writes it, inverted; 12 and 16
+bits are scaled to 8; of several frames the first is taken; grey becomes three equal channels where three are asked for, and
+colour becomes its luminance where one is. What does not say which value is white (floats, 32-bit integers), or has the colours
+of LAB, is refused. Colour profiles are passed over.
 """
 
 import warnings
@@ -14,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageChops, UnidentifiedImageError
 from torch import Tensor
 
 from gantoolkit.errors import DataError
@@ -25,6 +27,7 @@ __all__ = [
     "Half",
     "ImageFile",
     "from_tensor",
+    "has_colour",
     "read_image",
     "read_size",
     "scale",
@@ -32,8 +35,8 @@ __all__ = [
     "write_image",
 ]
 
-MAX_PIXELS = 200_000_000
-"""Larger images are refused before they are decoded: a small file can hold one that fills the memory."""
+MAX_PIXELS = 178_956_970
+"""Larger images are refused before they are decoded: a small file can hold one that fills the memory. Pillow's own bound."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,19 @@ ImageFile = Path | Half
 """Where an image is read from."""
 
 _MODES = {1: "L", 3: "RGB"}
+_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "TIFF", "WEBP")
+"""Nothing else is tried: Pillow knows dozens more, and hands some of them (EPS) to other programs."""
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What has to be done to pixels of each EXIF orientation."""
+_PHOTOMETRIC, _BITS = 262, 258  # tags of TIFF
 _QUALITY = 95
 
 
@@ -74,7 +90,10 @@ def read_image(path: str | ImageFile, channels: int = 3) -> Image.Image:
         middle = both.width // 2
         return both.crop((0, 0, middle, both.height) if path.side == "left" else (middle, 0, both.width, both.height))
     with _open(path) as file:
-        return to_mode(ImageOps.exif_transpose(file), channels)
+        try:
+            return to_mode(_decode(file), channels)
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from error
 
 
 def read_size(path: str | Path) -> tuple[int, int]:
@@ -87,28 +106,92 @@ def read_size(path: str | Path) -> tuple[int, int]:
         return file.size
 
 
+def has_colour(path: str | Path) -> bool:
+    """Whether a file's header speaks of more than one channel or of a palette.
+
+    Raises:
+        DataError: As `read_size`.
+    """
+    with _open(path) as file:
+        return file.mode not in ("1", "L", "I") and not file.mode.startswith("I;16")
+
+
 @contextmanager
 def _open(path: str | Path) -> Iterator[Image.Image]:
     try:
+        _refuse_what_is_no_file(Path(path))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # our own bound stands in for Pillow's warning about large images
-            with Image.open(path) as file:
+            with Image.open(path, formats=_FORMATS) as file:
                 width, height = file.size
                 if width * height > MAX_PIXELS:
                     raise DataError(f"{path}: {width}×{height} pixels are more than the {MAX_PIXELS:,} allowed")
                 yield file
+    except DataError:
+        raise
     except UnidentifiedImageError:
-        raise DataError(f"{path}: is no image that can be read (content, not name, decides)") from None
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except (Image.DecompressionBombError, OSError, SyntaxError, ValueError, MemoryError) as error:
-        raise DataError(f"{path}: is damaged or cannot be read ({error})") from error
+        raise DataError(
+            f"{path}: is no image that can be read; {', '.join(_FORMATS)} can (content, not name, decides)"
+        ) from None
+    except Image.DecompressionBombError:
+        raise DataError(f"{path}: has more than the {MAX_PIXELS:,} pixels allowed") from None
+    except (
+        Exception
+    ) as error:  # at damaged files Pillow's readers raise whatever their code comes to: IndexError, struct.error
+        raise DataError(f"{path}: is damaged or cannot be read ({error or type(error).__name__})") from error
+
+
+def _refuse_what_is_no_file(path: Path) -> None:
+    """A pipe or a device may have no end, or never begin."""
+    if not path.exists():
+        raise DataError(f"{path}: no such file")
+    if not path.is_file():
+        raise DataError(f"{path}: is {'a folder' if path.is_dir() else 'a pipe or a device'}, not an image file")
+
+
+def _decode(file: Image.Image) -> Image.Image:
+    """The pixels of an open file, upright, with the values that the file means and its mode does not say."""
+    deep = any(part.args == "RGB;16B" for part in file.tile)
+    file.load()
+    if deep and "transparency" in file.info:  # the pixels lose their lower byte, and what is compared with them has to
+        file.info["transparency"] = tuple(level >> 8 for level in file.info["transparency"])
+    image = _turn_upright(file)
+    if file.mode == "CMYK" and file.format in ("JPEG", "MPO") and "adobe" not in file.info:
+        return ImageChops.invert(image)  # Pillow takes each for one of Adobe's, and has inverted it
+    if file.mode == "I" and file.format in ("PNG", "PPM"):
+        return Image.fromarray(np.asarray(image).clip(0, 65535).astype(np.uint16))
+    if file.mode.startswith("I;16") and file.format == "TIFF":
+        tags = file.tag_v2  # type: ignore[attr-defined]
+        levels = np.asarray(image).astype(np.uint16)
+        if tags.get(_BITS) == (12,):
+            levels = levels << 4 | levels >> 8
+        return Image.fromarray(~levels if tags.get(_PHOTOMETRIC) == 0 else levels)  # there 0 is white
+    return image
+
+
+def _turn_upright(file: Image.Image) -> Image.Image:
+    try:
+        orientation = file.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # broken EXIF is no fault of the pixels
+        return file
+    return file.transpose(_TURNS[orientation]) if orientation in _TURNS else file
 
 
 def to_mode(image: Image.Image, channels: int) -> Image.Image:
-    """Bring an open image into mode `L` (1 channel) or `RGB` (3)."""
+    """Bring an open image into mode `L` (1 channel) or `RGB` (3).
+
+    Raises:
+        DataError: When its mode does not say what is white, or has no way to RGB.
+    """
+    if image.mode in ("I", "F"):
+        raise DataError(f"an image of mode '{image.mode}' does not say which value is white; save it with 8 or 16 bits")
+    if image.mode == "LAB":
+        raise DataError("its colours are LAB, which are not read; save it as RGB")
     if image.mode.startswith("I;16"):
-        scaled = np.asarray(image, dtype=np.uint16) / 257  # 65535 becomes 255
+        levels = np.asarray(image).astype(np.uint16)
+        if isinstance(clear := image.info.get("transparency"), int):
+            levels = np.where(levels == clear, 65535, levels)
+        scaled = levels / 257  # 65535 becomes 255
         return Image.fromarray(np.rint(scaled).astype(np.uint8)).convert(_MODES[channels])
     if "transparency" in image.info or image.mode in ("LA", "La", "PA", "RGBA", "RGBa"):
         layer = image.convert("RGBA")

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from gantoolkit.data import find_images, read_image, to_tensor
+from gantoolkit.data.images import has_colour
 from gantoolkit.errors import DataError, TrainingError
 from gantoolkit.evaluation.palette import IGNORED, Palette
 from gantoolkit.evaluation.segmentation import confusion_matrices, summarise
@@ -101,9 +102,7 @@ class LabelledSet:
 
 
 def _read_map(path: Path, palette: Palette) -> Image.Image:
-    with Image.open(path) as file:
-        grey = file.mode in ("1", "L", "I", "I;16")
-    if grey:
+    if not has_colour(path):
         indices = np.asarray(read_image(path, 1)).copy()
         indices[indices >= len(palette)] = 255
     else:

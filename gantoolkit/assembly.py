@@ -1,9 +1,12 @@
 """From a resolved recipe to networks: build its system, draw the first weights, or check the shapes without memory."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_module_registration_hook
 
 from gantoolkit.block import bind
 from gantoolkit.errors import RecipeError
@@ -13,7 +16,10 @@ from gantoolkit.seeds import derive_seed
 if TYPE_CHECKING:
     from gantoolkit.recipe import Recipe
 
-__all__ = ["build_system", "check_shapes", "initialize", "size_multiple_of"]
+__all__ = ["MAX_MODULES", "build_system", "check_shapes", "initialize", "size_multiple_of", "sketch_system"]
+
+MAX_MODULES = 20_000
+"""All the networks of a system together; they take seconds to build. Those of CycleGAN have three hundred."""
 
 
 def build_system(recipe: "Recipe", process: int = 0) -> System:
@@ -28,9 +34,47 @@ def build_system(recipe: "Recipe", process: int = 0) -> System:
     data, seed = recipe.data, recipe.training.seed
     setting = Setting(data.channels_A, data.channels_B, seed, data.crop_size, process)
     try:
-        return bind("systems", recipe.system)(setting)
+        with _counting_modules():
+            return bind("systems", recipe.system)(setting)
     except (ValueError, TypeError) as error:
         raise RecipeError(f"{recipe.name}: {error}") from error
+    except (RuntimeError, OverflowError, MemoryError) as error:
+        if not _is_too_large(error):
+            raise
+        raise RecipeError(f"{recipe.name}: its networks are too large ({_first_line(error)})") from error
+
+
+def sketch_system(recipe: "Recipe") -> System | None:
+    """The system of a resolved recipe without memory for its weights; None where a block looks at values as it is made.
+
+    Raises:
+        RecipeError: As `build_system`.
+    """
+    try:
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+            return build_system(recipe)
+    except RuntimeError as error:  # NotImplementedError, too
+        if _looks_at_values(error):
+            return None
+        raise
+
+
+@contextlib.contextmanager
+def _counting_modules() -> Iterator[None]:
+    """Stop networks that would never be whole: a number in a recipe is quickly written, and costs time even without memory."""
+    left = MAX_MODULES
+
+    def count(module: nn.Module, name: str, part: nn.Module | None) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise ValueError(f"its networks would have more than {MAX_MODULES:,} modules; let them have fewer layers")
+
+    hook = register_module_module_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def initialize(system: System, recipe: "Recipe") -> None:
@@ -111,6 +155,11 @@ def _check_translation(recipe: "Recipe", network: nn.Module, crop: Tensor, chann
 def _looks_at_values(error: Exception) -> bool:
     """Whether a block wanted to know a value, which tensors without memory do not have: then it cannot be tried so."""
     return "meta tensor" in str(error) or "Meta tensor" in str(error)
+
+
+def _is_too_large(error: Exception) -> bool:
+    words = ("overflow", "allocate", "out of memory")
+    return not isinstance(error, RuntimeError) or any(word in str(error).lower() for word in words)
 
 
 def _first_line(error: Exception) -> str:

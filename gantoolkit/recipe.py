@@ -1,7 +1,6 @@
 """A recipe: the typed, serialisable description of a whole run. It holds no weights and imports no torch until asked to."""
 
 import inspect
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +14,7 @@ from gantoolkit.errors import GantoolkitError, RecipeError
 from gantoolkit.parameters import Parameter, describe_problem, describe_type, read_parameters
 from gantoolkit.registry import suggest
 from gantoolkit.settings import DataSettings, TrainingSettings
+from gantoolkit.tomlfile import parse_toml, read_toml
 
 if TYPE_CHECKING:
     from gantoolkit.run import Run
@@ -83,13 +83,7 @@ class Recipe(BaseModel):
             RecipeError: When the file cannot be read, is no TOML, or holds something that is no recipe.
         """
         where = where or (str(source) if isinstance(source, Path) else "recipe")
-        try:
-            text = source.read_text(encoding="utf-8") if isinstance(source, Path) else source
-            mapping = tomllib.loads(text)
-        except (OSError, UnicodeDecodeError) as error:
-            raise RecipeError(f"{where}: cannot be read: {error}") from error
-        except (tomllib.TOMLDecodeError, RecursionError) as error:
-            raise RecipeError(f"{where}: is no TOML: {error}") from error
+        mapping = read_toml(source, where) if isinstance(source, Path) else parse_toml(source, where)
         base = mapping.pop("recipe", None)
         if base is None:
             if "system" not in mapping:

@@ -1,16 +1,16 @@
 """Colours of labels: a map of labels that is drawn as an image, read back as classes."""
 
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
-from gantoolkit.errors import DataError
+from gantoolkit.errors import DataError, RecipeError
 from gantoolkit.registry import suggest
+from gantoolkit.tomlfile import read_toml
 
 __all__ = ["IGNORED", "Palette", "find_palette", "list_palettes"]
 
@@ -104,12 +104,9 @@ def find_palette(source: str) -> Palette:
 
 def _read(path: Path) -> Palette:
     try:
-        held: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-        file = _File.model_validate(held)
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
-    except tomllib.TOMLDecodeError as error:
-        raise DataError(f"{path}: is no TOML: {error}") from error
+        file = _File.model_validate(read_toml(path))
+    except RecipeError as error:
+        raise DataError(str(error)) from error
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(str(part) for part in problem["loc"])

@@ -7,17 +7,20 @@ from typing import Literal
 import torch
 from torch import nn
 
-from gantoolkit.assembly import build_system
+from gantoolkit.assembly import build_system, sketch_system
 from gantoolkit.errors import CheckpointError
 from gantoolkit.layout import arrange, memory_format_of
 from gantoolkit.plugins import System
 from gantoolkit.precision import Precision, choose_precision, compute_in
 from gantoolkit.recipe import Recipe
-from gantoolkit.training.tensorfile import read_header, read_tensors, write_tensors
+from gantoolkit.training.tensorfile import check_header, read_header, read_shapes, read_tensors, write_tensors
 
 __all__ = ["LoadedGenerator", "load_generator", "save_generators", "write_generator"]
 
 _FORMAT = "gantoolkit generator 1"
+
+_MAX_RATIO, _SPARE = 16, 1 << 32
+"""All networks of a system may be so much larger than the file of one of them; a few gigabytes are no matter."""
 
 
 @dataclass(frozen=True)
@@ -84,16 +87,19 @@ def load_generator(
     header = read_header(path)
     if header.get("format") != _FORMAT:
         raise CheckpointError(f"{path}: is no generator's file but '{header.get('format')}'; take one of generators/")
+    check_header(path, header, {"direction": str, "recipe": str, "step": int})
     recipe = Recipe.from_toml(header["recipe"], where=str(path)).resolve()
+    if (sketch := sketch_system(recipe)) is not None:
+        _refuse_misfit(path, sketch, _find_direction(path, sketch, header["direction"]))
     system = build_system(recipe)
-    directions = system.directions
-    if header.get("direction") not in directions:
-        raise CheckpointError(
-            f"{path}: says that it translates {header.get('direction')!r}, but its recipe knows {', '.join(directions)} only"
-        )
-    network = directions[header["direction"]]
+    network = _find_direction(path, system, header["direction"])
+    tensors = read_tensors(path)
+    kinds = {name: tensor.dtype for name, tensor in network.state_dict().items()}
+    wrong = next((name for name, tensor in tensors.items() if tensor.dtype != kinds.get(name, tensor.dtype)), None)
+    if wrong is not None:
+        raise CheckpointError(f"{path}: its weights do not fit its recipe ('{wrong}' is {tensors[wrong].dtype})")
     try:
-        network.load_state_dict(read_tensors(path))
+        network.load_state_dict(tensors)
     except RuntimeError as error:
         raise CheckpointError(f"{path}: its weights do not fit its recipe ({error})") from error
     device = torch.device(device)
@@ -105,3 +111,28 @@ def load_generator(
             arrange(part, memory_format_of(precision, device))
             compute_in(precision, part, device)
     return LoadedGenerator(network, header["direction"], recipe, header["step"], precision)
+
+
+def _find_direction(path: Path, system: System, direction: str) -> nn.Module:
+    if direction not in system.directions:
+        known = ", ".join(system.directions)
+        raise CheckpointError(f"{path}: says that it translates {direction!r}, but its recipe knows {known} only")
+    return system.directions[direction]
+
+
+def _refuse_misfit(path: Path, system: System, network: nn.Module) -> None:
+    """Compare what a recipe asks for, built without memory, with what its file holds.
+
+    A recipe of a hundred bytes can ask for networks that no machine has memory for.
+    """
+    asked = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    held = read_shapes(path)
+    for name in (*asked, *held):
+        if asked.get(name) != held.get(name):
+            problem = f"'{name}' is {held.get(name, 'not there')}, where {asked.get(name, 'nothing')} is asked for"
+            raise CheckpointError(f"{path}: its weights do not fit its recipe ({problem})")
+    needed = sum(tensor.nbytes for part in system.networks.values() for tensor in part.state_dict().values())
+    if needed > _MAX_RATIO * path.stat().st_size + _SPARE:
+        raise CheckpointError(
+            f"{path}: its recipe has other networks of {needed / 1e9:,.0f} GB beside this generator; it is refused"
+        )

@@ -17,7 +17,11 @@ from torch import Tensor
 from gantoolkit.errors import CheckpointError
 from gantoolkit.files import sync_file, whole_file
 
-__all__ = ["read_header", "read_tensors", "write_tensors"]
+__all__ = ["check_header", "read_header", "read_shapes", "read_tensors", "write_tensors"]
+
+_KINDS = {str: "a text", int: "an integer", dict: "a table", list: "a list"}
+_READING = (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError, AttributeError)
+"""What comes of reading a damaged file; of types that torch does not have, too."""
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
@@ -70,11 +74,41 @@ def read_header(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: When the file cannot be read or is not one of ours.
     """
+    _refuse_what_is_no_file(path)
     try:
         with safe_open(path, framework="pt") as file:
-            return json.loads((file.metadata() or {})["header"])
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+            header = json.loads((file.metadata() or {})["header"])
+    except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: is no file of gantoolkit, or damaged ({_reason(error)})") from error
+    if not isinstance(header, dict):
+        raise CheckpointError(f"{path}: is no file of gantoolkit, or damaged (its header is no table)")
+    return header
+
+
+def check_header(path: Path, header: Mapping[str, Any], kinds: Mapping[str, type]) -> None:
+    """See that a header holds what is about to be used, each of its type; whoever made the file may have written anything.
+
+    Raises:
+        CheckpointError: At the first that is missing or of another type.
+    """
+    for key, kind in kinds.items():
+        if type(header.get(key)) is not kind:
+            found = f"is {header[key]!r}, where {_KINDS[kind]} is needed" if key in header else "is missing"
+            raise CheckpointError(f"{path}: is damaged: '{key}' in its header {found}")
+
+
+def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of a file's tensors, none of which is read.
+
+    Raises:
+        CheckpointError: When the file cannot be read.
+    """
+    _refuse_what_is_no_file(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except _READING as error:
+        raise CheckpointError(f"{path}: is damaged, or no file of tensors ({_reason(error)})") from error
 
 
 def read_tensors(path: Path, device: torch.device | str = "cpu") -> dict[str, Tensor]:
@@ -83,15 +117,25 @@ def read_tensors(path: Path, device: torch.device | str = "cpu") -> dict[str, Te
     Raises:
         CheckpointError: When the file cannot be read, or its content is not what was written.
     """
+    _refuse_what_is_no_file(path)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (OSError, SafetensorError, ValueError) as error:
+        found = _checksum(tensors, metadata.get("header", ""))
+    except _READING as error:
         raise CheckpointError(f"{path}: is damaged, or no file of tensors ({_reason(error)})") from error
-    if metadata.get("sha256") != _checksum(tensors, metadata.get("header", "")):
+    if metadata.get("sha256") != found:
         raise CheckpointError(f"{path}: is damaged: its checksum does not agree with its content")
     return {name: tensor.to(device) for name, tensor in tensors.items()}
+
+
+def _refuse_what_is_no_file(path: Path) -> None:
+    """A pipe or a device may have no end, or never begin."""
+    if path.exists() and not path.is_file():
+        raise CheckpointError(
+            f"{path}: is {'a folder' if path.is_dir() else 'a pipe or a device'}, not a file of tensors"
+        )
 
 
 def _separate(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -115,4 +159,6 @@ def _checksum(tensors: Mapping[str, Tensor], text: str) -> str:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "its header is nested too deep"
     return f"no '{error.args[0]}' in it" if isinstance(error, KeyError) else str(error)

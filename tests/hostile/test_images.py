@@ -1,0 +1,426 @@
+"""Images from strangers: the right pixels, or one sentence; nothing hangs, fills the memory or calls another program."""
+
+import io
+import os
+import struct
+import sys
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFile
+from small import make_dataset, make_image
+
+from gantoolkit.data import find_images, read_image
+from gantoolkit.data.images import MAX_PIXELS, read_size, to_mode
+
+Refused = Callable[..., str]
+
+COLOURS = np.array(
+    [
+        [[255, 0, 0], [0, 255, 0], [0, 0, 255]],
+        [[255, 255, 0], [0, 255, 255], [255, 0, 255]],
+    ],
+    dtype=np.uint8,
+)
+"""Six colours that no turn or mirror leaves in their places."""
+
+UNDO = {
+    1: lambda pixels: pixels,
+    2: np.fliplr,
+    3: lambda pixels: np.rot90(pixels, 2),
+    4: np.flipud,
+    5: lambda pixels: pixels.transpose(1, 0, 2),
+    6: lambda pixels: np.rot90(pixels, 1),
+    7: lambda pixels: np.rot90(pixels, 2).transpose(1, 0, 2),
+    8: lambda pixels: np.rot90(pixels, -1),
+}
+"""What a camera that was held so stores of an upright picture."""
+
+
+def png(width: int, height: int, bits: int, colour: int, pixels: bytes, *chunks: tuple[bytes, bytes]) -> bytes:
+    every = [
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)),
+        *chunks,
+        (b"IDAT", zlib.compress(pixels)),
+        (b"IEND", b""),
+    ]
+    parts = [
+        struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        for kind, content in every
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def tiff(
+    pixels: bytes, width: int, height: int, bits: int, *, photometric: int = 1, order: str = "<", sort: int = 1
+) -> bytes:
+    """One page of grey without compression; its directory comes last, and no other follows."""
+    tags = {
+        256: width,
+        257: height,
+        258: bits,
+        259: 1,
+        262: photometric,
+        273: 8,
+        277: 1,
+        278: height,
+        279: len(pixels),
+        339: sort,
+    }
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", 8 + len(pixels))
+    entries = [struct.pack(order + "HHII", tag, 4, 1, value) for tag, value in tags.items()]
+    return head + pixels + struct.pack(order + "H", len(tags)) + b"".join(entries) + struct.pack(order + "I", 0)
+
+
+def saved(image: Image.Image, form: str, **options) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, form, **options)
+    return stream.getvalue()
+
+
+def read(content: bytes, folder: Path, channels: int = 3, name: str = "picture.png") -> list:
+    (folder / name).write_bytes(content)
+    return np.asarray(read_image(folder / name, channels)).tolist()
+
+
+# EXIF
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(
+    ("form", "options"),
+    [
+        ("PNG", {}),
+        ("TIFF", {}),
+        ("TIFF", {"compression": "tiff_lzw"}),
+        ("WEBP", {"lossless": True}),
+        ("JPEG", {"quality": 100, "subsampling": 0}),
+    ],
+)
+def test_each_orientation_of_each_form_comes_out_upright(form, options, orientation: int, tmp_path: Path) -> None:
+    upright = COLOURS.repeat(16, axis=0).repeat(16, axis=1)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = Image.fromarray(np.ascontiguousarray(UNDO[orientation](upright)))
+    (tmp_path / "photo").write_bytes(saved(stored, form, exif=exif, **options))
+    found = np.asarray(read_image(tmp_path / "photo")).astype(int)
+    assert found.shape == upright.shape
+    assert np.abs(found - upright).max() <= (6 if form == "JPEG" else 0)
+    assert sorted(read_size(tmp_path / "photo")) == [32, 48]
+
+
+BROKEN_EXIF = [
+    b"",
+    b"Exif\0\0",
+    b"Exif\0\0II",
+    b"Exif\0\0II*\0\xff\xff\xff\xff",
+    b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + b"\x12\x01\x03\0\x01\0\0\0",
+    b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x05\0\0\0\x01\xff\xff\xff\xff",
+    b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x02\0\x04\0\0\0abc\0\0\0\0\0",
+    b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x63\0\0\0\x08\0\0\0",  # 99, and the directory is its own next
+    b"Exif\0\0" + bytes(range(256)),
+]
+
+
+@pytest.mark.parametrize("exif", BROKEN_EXIF)
+@pytest.mark.parametrize(("form", "options"), [("PNG", {}), ("WEBP", {"lossless": True}), ("JPEG", {})])
+def test_broken_exif_is_no_fault_of_the_pixels(form, options, exif: bytes, tmp_path: Path) -> None:
+    assert (
+        read(saved(Image.new("RGB", (8, 4), (255, 255, 255)), form, exif=exif, **options), tmp_path)
+        == [[[255] * 3] * 8] * 4
+    )
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "TIFF", "WEBP"])
+def test_a_broken_colour_profile_is_passed_over(form: str, tmp_path: Path) -> None:
+    content = saved(Image.new("RGB", (8, 4), (255, 255, 255)), form, icc_profile=b"no profile" * 50)
+    assert read(content, tmp_path) == [[[255] * 3] * 8] * 4
+
+
+# Colours
+
+
+def ink(adobe: bool) -> bytes:
+    """Pure magenta and yellow, which is red, as a CMYK JPEG; Adobe's are inverted and marked as Adobe's."""
+    image = Image.new("CMYK", (8, 8), (0, 255, 255, 0) if adobe else (255, 0, 0, 255))
+    content = saved(image, "JPEG", quality=100)
+    start = content.index(b"Adobe") - 4
+    length = int.from_bytes(content[start + 2 : start + 4], "big")
+    return content if adobe else content[:start] + content[start + 2 + length :]
+
+
+@pytest.mark.parametrize("adobe", [True, False])
+def test_cmyk_is_red_whether_it_is_inverted_or_not(adobe: bool, tmp_path: Path) -> None:
+    assert read(ink(adobe), tmp_path)[0][0] == [255, 0, 0]
+
+
+FOUR = struct.pack("<4H", 0, 257, 32896, 65535)
+FOUR_BIG = struct.pack(">4H", 0, 257, 32896, 65535)
+
+
+@pytest.mark.parametrize(
+    ("content", "levels"),
+    [
+        (png(4, 1, 16, 0, b"\0" + FOUR_BIG), [0, 1, 128, 255]),
+        (png(2, 1, 16, 0, b"\0" + FOUR_BIG[2:6], (b"tRNS", b"\x01\x01")), [255, 128]),
+        (png(2, 1, 16, 4, b"\0" + FOUR_BIG[4:6] + b"\xff\xff" + FOUR_BIG[:4]), [128, 254]),
+        (b"P5 4 1 65535\n" + FOUR_BIG, [0, 1, 128, 255]),
+        (b"P5 3 1 1023\n" + struct.pack(">3H", 0, 512, 1023), [0, 128, 255]),
+        (b"P5 3 1 3\n" + bytes([0, 1, 3]), [0, 85, 255]),
+        (b"P2 4 1 65535\n0 257 32896 65535\n", [0, 1, 128, 255]),
+        (tiff(FOUR, 4, 1, 16), [0, 1, 128, 255]),
+        (tiff(FOUR_BIG, 4, 1, 16, order=">"), [0, 1, 128, 255]),
+        (tiff(FOUR, 4, 1, 16, photometric=0), [255, 254, 127, 0]),
+        (tiff(b"\xff\xf8\x00", 2, 1, 12), [255, 128]),
+        (tiff(b"\0\x80\xff", 3, 1, 8, photometric=0), [255, 127, 0]),
+        (tiff(b"\xf0", 8, 1, 1, photometric=0), [0] * 4 + [255] * 4),
+        (png(8, 1, 1, 0, b"\0\xf0"), [255] * 4 + [0] * 4),
+        (png(4, 1, 2, 0, b"\0\x1b"), [0, 85, 170, 255]),
+    ],
+)
+def test_grey_of_every_depth(content: bytes, levels: list[int], tmp_path: Path) -> None:
+    assert read(content, tmp_path, channels=1) == [levels]
+    assert read(content, tmp_path) == [[[level] * 3 for level in levels]]
+
+
+def test_sixteen_bits_of_colour(tmp_path: Path) -> None:
+    pixels = struct.pack(">6H", 0x1234, 0x5678, 0x9ABC, 65535, 0, 32896)
+    assert read(png(2, 1, 16, 2, b"\0" + pixels), tmp_path) == [[[18, 86, 154], [255, 0, 128]]]
+    clear = (b"tRNS", pixels[:6])
+    assert read(png(2, 1, 16, 2, b"\0" + pixels, clear), tmp_path) == [[[255] * 3, [255, 0, 128]]]
+    assert read(b"P6 1 1 65535\n" + struct.pack(">3H", 0, 32896, 65535), tmp_path) == [[[0, 128, 255]]]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (tiff(b"abcd", 1, 1, 32), "mode 'I' does not say which value is white; save it with 8 or 16 bits"),
+        (tiff(FOUR, 4, 1, 16, sort=2), "mode 'I' does not say which value is white"),
+        (tiff(b"abcd", 1, 1, 32, sort=3), "mode 'F' does not say which value is white"),
+        (b"Pf\n1 1\n-1.0\nabcd", "mode 'F' does not say which value is white"),
+        (saved(Image.new("LAB", (2, 2)), "TIFF"), "its colours are LAB"),
+    ],
+)
+def test_what_does_not_say_what_is_white_is_refused(
+    content: bytes, words: str, refused: Refused, tmp_path: Path
+) -> None:
+    (tmp_path / "picture.tif").write_bytes(content)
+    for channels in (1, 3):
+        sentence = refused(read_image, tmp_path / "picture.tif", channels)
+        assert words in sentence
+        assert "picture.tif: " in sentence
+
+
+def test_an_open_image_without_a_range_is_refused_as_well(refused: Refused) -> None:
+    assert "which value is white" in refused(to_mode, Image.new("F", (2, 2)), 3)
+
+
+@pytest.mark.parametrize(
+    ("mode", "form", "fill", "colour"),
+    [
+        ("1", "PNG", 1, [255] * 3),
+        ("P", "PNG", 0, [0] * 3),
+        ("LA", "PNG", (100, 0), [255] * 3),
+        ("RGBA", "WEBP", (9, 9, 9, 0), [255] * 3),
+        ("RGBA", "TIFF", (0, 0, 0, 51), [204] * 3),
+        ("CMYK", "TIFF", (0, 255, 255, 0), [255, 0, 0]),
+        ("YCbCr", "JPEG", (255, 128, 128), [255] * 3),
+        ("RGB", "BMP", (1, 2, 3), [1, 2, 3]),
+        ("L", "GIF", 77, [77] * 3),
+    ],
+)
+def test_modes_and_their_colours(mode, form, fill, colour, tmp_path: Path) -> None:
+    options = {"lossless": True} if form == "WEBP" else {}
+    assert read(saved(Image.new(mode, (4, 4), fill), form, **options), tmp_path)[1][1] == colour
+
+
+@pytest.mark.parametrize("form", ["PNG", "GIF", "WEBP", "TIFF", "MPO"])
+def test_of_several_frames_the_first_is_taken(form: str, tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (16, 16), colour) for colour in ((255, 0, 0), (0, 0, 255))]
+    options = {"lossless": True} if form == "WEBP" else {}
+    content = saved(frames[0], form, save_all=True, append_images=frames[1:], **options)
+    red, _, blue = read(content, tmp_path)[0][0]
+    assert (red >= 250, blue <= 5) == (True, True)
+
+
+def test_the_content_decides_not_the_name(tmp_path: Path) -> None:
+    content = saved(Image.new("RGB", (2, 1), (1, 2, 3)), "PNG")
+    for name in ("a.jpg", "a.gif", "a.eps", "a.txt", "a"):
+        assert read(content, tmp_path, name=name) == [[[1, 2, 3]] * 2]
+
+
+# Sizes
+
+
+def test_a_hundred_thousand_pixels_wide(tmp_path: Path) -> None:
+    Image.new("L", (100_000, 3), 7).save(tmp_path / "wide.png")
+    assert read_size(tmp_path / "wide.png") == (100_000, 3)
+    assert read_image(tmp_path / "wide.png").size == (100_000, 3)
+
+
+def webp(side: int) -> bytes:
+    """A lossless WebP's header that announces `side` × `side`, and nothing behind it."""
+    body = b"VP8L" + struct.pack("<I", 30) + b"\x2f" + struct.pack("<I", (side - 1) | (side - 1) << 14) + bytes(25)
+    return b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body
+
+
+def jpeg(width: int, height: int) -> bytes:
+    content = saved(Image.new("RGB", (8, 8)), "JPEG")
+    place = content.index(b"\xff\xc0")
+    return content[: place + 5] + struct.pack(">HH", height, width) + content[place + 9 :]
+
+
+def bmp(width: int, height: int) -> bytes:
+    head = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 24, 0, 0, 0, 0, 0, 0)
+    return b"BM" + struct.pack("<IHHI", 54 + 12, 0, 0, 54) + head + bytes(12)
+
+
+BOMBS = {
+    "png": png(60_000, 60_000, 8, 2, b"\0"),
+    "gif": b"GIF89a" + struct.pack("<HH", 60_000, 60_000) + saved(Image.new("L", (2, 2)), "GIF")[10:],
+    "gif's frame": b"GIF89a\x02\0\x02\0\0\0\0" + b"," + struct.pack("<4H", 0, 0, 60_000, 60_000) + b"\0\x08\x01\0\0;",
+    "jpeg": jpeg(60_000, 60_000),
+    "bmp": bmp(60_000, 60_000),
+    "tiff": tiff(b"\0", 60_000, 60_000, 8),
+    "ppm": b"P6 60000 60000 255\n\0\0\0",
+    "pbm": b"P4 60000 60000\n\0",
+    "just too large": png(MAX_PIXELS // 10 + 1, 10, 1, 0, b"\0"),
+}
+
+
+@pytest.mark.parametrize("kind", BOMBS)
+def test_bombs_are_refused_before_they_are_decoded(
+    kind: str, refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bomb").write_bytes(BOMBS[kind])
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("was decoded"))
+    for reader in (read_image, read_size):
+        sentence = refused(reader, tmp_path / "bomb")
+        assert "more than the" in sentence
+        assert f"{MAX_PIXELS:,}" in sentence
+
+
+def test_a_webp_that_is_too_large_or_a_lie(refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "bomb.webp").write_bytes(webp(16_384))
+    assert "bomb.webp: " in refused(read_image, tmp_path / "bomb.webp")
+
+
+def text_bomb(kind: bytes) -> bytes:
+    packed = zlib.compress(bytes(100_000_000), 9)
+    inside = {b"zTXt": b"key\0\0", b"iTXt": b"key\0\x01\0\0\0", b"iCCP": b"key\0\0"}[kind]
+    return png(1, 1, 8, 0, b"\0\x07", (kind, inside + packed))
+
+
+@pytest.mark.parametrize("kind", [b"zTXt", b"iTXt", b"iCCP"])
+def test_text_that_unpacks_without_end(kind: bytes, refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "bomb.png").write_bytes(text_bomb(kind))
+    assert "is damaged or cannot be read" in refused(read_image, tmp_path / "bomb.png")
+
+
+NO_PIXELS = {
+    "png": png(0, 4, 8, 0, b""),
+    "gif": b"GIF89a\0\0\0\0\0\0\0;",
+    "gif's frame": b"GIF89a\0\0\0\0\0\0\0" + b"," + bytes(9) + b"\x02\x02\x4c\x01\0;",
+    "jpeg": jpeg(0, 8),
+    "bmp": bmp(0, 4),
+    "tiff": tiff(b"", 0, 4, 8),
+    "ppm": b"P6 0 4 255\n",
+    "pgm": b"P5 4 0 255\n",
+}
+
+
+@pytest.mark.parametrize("kind", NO_PIXELS)
+def test_images_without_pixels_are_refused(kind: str, refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "nothing").write_bytes(NO_PIXELS[kind])
+    assert "nothing: " in refused(read_image, tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM"])
+def test_truncated_anywhere_is_one_sentence_or_an_image(form: str, refused: Refused, tmp_path: Path) -> None:
+    content = saved(make_image(3, (24, 20)), form)
+    for length in range(0, len(content) - 12, max(1, len(content) // 40)):
+        (tmp_path / "cut").write_bytes(content[:length])
+        refused(read_image, tmp_path / "cut")
+
+
+def test_directories_of_a_tiff_without_end(tmp_path: Path) -> None:
+    one = tiff(b"\x07", 1, 1, 8)
+    loop = one[:-4] + struct.pack("<I", 9)  # its next directory is itself
+    assert read(loop, tmp_path) == [[[7] * 3]]
+    pages = bytearray(one[:-4])
+    for number in range(100_000):
+        here = len(pages) + 4
+        pages += struct.pack("<I", here) + struct.pack("<HHHII", 1, 256, 4, 1, number + 1)
+    assert read(bytes(pages + bytes(4)), tmp_path) == [[[7] * 3]]
+
+
+# What is no image file
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n",
+        b"%!PS\n(canary) (w) file\n",
+        b"\xc5\xd0\xd3\xc6"
+        + struct.pack("<7I", 32, 60, 0, 0, 0, 0, 0)
+        + b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n",
+        b"%PDF-1.4\n%%EOF\n",
+        b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>',
+        saved(Image.new("RGB", (16, 16)), "ICO"),
+        b"8BPS\0\x01" + bytes(6) + struct.pack(">HIIHH", 3, 4, 4, 8, 3) + bytes(64),
+        saved(Image.new("RGB", (16, 16)), "TGA"),
+        saved(Image.new("RGB", (16, 16)), "PCX"),
+        saved(Image.new("RGB", (16, 16)), "SGI"),
+        b"SIMPLE  =                    T" + b" " * 3000,
+        b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(60),
+        b"#define a_width 8\n#define a_height 1\nstatic char a_bits[] = {0x01};\n",
+        b"import os\n",
+        bytes(5000),
+    ],
+)
+def test_other_forms_are_never_tried(
+    content: bytes, refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    canary = tmp_path / "canary"
+    for program in ("gs", "gswin64c"):  # what Pillow hands PostScript to
+        (tmp_path / program).write_text(f"#!/bin/sh\ntouch {canary}\n")
+        (tmp_path / program).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    (tmp_path / "picture.png").write_bytes(content)
+    assert "is no image that can be read; JPEG, PNG, GIF" in refused(read_image, tmp_path / "picture.png")
+    assert not canary.exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no named pipes in folders")
+def test_pipes_devices_and_folders_are_not_opened(refused: Refused, tmp_path: Path) -> None:
+    root = make_dataset(tmp_path / "set", count_A=1)
+    os.mkfifo(root / "trainA" / "pipe.png")
+    (root / "trainA" / "zero.png").symlink_to("/dev/zero")
+    (root / "trainA" / "folder.png").mkdir()
+    (root / "trainA" / "nowhere.png").symlink_to(tmp_path / "nothing")
+    assert [path.name for path in find_images(root / "trainA")] == ["00.png"]
+    for name, words in (
+        ("pipe.png", "is a pipe or a device, not an image file"),
+        ("zero.png", "is a pipe or a device, not an image file"),
+        ("folder.png", "is a folder, not an image file"),
+        ("nowhere.png", "no such file"),
+    ):
+        assert words in refused(read_image, root / "trainA" / name)
+
+
+def test_the_command_line_survives_a_folder_of_them(command, tmp_path: Path) -> None:
+    root = make_dataset(tmp_path / "set", count_A=0)
+    (root / "trainA").mkdir()
+    for number, content in enumerate(
+        [*BOMBS.values(), *NO_PIXELS.values(), text_bomb(b"zTXt"), b"%!PS-Adobe-3.0 EPSF"]
+    ):
+        (root / "trainA" / f"{number}.png").write_bytes(content)
+    settings = ("--set", "generator.width=4", "--set", "generator.blocks=1")
+    code, _, complaint = command("train", "cyclegan", "--data", root, "--out", tmp_path / "run", *settings)
+    assert code == 2
+    assert "error: domain A: no image can be read" in complaint
+    assert "Traceback" not in complaint

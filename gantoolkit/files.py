@@ -1,11 +1,14 @@
 """Files that are written whole or not at all."""
 
 import contextlib
+import errno
 import os
+import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["remove_leftovers", "sync_file", "whole_file"]
+__all__ = ["describe_failure", "remove_leftovers", "sync_file", "whole_file"]
 
 _PART = ".part"
 
@@ -50,6 +53,37 @@ def remove_leftovers(folder: Path) -> None:
     for part in folder.glob(f".*{_PART}"):
         with contextlib.suppress(OSError):
             part.unlink()
+
+
+def describe_failure(path: Path, error: Exception, needed: int = 0) -> str:
+    """Why a file cannot be written, in words; where that is for want of room, how much it needs and how much there is.
+
+    Args:
+        error: An OSError, or what a library made of one: `... (os error 28)`.
+        needed: Bytes that were to be written.
+    """
+    found = re.search(r"os error (\d+)", str(error))
+    number = getattr(error, "errno", None) or (int(found[1]) if found else 0)
+    reason = os.strerror(number) if number else str(error)
+    wanted = f"it needs {needed / 1e6:.1f} MB" if needed else "it needs more"
+    if number == errno.EFBIG:
+        import resource  # only where there are such limits
+
+        allowed, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+        bound = "" if allowed == resource.RLIM_INFINITY else f", and a file may take {allowed / 1e6:.1f} MB"
+        reason += f"; {wanted} in one file{bound} (ulimit -f)"
+    elif number in (errno.ENOSPC, errno.EDQUOT):
+        room = "" if (free := _free_space(path)) is None else f", and {free / 1e6:.1f} MB are free"
+        reason += f"; {wanted}{room}"
+    return f"{path}: cannot be written ({reason})"
+
+
+def _free_space(path: Path) -> int | None:
+    """Bytes that are free where a path would lie; None where that cannot be said."""
+    for folder in path.absolute().parents:
+        with contextlib.suppress(OSError):
+            return shutil.disk_usage(folder).free
+    return None
 
 
 def _umask() -> int:

@@ -46,11 +46,8 @@ class Run:
         with torch.device("meta"):
             pairing = build_system(checked).pairing
         open_dataset(data, pairing=pairing)
-        if folder.exists and (changes := folder.describe_changes(checked)):
-            raise CheckpointError(
-                f"{folder.path}: holds a run of another recipe: {changes}; choose another --out, "
-                "or continue that run with --resume"
-            )
+        if folder.exists:
+            folder.take_up(checked)
         if is_writer():  # of several processes the first
             folder.create(checked, Path(data))
         return cls(folder, checked, Path(data))

@@ -14,8 +14,9 @@ import json
 import os
 import signal
 import sys
+from pathlib import Path
 
-sys.path.insert(0, os.getcwd())
+sys.path.insert(0, str(Path.cwd()))
 
 
 def main() -> None:
@@ -25,18 +26,19 @@ def main() -> None:
 
     def note(event: str, arguments: tuple[object, ...]) -> None:
         nonlocal seen
-        path = str(arguments[0]) if arguments else ""
-        if seen >= count or not fnmatch.fnmatchcase(f"{event} {path}".strip(), pattern):
+        name = str(arguments[0]) if arguments else ""
+        if seen >= count or not fnmatch.fnmatchcase(f"{event} {name}".strip(), pattern):
             return
-        if is_torn and not (os.path.isfile(path) and os.path.getsize(path)):
+        path = Path(name)
+        if is_torn and not (path.is_file() and path.stat().st_size):
             return
         seen += 1
         if seen < count:
             return
         if is_torn:
-            os.truncate(path, os.path.getsize(path) // 2)
-        for name in signals.split("+"):
-            os.kill(os.getpid(), signal.Signals[name])
+            os.truncate(path, path.stat().st_size // 2)
+        for kind in signals.split("+"):
+            os.kill(os.getpid(), signal.Signals[kind])
 
     if pattern.startswith("backward"):
         import torch

@@ -181,8 +181,7 @@ def test_a_run_that_is_killed_at_any_moment_ends_where_an_undisturbed_one_does(
                 code, output = train_until(reference.data, folder.path, seconds, signal.SIGKILL)
                 figures["at a random time"] += code != 0
             else:
-                moment = moments[figures["in a write"] % len(moments)]
-                dying = ("SIGKILL", IN_A_WRITE[moment], draws.randint(1, 3))
+                dying = ("SIGKILL", IN_A_WRITE[next(waiting)], draws.randint(1, 2))
                 code, output = train(reference.data, folder.path, dying=dying)
                 figures["in a write"] += code != 0
             assert code in (0, -signal.SIGKILL), output

@@ -1,7 +1,6 @@
 """A run's folder: where everything lies, and what is known about the run from outside."""
 
 import contextlib
-import fcntl
 import importlib.metadata
 import json
 import os
@@ -15,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from gantoolkit.errors import CheckpointError
-from gantoolkit.files import remove_leftovers, whole_file
+from gantoolkit.files import describe_failure, remove_leftovers, whole_file
 from gantoolkit.plugins import REGISTRIES
 from gantoolkit.recipe import Recipe
 from gantoolkit.training.tensorfile import read_header, read_tensors, write_tensors
@@ -23,6 +22,17 @@ from gantoolkit.training.tensorfile import read_header, read_tensors, write_tens
 __all__ = ["Checkpoint", "RunFolder"]
 
 _FORMAT = "gantoolkit checkpoint 2"
+_LEARNS_THE_SAME = (
+    "data.max_bad_files",
+    "training.checkpoint_every",
+    "training.evaluate_every",
+    "training.keep_checkpoints",
+    "training.log_every",
+    "training.sample_every",
+    "training.samples",
+)
+"""Fields of a recipe that no bit of a weight depends on."""
+
 _PACKAGES = ("gantoolkit", "torch", "numpy", "pillow", "safetensors")
 
 
@@ -77,7 +87,7 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             handle = os.open(self.lock_file, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
-            raise CheckpointError(f"{self.path}: cannot be written ({error.strerror or error})") from error
+            raise CheckpointError(describe_failure(self.path, error)) from error
         try:
             self._take_lock(handle)
             for folder in (self.path, self.checkpoints, self.generators, self.best_generators, self.samples):
@@ -87,6 +97,10 @@ class RunFolder:
             os.close(handle)
 
     def _take_lock(self, handle: int) -> None:
+        try:
+            import fcntl
+        except ImportError:  # a system without such locks
+            return
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -112,17 +126,39 @@ class RunFolder:
             "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
             "plugins": _plugin_versions(),
         }
-        try:
-            with whole_file(self.about_file) as part:
-                part.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-            with whole_file(self.recipe_file) as part:
-                part.write_text(recipe.to_toml(), encoding="utf-8")
-        except OSError as error:
-            raise CheckpointError(f"{self.path}: cannot be written ({error.strerror or error})") from error
+        with self.lock():
+            try:
+                with whole_file(self.about_file) as part:
+                    part.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+                with whole_file(self.recipe_file) as part:
+                    part.write_text(recipe.to_toml(), encoding="utf-8")
+            except OSError as error:
+                raise CheckpointError(describe_failure(self.path, error)) from error
 
-    def describe_changes(self, recipe: Recipe) -> str:
-        """In words, how a resolved recipe differs from the one that this run was started with."""
-        return _describe_changes(recipe, self.recipe_file.read_text(encoding="utf-8"), where=str(self.recipe_file))
+    def take_up(self, recipe: Recipe) -> None:
+        """Make sure that a resolved recipe can continue the run that is here.
+
+        It can as long as it learns the same, step by step, to the bit. What decides only how often something is written,
+        shown, kept or measured, or how many files may be bad, may change: a warning says what did. Anything else is another
+        run: other weights, data or losses, and also another length, which is the schedule's measure, another precision, or
+        another metric, which the best checkpoint was chosen by.
+
+        Raises:
+            CheckpointError: When it is another run's; the message names each field.
+        """
+        text = self.recipe_file.read_text(encoding="utf-8")
+        changes, rhythm = _compare(recipe, text, where=str(self.recipe_file))
+        if changes:
+            raise CheckpointError(
+                f"{self.path}: holds a run of another recipe: {_describe(changes)}; choose another --out, "
+                "or continue that run with --resume"
+            )
+        if rhythm:
+            warnings.warn(
+                f"{self.path}: {_describe(rhythm)}; nothing of what is learned depends on it, and the run goes on with "
+                "what is given here",
+                stacklevel=3,
+            )
 
     def read_recipe(self) -> Recipe:
         """The run's recipe.
@@ -149,12 +185,21 @@ class RunFolder:
             ) from error
 
     def save_checkpoint(self, checkpoint: Checkpoint, recipe: Recipe) -> Path:
-        """Write a checkpoint, then remove all but the newest `training.keep_checkpoints`, and the best if one was the best."""
+        """Write a checkpoint, then remove all but the newest `training.keep_checkpoints`, and the best if one was the best.
+
+        Raises:
+            CheckpointError: When it cannot be written, does not read as it was written, or the folder has gone; none is removed
+                then.
+        """
+        if not self.exists:  # made anew it would hold a run that nobody started
+            raise CheckpointError(f"{self.path}: has gone, or its recipe.toml has, while the run trained")
         path = self._checkpoint_file(checkpoint.progress["step"])
         header = {"format": _FORMAT, "recipe": recipe.to_toml(), "progress": checkpoint.progress}
         write_tensors(path, checkpoint.tensors, header)
         best = checkpoint.progress.get("best_step")
-        for old in self.list_checkpoints()[: -recipe.training.keep_checkpoints]:
+        # One of a later step is damaged, else the run would have gone on from there: it is none of those to keep.
+        whole = [found for found in self.list_checkpoints() if found <= path]
+        for old in whole[: -recipe.training.keep_checkpoints]:
             if best is None or old != self._checkpoint_file(best):
                 old.unlink(missing_ok=True)
         return path
@@ -172,31 +217,47 @@ class RunFolder:
         Raises:
             CheckpointError: When the newest whole one belongs to another recipe.
         """
-        for path in reversed(self.list_checkpoints()):
+        found = self.list_checkpoints()
+        for path in reversed(found):
             try:
                 header, tensors = read_header(path), read_tensors(path)
             except CheckpointError as error:
-                warnings.warn(f"{error}; the checkpoint before it is used", stacklevel=2)
+                instead = (
+                    "there is none before it: the run begins anew"
+                    if path == found[0]
+                    else "the checkpoint before it is used"
+                )
+                warnings.warn(f"{error}; {instead}", stacklevel=2)
                 continue
             if header.get("format") != _FORMAT:
                 raise CheckpointError(
                     f"{path}: is a '{header.get('format')}', this gantoolkit continues a '{_FORMAT}'; train with the version "
                     f"that {self.about_file.name} names, or anew"
                 )
-            if changes := _describe_changes(recipe, header["recipe"], where=str(path)):
-                raise CheckpointError(f"{path}: belongs to another recipe: {changes}")
+            changes, _ = _compare(recipe, header["recipe"], where=str(path))
+            if changes:
+                raise CheckpointError(f"{path}: belongs to another recipe: {_describe(changes)}")
             return Checkpoint(tensors, header["progress"])
         return None
 
 
-def _describe_changes(recipe: Recipe, text: str, *, where: str) -> str:
-    """In words, how a resolved recipe differs from one that was written to a file; nothing if it does not.
+_Changes = dict[str, tuple[Any, Any]]
+"""Fields by their path, as they are here and there."""
+
+
+def _compare(recipe: Recipe, text: str, *, where: str) -> tuple[_Changes, _Changes]:
+    """How a resolved recipe differs from one that was written to a file: in what is learned, and in what is not.
 
     Raises:
         RecipeError, PluginError: When the file's recipe cannot be understood any more.
     """
     # The same text is the same recipe, also where a class was passed that the file cannot name.
-    changes = {} if text == recipe.to_toml() else recipe.diff(Recipe.from_toml(text, where=where))
+    found = {} if text == recipe.to_toml() else recipe.diff(Recipe.from_toml(text, where=where))
+    rhythm = {path: values for path, values in found.items() if path in _LEARNS_THE_SAME}
+    return {path: values for path, values in found.items() if path not in rhythm}, rhythm
+
+
+def _describe(changes: _Changes) -> str:
     return ", ".join(f"{path} is {here!r} here and {there!r} there" for path, (here, there) in changes.items())
 
 

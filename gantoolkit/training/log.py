@@ -4,6 +4,8 @@ import csv
 import importlib.util
 import json
 import os
+import threading
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gantoolkit.errors import CheckpointError
-from gantoolkit.files import whole_file
+from gantoolkit.files import describe_failure, whole_file
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -83,7 +85,11 @@ class Log:
         kept = [row for row in read_log(path) if row["step"] <= step]
         with _explain(path), whole_file(path) as part:
             part.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
-        self._tensorboard = _open_tensorboard(tensorboard, step)
+        self.tensorboard = tensorboard
+        self._excepthook = threading.excepthook
+        with _explain(tensorboard):
+            self._tensorboard = _open_tensorboard(tensorboard, step)
+        threading.excepthook = self._hear_thread
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Append one row; `step` is one of its columns.
@@ -96,14 +102,20 @@ class Log:
             file.flush()
             os.fsync(file.fileno())  # a checkpoint that outlives a power cut must not find the rows before it gone
         if self._tensorboard is not None:
-            for name, value in row.items():
-                if name != "step":
-                    self._tensorboard.add_scalar(name, value, row["step"])
+            with _explain(self.tensorboard):
+                for name, value in row.items():
+                    if name != "step":
+                        self._tensorboard.add_scalar(name, value, row["step"])
 
     def write_image(self, name: str, image: Tensor, step: int) -> None:
-        """Show an image (H, W, C) of bytes in TensorBoard."""
+        """Show an image (H, W, C) of bytes in TensorBoard.
+
+        Raises:
+            CheckpointError: When the disk is full, or the folder has gone.
+        """
         if self._tensorboard is not None:
-            self._tensorboard.add_image(name, image, step, dataformats="HWC")
+            with _explain(self.tensorboard):
+                self._tensorboard.add_image(name, image, step, dataformats="HWC")
 
     def write_table(self) -> None:
         """Write all rows as CSV, a column for each name that occurs.
@@ -120,8 +132,20 @@ class Log:
 
     def close(self) -> None:
         """Finish TensorBoard's files."""
-        if self._tensorboard is not None:
-            self._tensorboard.close()
+        try:
+            if self._tensorboard is not None:
+                self._tensorboard.close()
+        except OSError as error:
+            warnings.warn(
+                f"{describe_failure(self.tensorboard, error)}; what was logged last is not in it", stacklevel=2
+            )
+        finally:
+            threading.excepthook = self._excepthook
+
+    def _hear_thread(self, ended: threading.ExceptHookArgs) -> None:
+        # TensorBoard writes in a thread, whose failure is raised by the next call; Python would print a traceback of it too.
+        if not (issubclass(ended.exc_type, OSError) and "tensorboard" in type(ended.thread).__module__):
+            self._excepthook(ended)
 
 
 @contextmanager
@@ -129,7 +153,7 @@ def _explain(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be written ({error.strerror or error})") from error
+        raise CheckpointError(describe_failure(path, error)) from error
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ import jinja2
 from gantoolkit import __version__
 from gantoolkit.deviations import describe_deviations
 from gantoolkit.errors import CheckpointError
-from gantoolkit.files import whole_file
+from gantoolkit.files import describe_failure, whole_file
 from gantoolkit.recipe import Recipe
 from gantoolkit.training.folder import RunFolder
 from gantoolkit.training.health import Finding
@@ -71,7 +71,7 @@ def write_report(
         with whole_file(folder.report) as part:
             part.write_text(page, encoding="utf-8")
     except OSError as error:
-        raise CheckpointError(f"{folder.report}: cannot be written ({error.strerror or error})") from error
+        raise CheckpointError(describe_failure(folder.report, error, len(page))) from error
 
 
 def _phases(rows: list[dict[str, Any]]) -> list[str]:

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gantoolkit.errors import CheckpointError
-from gantoolkit.files import sync_file, whole_file
+from gantoolkit.files import describe_failure, sync_file, whole_file
 
 __all__ = ["check_header", "read_header", "read_shapes", "read_tensors", "write_tensors"]
 
@@ -43,10 +43,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str
             if not _holds(part, stored, metadata):
                 raise CheckpointError(f"{path}: was not kept: the disk gives back other bytes than it was given")
     except (OSError, SafetensorError) as error:
-        needed = sum(tensor.nbytes for tensor in stored.values()) / 1e6
-        reason = getattr(error, "strerror", None) or str(error)
-        space = f"; it needs {needed:.1f} MB of free space" if "No space" in reason else ""
-        raise CheckpointError(f"{path}: cannot be written ({reason}){space}") from error
+        needed = sum(tensor.nbytes for tensor in stored.values())
+        raise CheckpointError(describe_failure(path, error, needed)) from error
 
 
 def _holds(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bool:

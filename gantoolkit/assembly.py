@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_module_registration_hook
+from torch.nn.modules.module import (
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
 
 from gantoolkit.block import bind
 from gantoolkit.errors import RecipeError
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["MAX_MODULES", "build_system", "check_shapes", "initialize", "size_multiple_of", "sketch_system"]
 
 MAX_MODULES = 20_000
-"""All the networks of a system together; they take seconds to build. Those of CycleGAN have three hundred."""
+"""And tensors, of all the networks of a system together; they take seconds to build. Those of CycleGAN have 300 modules."""
 
 
 def build_system(recipe: "Recipe", process: int = 0) -> System:
@@ -62,19 +65,23 @@ def sketch_system(recipe: "Recipe") -> System | None:
 @contextlib.contextmanager
 def _counting_modules() -> Iterator[None]:
     """Stop networks that would never be whole: a number in a recipe is quickly written, and costs time even without memory."""
-    left = MAX_MODULES
+    made = {"modules": 0, "tensors": 0}
 
-    def count(module: nn.Module, name: str, part: nn.Module | None) -> None:
-        nonlocal left
-        left -= 1
-        if left < 0:
-            raise ValueError(f"its networks would have more than {MAX_MODULES:,} modules; let them have fewer layers")
+    def count(what: str) -> None:
+        made[what] += 1
+        if made[what] > MAX_MODULES:
+            raise ValueError(f"its networks would have more than {MAX_MODULES:,} {what}; let them have fewer layers")
 
-    hook = register_module_module_registration_hook(count)
+    # Layers may be collected in a list before a module gets them: what has weights is noticed by these.
+    hooks = (
+        register_module_module_registration_hook(lambda *_: count("modules")),
+        register_module_parameter_registration_hook(lambda *_: count("tensors")),
+    )
     try:
         yield
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
 
 
 def initialize(system: System, recipe: "Recipe") -> None:

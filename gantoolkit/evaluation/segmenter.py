@@ -13,7 +13,7 @@ from gantoolkit.errors import CheckpointError, RecipeError
 from gantoolkit.evaluation.palette import Palette
 from gantoolkit.features import fill_backbone, normalise
 from gantoolkit.registry import suggest
-from gantoolkit.training.tensorfile import read_header, read_tensors, write_tensors
+from gantoolkit.training.tensorfile import check_header, read_header, read_tensors, write_tensors
 from gantoolkit.weightfiles import read_weights
 
 __all__ = ["Segmenter", "load_segmenter", "make_segmenter", "save_segmenter"]
@@ -21,6 +21,7 @@ __all__ = ["Segmenter", "load_segmenter", "make_segmenter", "save_segmenter"]
 _FORMAT = "gantoolkit segmenter 1"
 _TORCHVISION = "torchvision:"
 _TORCHVISION_SIDE = 520
+_MAX_SIDE = 10_000
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _UNKNOWN = -100.0
 """The logit of a class that the network does not know."""
@@ -123,8 +124,10 @@ def load_segmenter(
     header = read_header(path)
     if header.get("format") != _FORMAT:
         raise CheckpointError(f"{path}: is no segmenter's file but '{header.get('format')}'")
-    held = header["palette"]
-    own = Palette(held["name"], *(tuple(map(_tuple, held[key])) for key in ("classes", "colours", "ignored")))
+    check_header(path, header, {"palette": dict, "architecture": str, "backbone": str, "side": int})
+    if not 1 <= header["side"] <= _MAX_SIDE:
+        raise CheckpointError(f"{path}: is damaged: it was trained at {header['side']} pixels")
+    own = _read_palette(path, header["palette"])
     if palette is not None and palette.classes != own.classes:
         raise CheckpointError(
             f"{path}: knows the {len(own)} classes of {own.name}, not those of {palette.name}; name that palette, or none"
@@ -137,6 +140,24 @@ def load_segmenter(
     segmenter = _wrap(network, own, header["architecture"], header["backbone"], side or header["side"])
     segmenter.network.eval().requires_grad_(False)
     return segmenter
+
+
+def _read_palette(path: Path, held: Mapping[str, Any]) -> Palette:
+    check_header(path, held, {"name": str, "classes": list, "colours": list, "ignored": list})
+    own = Palette(held["name"], *(tuple(map(_tuple, held[key])) for key in ("classes", "colours", "ignored")))
+    colours = own.colours + own.ignored
+    levels = [level for colour in colours if isinstance(colour, tuple) for level in colour]
+    right = (
+        all(isinstance(name, str) for name in own.classes)
+        and len(own.classes) == len(own.colours) > 0
+        and len(levels) == 3 * len(colours)
+        and all(type(level) is int and 0 <= level <= 255 for level in levels)
+    )
+    if not right:
+        raise CheckpointError(
+            f"{path}: is damaged: its palette needs a colour of three numbers from 0 to 255 for each class"
+        )
+    return own
 
 
 def _wrap(network: nn.Module, palette: Palette, architecture: str, backbone: str, side: int) -> Segmenter:

@@ -17,7 +17,8 @@ from gantoolkit.errors import CheckpointError
 from gantoolkit.files import describe_failure, remove_leftovers, whole_file
 from gantoolkit.plugins import REGISTRIES
 from gantoolkit.recipe import Recipe
-from gantoolkit.training.tensorfile import read_header, read_tensors, write_tensors
+from gantoolkit.training.progress import check_progress
+from gantoolkit.training.tensorfile import check_header, read_header, read_tensors, write_tensors
 
 __all__ = ["Checkpoint", "RunFolder"]
 
@@ -221,6 +222,9 @@ class RunFolder:
         for path in reversed(found):
             try:
                 header, tensors = read_header(path), read_tensors(path)
+                if header.get("format") == _FORMAT:
+                    check_header(path, header, {"recipe": str, "progress": dict})
+                    check_progress(path, header["progress"])
             except CheckpointError as error:
                 instead = (
                     "there is none before it: the run begins anew"

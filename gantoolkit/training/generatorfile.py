@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from gantoolkit.assembly import build_system, sketch_system
-from gantoolkit.errors import CheckpointError
+from gantoolkit.errors import CheckpointError, GantoolkitError
 from gantoolkit.layout import arrange, memory_format_of
 from gantoolkit.plugins import System
 from gantoolkit.precision import Precision, choose_precision, compute_in
@@ -88,8 +88,13 @@ def load_generator(
     if header.get("format") != _FORMAT:
         raise CheckpointError(f"{path}: is no generator's file but '{header.get('format')}'; take one of generators/")
     check_header(path, header, {"direction": str, "recipe": str, "step": int})
-    recipe = Recipe.from_toml(header["recipe"], where=str(path)).resolve()
-    if (sketch := sketch_system(recipe)) is not None:
+    recipe = Recipe.from_toml(header["recipe"], where=str(path))
+    try:
+        recipe = recipe.resolve()
+        sketch = sketch_system(recipe)
+    except GantoolkitError as error:
+        raise type(error)(f"{path}: {error}") from error
+    if sketch is not None:
         _refuse_misfit(path, sketch, _find_direction(path, sketch, header["direction"]))
     system = build_system(recipe)
     network = _find_direction(path, system, header["direction"])

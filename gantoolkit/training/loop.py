@@ -1,18 +1,18 @@
 """The loop of a run: batches, steps, and what is written between them; any system, any recipe."""
 
+import math
 import time
 import warnings
 from collections import deque
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 
-from gantoolkit.data import CacheMode, TrainingBatches, open_dataset, open_test_images, write_image
+from gantoolkit.data import CacheMode, TrainingBatches, open_dataset
 from gantoolkit.device import lacks_memory
 from gantoolkit.errors import CheckpointError, DataError, TrainingError
 from gantoolkit.plugins import ObservingScheduler
@@ -25,12 +25,12 @@ from gantoolkit.training.capture import CapturedStep, GraphRecorder
 from gantoolkit.training.events import Callback, CheckpointSaved, Event, RunEnded, SamplesDrawn, StepDone
 from gantoolkit.training.folder import Checkpoint, RunFolder
 from gantoolkit.training.generatorfile import save_generators
-from gantoolkit.training.health import count_flat, examine, examine_flatness
+from gantoolkit.training.health import count_flat
 from gantoolkit.training.interrupts import Interrupts
-from gantoolkit.training.log import MEASURED, Log, Means, read_log
+from gantoolkit.training.log import Means
 from gantoolkit.training.processes import Processes, is_writer, join_processes
-from gantoolkit.training.report import write_report
-from gantoolkit.training.samples import draw_grid, make_samples, read_samples
+from gantoolkit.training.progress import Progress
+from gantoolkit.training.records import Records
 from gantoolkit.training.sharing import (
     check_dataset,
     check_recipe,
@@ -41,7 +41,6 @@ from gantoolkit.training.sharing import (
     pools_of,
 )
 from gantoolkit.training.trainer import StepResult
-from gantoolkit.training.validation import Validation
 
 __all__ = ["MAX_BAD_STEPS", "train"]
 
@@ -51,21 +50,6 @@ MAX_BAD_STEPS = 10
 
 _AHEAD = 2
 """Steps that CUDA may be behind before the host looks at what became of them; nothing that is not finite reaches a weight."""
-
-
-@dataclass
-class _Progress:
-    """How far a run is, beyond its tensors; JSON can hold it."""
-
-    precision: Precision
-    step: int = 0
-    seconds: float = 0.0
-    processes: int = 1
-    skipped_steps: int = 0
-    bad_files: dict[str, str] = field(default_factory=dict)
-    flat_images: int = 0
-    best_step: int | None = None
-    best_figure: float | None = None
 
 
 @dataclass(frozen=True)
@@ -121,8 +105,8 @@ def train(
             with arithmetic(session.precision, try_algorithms=not recipe.training.deterministic):
                 return session.run(stop_at, interrupts)
         finally:
-            if session.log is not None:
-                session.log.close()
+            if session.records is not None:
+                session.records.close()
 
 
 class _Session:
@@ -168,16 +152,7 @@ class _Session:
             processes=processes.count,
         )
         self.steps = self.settings.epochs * self.batches.steps_per_epoch
-        self.samples: dict[str, torch.Tensor] = {}
-        self.validation: Validation | None = None
-        if processes.is_writer:
-            shown = open_test_images(data, dataset.pairing) or dataset
-            samples = read_samples(shown, recipe.data, self.settings.samples)
-            self.samples = {domain: images.to(device) for domain, images in samples.items()}
-            if self.settings.evaluate_every:
-                self.validation = Validation(recipe, self.system, data, device)
-        self.shown: dict[str, torch.Tensor] = {}
-        self.progress = _Progress(self.precision, processes=processes.count)
+        self.progress = Progress(precision=self.precision, processes=processes.count)
         self.since_row, self.since_epoch = Means(), Means()
         self.flat: int | torch.Tensor = 0  # of what has not been added to the progress: reading it waits for the device
         self.taken: deque[_Taken] = deque()
@@ -185,9 +160,9 @@ class _Session:
         self.bad_in_a_row = 0
         if checkpoint is not None:
             self.restore(checkpoint)
-        self.log: Log | None = None
+        self.records: Records | None = None
         if processes.is_writer:
-            self.log = Log(folder.log, folder.table, folder.tensorboard, step=self.progress.step)
+            self.records = Records(folder, recipe, self.system, data, dataset, device, self.progress.step)
 
     def run(self, stop_at: int | None, interrupts: Interrupts) -> RunEnded:
         """Train to `stop_at` or the end, save, and report."""
@@ -304,7 +279,7 @@ class _Session:
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue from a checkpoint."""
         kept = dict(checkpoint.progress)
-        before = kept.pop("processes", 1)
+        before = kept.get("processes", 1)
         if before != self.processes.count and self.processes.is_writer:
             warnings.warn(
                 f"{self.folder.path}: was trained by {before} processes and goes on with {self.processes.count}: each has an "
@@ -323,7 +298,7 @@ class _Session:
         scheduler = kept.pop("scheduler")
         if isinstance(self.scheduler, ObservingScheduler):
             self.scheduler.load_state_dict(scheduler)
-        self.progress, self.flat = _Progress(**kept, processes=self.processes.count), 0
+        self.progress, self.flat = Progress(**{**kept, "processes": self.processes.count}), 0
         if self.progress.step > self.steps:
             raise CheckpointError(
                 f"{self.folder.path}: stands at step {self.progress.step}, but these data make a run of {self.steps} "
@@ -334,14 +309,14 @@ class _Session:
         """Write a checkpoint and each generator's own file."""
         self.count_flat_images()
         tensors = gather_state(self.trainer, self.processes)
-        if self.log is None:
+        if self.records is None:
             return
         observed = self.scheduler.state_dict() if isinstance(self.scheduler, ObservingScheduler) else {}
         means = {"since_row": self.since_row.state(), "since_epoch": self.since_epoch.state()}
-        progress = {**asdict(self.progress), **means, "scheduler": observed}
+        progress = {**self.progress.model_dump(), **means, "scheduler": observed}
         path = self.folder.save_checkpoint(Checkpoint(tensors, progress), self.recipe)
         save_generators(self.folder.generators, self.system, self.recipe, self.progress.step)
-        self.log.write_table()
+        self.records.write_table()
         self.tell(CheckpointSaved(self.progress.step, path))
 
     def is_measured(self) -> bool:
@@ -351,13 +326,9 @@ class _Session:
 
     def measure(self) -> None:
         """Log the recipe's metric; where it was never better, keep this checkpoint and these generators."""
-        progress, figure = self.progress, 0.0
-        if self.validation is not None and self.log is not None:
-            figures = self.validation.measure()
-            self.log.write({"step": progress.step, **{f"{MEASURED}/{name}": value for name, value in figures.items()}})
-            figure = self.validation.judge(figures)
-        figure = self.processes.tell_all(figure)
-        if progress.best_figure is None or figure > progress.best_figure:
+        progress = self.progress
+        figure = self.processes.tell_all(self.records.measure(progress.step) if self.records else None)
+        if not math.isnan(figure) and (progress.best_figure is None or figure > progress.best_figure):
             progress.best_step, progress.best_figure = progress.step, figure
             # Generators first: a run that is killed in between comes to this step again.
             if self.processes.is_writer:
@@ -366,21 +337,16 @@ class _Session:
 
     def draw_samples(self) -> None:
         """Write a grid of what the networks make of the fixed samples."""
-        if self.log is None:
-            return
-        path = self.folder.samples / f"step-{self.progress.step:08d}.png"
-        self.shown = make_samples(self.system, self.samples)
-        grid = draw_grid(self.shown)
-        write_image(grid, path)
-        self.log.write_image("samples", torch.from_numpy(np.array(grid)), self.progress.step)
-        self.tell(SamplesDrawn(self.progress.step, path))
+        if self.records is not None:
+            path = self.records.draw_samples(self.progress.step)
+            self.tell(SamplesDrawn(self.progress.step, path))
 
     def write_row(self, epoch: int) -> None:
         """Append the means since the last row to the log."""
         rates = {f"rate/{name}": rate for name, rate in self.trainer.rates.items()}
         place = {"step": self.progress.step, "epoch": epoch, "seconds": round(self.progress.seconds, 3)}
-        if self.log is not None:
-            self.log.write({**place, **self.since_row.compute(), **rates})
+        if self.records is not None:
+            self.records.write_row({**place, **self.since_row.compute(), **rates})
         self.since_row = Means()
 
     def count_flat_images(self) -> None:
@@ -391,24 +357,8 @@ class _Session:
     def write_report(self) -> None:
         """Bring the run's page up to date."""
         self.count_flat_images()
-        if not self.processes.is_writer:
-            return
-        progress = self.progress
-        counts = {"skipped steps": progress.skipped_steps, "unreadable files": len(progress.bad_files)}
-        if progress.best_step is not None:
-            counts["best step"] = progress.best_step
-        seen = 2 * self.settings.batch_size * progress.step
-        findings = examine(self.shown or make_samples(self.system, self.samples), read_log(self.folder.log))
-        findings.append(examine_flatness(progress.flat_images, seen))
-        write_report(
-            self.folder,
-            self.recipe,
-            step=progress.step,
-            steps=self.steps,
-            seconds=progress.seconds,
-            counts=counts,
-            findings=findings,
-        )
+        if self.records is not None:
+            self.records.write_report(self.progress, self.steps)
 
     def note_bad_files(self, found: dict[str, str]) -> None:
         """Count files that could not be read.

@@ -1,4 +1,4 @@
-"""What a checkpoint has to say of its run's progress; whoever made the file may have written anything."""
+"""How far a run is, beyond its tensors: what its loop counts, and what a checkpoint keeps of it."""
 
 import json
 from collections.abc import Mapping
@@ -10,38 +10,56 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from gantoolkit.errors import CheckpointError
 from gantoolkit.precision import Precision
 
-__all__ = ["check_progress"]
+__all__ = ["Progress", "check_progress"]
 
 _Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 _Means = dict[str, tuple[float, _Count]]
 
 
-class _Progress(BaseModel):
-    """The types; what later versions add is theirs to read."""
+class Progress(BaseModel):
+    """What the loop of a run counts; JSON can hold it.
 
-    model_config = ConfigDict(extra="allow", strict=True)
+    Args:
+        precision: What networks compute in, as it was settled when the run began.
+        step: Steps that are done.
+        seconds: Time spent training.
+        processes: How many share the run.
+        skipped_steps: Steps of which a phase was not finite.
+        bad_files: Files that could not be read, with the reason.
+        flat_images: Crops of one colour.
+        best_step: When the recipe's metric was best, if it is measured.
+        best_figure: What it was then; more is better.
+    """
+
+    model_config = ConfigDict(strict=True)
 
     precision: Precision
-    step: _Count
+    step: _Count = 0
     seconds: float = 0.0
+    processes: Annotated[int, Field(ge=1)] = 1
     skipped_steps: _Count = 0
     bad_files: dict[str, str] = {}
     flat_images: _Count = 0
     best_step: _Count | None = None
     best_figure: float | None = None
+
+
+class _SavedProgress(Progress):
+    """And what a checkpoint keeps beside it."""
+
     since_row: _Means
     since_epoch: _Means
     scheduler: dict[str, Any]
 
 
 def check_progress(path: Path, progress: Mapping[str, Any]) -> None:
-    """See that a run can continue from what its checkpoint says of its progress.
+    """See that a run can continue from what its checkpoint says of its progress; whoever made it may have written anything.
 
     Raises:
         CheckpointError: At the first field that is missing or of another type.
     """
     try:
-        _Progress.model_validate_json(json.dumps(progress))  # as JSON, which knows no tuples
+        _SavedProgress.model_validate_json(json.dumps(progress))  # as JSON, which knows no tuples
     except ValidationError as error:
         problem = error.errors()[0]
         field = ".".join(map(str, problem["loc"]))

@@ -150,7 +150,10 @@ def _inner_block(parameter: Parameter, block: Block, label: str) -> Block:
     if parameter.name in block.parameters:
         value = block.parameters[parameter.name]
         if not isinstance(value, Mapping) or "name" in value:
-            return Block.of(value)
+            try:
+                return Block.of(value)
+            except RecipeError as error:
+                raise RecipeError(f"{label}: '{parameter.name}': {error}") from error
         if parameter.required:
             raise RecipeError(f"{label}: '{parameter.name}' names no block; add name = \"...\" ({parameter.slot})")
         return Block.of(parameter.default, **value)  # it changes parameters of the block that is there by default

@@ -61,8 +61,12 @@ class Recipe(BaseModel):
         own = {key: value for key, value in mapping.items() if key in cls.model_fields}
         rest = {key: value for key, value in mapping.items() if key not in cls.model_fields}
         name = own.get("name") if isinstance(own.get("name"), str) else "recipe"
-        if "system" in own:
-            own["system"] = Block.of(own["system"], **rest)
+        try:
+            for key in ("system", *_BLOCK_FIELDS):
+                if key in own:
+                    own[key] = Block.of(own[key], **(rest if key == "system" else {}))
+        except RecipeError as error:
+            raise RecipeError(f"{name or 'recipe'}: '{key}': {error}") from error
         try:
             return cls.model_validate(own)
         except ValidationError as error:
@@ -144,6 +148,8 @@ class Recipe(BaseModel):
         """
         mapping = self.to_mapping()
         for key, value in {**(changes or {}), **more}.items():
+            if key.count(".") > _MAX_DOTS:
+                raise RecipeError(f"{self.name}: '{key}' is no field; none lies that deep")
             merge_field(mapping, key.split("."), value, self.name)
         return Recipe.from_mapping(mapping)
 
@@ -215,6 +221,8 @@ _LABELS = ("name", "base")
 """Fields that change nothing."""
 
 _SETTINGS = ("data", "training")
+
+_MAX_DOTS = 20
 
 _BLOCK_FIELDS = ("optimizer", "scheduler", "initializer", "metric")
 

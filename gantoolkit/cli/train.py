@@ -92,6 +92,8 @@ def parse_setting(text: str) -> tuple[str, Any]:
         raise RecipeError(f"--set {text}: write field=value, such as --set generator.blocks=6")
     try:
         parsed = tomllib.loads(f"value = {value}")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return field.strip(), value
+    if isinstance(parsed["value"], int) and parsed["value"].bit_length() > 63:
+        return field.strip(), value  # which no field takes: Python does not even write such a number down
     return field.strip(), parsed["value"]

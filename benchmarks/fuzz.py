@@ -46,7 +46,7 @@ LONGEST_MESSAGE = 3000
 INSTRUMENTED = ["gantoolkit", "PIL", "safetensors", "tomllib"]
 """Of torch, the reader of pickles is instrumented as well; of what is written in C nothing can be."""
 
-Try = Callable[[Path], None]
+Try = Callable[[Path], object]
 Mutate = Callable[[bytes, random.Random, Callable[[bytes, int], bytes]], bytes]
 
 
@@ -212,9 +212,9 @@ def try_checkpoints() -> list[Try]:
             run.newest_checkpoint(recipe)
 
     return [
-        lambda path: read_header(path) and None,
-        lambda path: read_tensors(path) and None,
-        lambda path: load_generator(path) and None,
+        read_header,
+        read_tensors,
+        load_generator,
         weights,
         checkpoint,
     ]
@@ -334,10 +334,10 @@ def try_images() -> list[Try]:
         assert sorted(image.size) == sorted(size), f"{image.size} is announced as {size}"
 
     return [
-        lambda path: images.read_size(path) and None,
+        images.read_size,
         lambda path: pixels(path, 3),
         lambda path: pixels(path, 1),
-        lambda path: images.read_image(images.Half(path, "left")) and None,
+        lambda path: images.read_image(images.Half(path, "left")),
     ]
 
 

@@ -61,12 +61,11 @@ class Recipe(BaseModel):
         own = {key: value for key, value in mapping.items() if key in cls.model_fields}
         rest = {key: value for key, value in mapping.items() if key not in cls.model_fields}
         name = own.get("name") if isinstance(own.get("name"), str) else "recipe"
-        try:
-            for key in ("system", *_BLOCK_FIELDS):
-                if key in own:
-                    own[key] = Block.of(own[key], **(rest if key == "system" else {}))
-        except RecipeError as error:
-            raise RecipeError(f"{name or 'recipe'}: '{key}': {error}") from error
+        for key in [key for key in ("system", *_BLOCK_FIELDS) if key in own]:
+            try:
+                own[key] = Block.of(own[key], **(rest if key == "system" else {}))
+            except RecipeError as error:
+                raise RecipeError(f"{name or 'recipe'}: '{key}': {error}") from error
         try:
             return cls.model_validate(own)
         except ValidationError as error:

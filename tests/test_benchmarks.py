@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import random
 import re
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from types import ModuleType
 
 import pytest
 import torch
+
+from benchmarks.fuzz import TARGETS
 
 ROOT = Path(__file__).parents[1]
 
@@ -80,3 +83,30 @@ def test_without_a_gpu_what_is_for_one_says_so(module: str, arguments: list[str]
     assert done.returncode == 2
     assert "CUDA" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_fuzzing_begins_with_real_files_and_says_what_it_lacks(tmp_path: Path) -> None:
+    if importlib.util.find_spec("atheris") is None:
+        done = run("fuzz", "recipe", "--seconds", 1)
+        assert done.returncode == 1
+        assert done.stderr == "fuzzing needs atheris, which brings libFuzzer: pip install atheris\n"
+    else:
+        done = run("fuzz", "image", "--seconds", 3, "--corpus", tmp_path, "--out", tmp_path / "made.json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads((tmp_path / "made.json").read_text())["targets"]["image"]["findings"] == []
+    assert run("fuzz").returncode == 2
+
+
+def test_the_files_that_fuzzing_begins_with_are_read(tmp_path: Path) -> None:
+    for name, target in TARGETS.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        target.make_seeds(folder)
+        seeds = sorted(folder.iterdir())
+        assert len(seeds) >= 12
+        chance = random.Random(0)
+        for seed in seeds:
+            content = seed.read_bytes()
+            assert len(content) <= target.longest
+            changed = [target.mutate(content, chance, lambda data, longest: data[::-1][:longest]) for _ in range(5)]
+            assert any(each != content for each in changed)

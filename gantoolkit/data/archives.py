@@ -34,6 +34,9 @@ def unpack(archive: Path, folder: Path) -> int:
         DataError: When it is no archive, or damaged, too large, or holds anything but plain files and folders inside it;
             then nothing of it is left.
     """
+    if not archive.is_file():
+        there = "a folder, a pipe or a device" if archive.exists() else "not there"
+        raise DataError(f"{archive}: is no archive but {there}")
     if folder.exists():
         raise DataError(f"{folder}: exists already; remove it, or choose another place")
     part = folder.with_name(f".{folder.name}.part")
@@ -90,6 +93,8 @@ def _members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
             stream = tar.extractfile(member) if member.isreg() else None
             if stream is None:
                 raise DataError(f"{archive}: '{member.name}' is a link or a device; it is refused")
+            if member.size < 0:
+                raise DataError(f"{archive}: '{member.name}' is said to have {member.size} bytes; it is refused")
             yield member.name, stream
 
 

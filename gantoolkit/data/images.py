@@ -151,7 +151,7 @@ def _refuse_what_is_no_file(path: Path) -> None:
 
 def _decode(file: Image.Image) -> Image.Image:
     """The pixels of an open file, upright, with the values that the file means and its mode does not say."""
-    deep = any(part.args == "RGB;16B" for part in file.tile)
+    deep = any(part.args == "RGB;16B" for part in file.tile)  # type: ignore[attr-defined]
     file.load()
     if deep and "transparency" in file.info:  # the pixels lose their lower byte, and what is compared with them has to
         file.info["transparency"] = tuple(level >> 8 for level in file.info["transparency"])

@@ -1,11 +1,13 @@
 """Files of weights from strangers: tensors by name, and nothing else. No object is ever unpickled."""
 
+import io
 import pickle
+import pickletools
 import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from safetensors.torch import load_file
@@ -20,6 +22,10 @@ _WRAPPERS = ("state_dict", "model_state_dict", "params", "params_ema", "generato
 
 _MAX_DEPTH = 4  # a table can be made to hold itself
 _MAX_RATIO, _SPARE = 2, 1 << 26
+_MAX_NESTING = 16
+_LEGACY_PICKLES = (
+    5  # in a file that torch wrote before 2020: magic number, protocol, machine, what was saved, names of storages
+)
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
@@ -40,6 +46,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         if _is_safetensors(path):
             return load_file(path)
         _refuse_bomb(path)
+        _refuse_nested_keys(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what torch says of old kinds of tensors is for who wrote them
             held = torch.load(path, map_location="cpu", weights_only=True)
@@ -71,6 +78,56 @@ def _refuse_bomb(path: Path) -> None:
         size = sum(info.file_size for info in file.infolist())
     if size > _MAX_RATIO * path.stat().st_size + _SPARE:
         raise CheckpointError(f"{path}: unpacks to more than {_MAX_RATIO} times its size; it is refused")
+
+
+def _refuse_nested_keys(path: Path) -> None:
+    """A tuple that holds one twice, which holds one twice, and so on, as a key: a hundred bytes, and hashing it never ends."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as file:
+            programs = [file.read(name) for name in file.namelist() if name.endswith(".pkl")]
+        for program in programs:
+            _refuse_nested_tuples(path, io.BytesIO(program), 1)
+        return
+    with path.open("rb") as file:
+        _refuse_nested_tuples(path, file, _LEGACY_PICKLES)
+
+
+def _refuse_nested_tuples(path: Path, file: IO[bytes], pickles: int) -> None:
+    for _ in range(pickles):
+        try:
+            deepest = _nesting(file)
+        except (ValueError, IndexError):  # no pickle, or a damaged one: torch says so better
+            return
+        if deepest > _MAX_NESTING:
+            raise CheckpointError(f"{path}: holds tuples {deepest} deep, which no weights need; it is refused")
+
+
+def _nesting(program: IO[bytes]) -> int:
+    """How deep tuples lie in each other in the next pickle of a file; it is followed, not run."""
+    stack: list[int | None] = []  # the depth of each value; none for a mark
+    memo: dict[Any, int] = {}
+    deepest = 0
+    for opcode, argument, _ in pickletools.genops(program):
+        taken: list[int] = []
+        if pickletools.markobject in opcode.stack_before:
+            while (value := stack.pop()) is not None:
+                taken.append(value)
+        for kind in opcode.stack_before:
+            if kind is pickletools.markobject:
+                break
+            taken.append(stack.pop() or 0)
+        depth = max(taken, default=0) + opcode.name.startswith("TUPLE")
+        deepest = max(deepest, depth)
+        if opcode.name == "MEMOIZE":
+            memo[len(memo)] = depth
+        elif "PUT" in opcode.name:
+            memo[argument] = stack[-1] or 0
+        elif opcode.name.endswith("GET"):
+            depth = memo.get(argument, 0)
+        elif opcode.name in ("REDUCE", "BINPERSID"):
+            depth = 0
+        stack += [None if kind is pickletools.markobject else depth for kind in opcode.stack_after]
+    return deepest
 
 
 def _refuse_hollow(path: Path, name: str, tensor: Tensor) -> None:

@@ -268,6 +268,16 @@ def test_a_table_that_holds_itself(refused: Refused, tmp_path: Path) -> None:
         assert "holds no named tensors but a table with model" in refused(read_weights, tmp_path / "net.pth")
 
 
+@pytest.mark.parametrize("frame", FRAMES)
+def test_a_key_that_takes_for_ever_to_hash(frame: str, refused: Refused, tmp_path: Path) -> None:
+    nested: tuple[Any, ...] = ()
+    for _ in range(60):
+        nested = (nested, nested)
+    key = pickle.dumps(nested, 2).removeprefix(b"\x80\x02").removesuffix(b".")
+    (tmp_path / "net.pth").write_bytes(FRAMES[frame](b"\x80\x02}" + key + b"K\x01s."))
+    assert "net.pth: holds tuples" in refused(read_weights, tmp_path / "net.pth")
+
+
 @pytest.mark.parametrize(
     ("tensor", "words"),
     [

@@ -151,7 +151,7 @@ NEVER = ("date", "time", "list", "nameless")
 @pytest.mark.parametrize("kind", WRONG)
 def test_a_value_of_another_type_in_every_field(kind: str) -> None:
     taken = 0
-    for path in paths_of(WHOLE):
+    for path in list(paths_of(WHOLE))[:: 1 if kind in NEVER else 3]:
         mapping = parse_toml(WHOLE_TEXT, "recipe")
         holder = mapping
         for key in path[:-1]:

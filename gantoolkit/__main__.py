@@ -1,5 +1,6 @@
 """`python -m gantoolkit` is the command `gantoolkit`."""
 
+import atexit
 import os
 import signal
 import sys
@@ -14,6 +15,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 def run() -> int:
     """The command, in a process of its own: from the first moment to the last a signal ends it with its documented code."""
     _leave_when_asked(None)
+    atexit.register(_ignore_signals)  # the last of what is registered so: Python's own end would let a signal kill it
     from gantoolkit.cli import main
 
     code = main()
@@ -35,6 +37,11 @@ def _leave_when_asked(code: int | None) -> None:
     if threading.current_thread() is threading.main_thread():
         for kind in _SIGNALS:
             signal.signal(kind, leave)
+
+
+def _ignore_signals() -> None:
+    for kind in _SIGNALS:
+        signal.signal(kind, signal.SIG_IGN)
 
 
 if __name__ == "__main__":

@@ -5,20 +5,23 @@ import errno
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-__all__ = ["describe_failure", "remove_leftovers", "sync_file", "whole_file"]
+__all__ = ["describe_failure", "remove_leftovers", "whole_file"]
 
 _PART = ".part"
 
 
 @contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, check: Callable[[Path], None] | None = None) -> Iterator[Path]:
     """Give a temporary path beside `path` to write to; then sync it and rename it to `path`, over what was there.
 
     If the body fails, or the disk is full, the temporary file is removed and what was at `path` stays. Missing folders
     are made.
+
+    Args:
+        check: Called with the temporary path once that is synced; what it raises is a failure too.
 
     Raises:
         OSError: When the file cannot be written; the message has no path of its own to speak of.
@@ -28,24 +31,14 @@ def whole_file(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
         part.chmod(0o666 & ~_umask())  # some writers make files that only their owner can read
-        sync_file(part)
+        _sync_file(part)
+        if check is not None:
+            check(part)
         part.replace(path)
         _sync_folder(path.parent)
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
-
-
-def sync_file(path: Path) -> None:
-    """Wait until a file's content is on its disk, and let go of the system's copy in memory: who reads it then reads the disk.
-
-    Raises:
-        OSError: When the disk did not take it.
-    """
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-        if hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -90,6 +83,18 @@ def _umask() -> int:
     mask = os.umask(0o077)  # it can only be read by setting it
     os.umask(mask)
     return mask
+
+
+def _sync_file(path: Path) -> None:
+    """Wait until a file's content is on its disk, and let go of the system's copy in memory: who reads it then reads the disk.
+
+    Raises:
+        OSError: When the disk did not take it.
+    """
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -17,7 +17,8 @@ class DataSettings(BaseModel):
         load_size: Side in pixels before cropping.
         crop_size: Side in pixels of the random crop that the networks are trained on.
         flip: Mirror half of the images left to right.
-        max_bad_files: Files that may turn out unreadable; they are named and skipped, and one more ends the run.
+        max_bad_files: Files that may turn out unreadable, or change while a run trains; they are named and skipped, and one
+            more ends the run.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -58,7 +59,7 @@ class TrainingSettings(BaseModel):
         sample_every: Steps between two grids of sample images.
         samples: Rows of such a grid.
         checkpoint_every: Steps between two checkpoints.
-        keep_checkpoints: Newest checkpoints that are kept.
+        keep_checkpoints: Newest checkpoints that are kept, two or more: one is removed when a newer one has been read back.
         evaluate_every: Steps between two measurements by the recipe's `metric`, with the best checkpoint kept beside the
             newest; 0 for none.
         evaluate_images: Test images, of each domain, that are measured then.

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import settings
-from small import TINY, make_dataset
+from small import TINY, make_dataset, make_lively, make_tiny
 
 from gantoolkit.cli import main
 from gantoolkit.recipe import Recipe
-from gantoolkit.recipes import cyclegan, pix2pix
+from gantoolkit.recipes import pix2pix
 
 settings.register_profile("gantoolkit", deadline=None, derandomize=True, max_examples=25)
 settings.load_profile("gantoolkit")
@@ -56,7 +56,13 @@ def dataset(tmp_path: Path) -> Path:
 @pytest.fixture
 def tiny() -> Recipe:
     """CycleGAN with networks that take milliseconds: two epochs of five steps on `dataset`."""
-    return cyclegan().swap({**TINY, "image_pool.size": 3})
+    return make_tiny()
+
+
+@pytest.fixture
+def lively() -> Recipe:
+    """The same with a dropout layer, identity terms and pools that fill up: everything that draws at random takes part."""
+    return make_lively()
 
 
 @pytest.fixture

@@ -1,17 +1,20 @@
 """The benchmarks run at a small size and write what the page on performance reads; no figure of them is looked at."""
 
+import argparse
 import importlib.util
 import json
 import random
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 
+from benchmarks import soak
 from benchmarks.fuzz import TARGETS
 
 ROOT = Path(__file__).parents[1]
@@ -74,6 +77,33 @@ def test_the_folder_of_the_official_implementation_is_looked_at_first(tmp_path: 
     assert done.returncode == 1
     assert "holds no models/cycle_gan_model.py" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_slope_of_a_soak_is_that_within_its_lives() -> None:
+    """Lives at different heights, each growing by 12 MB an hour: pooled, not through them all."""
+    lives = [([0.0, 0.1, 0.2, 0.3], [base + 1.2 * step for step in range(4)]) for base in (900.0, 100.0, 500.0)]
+    assert soak.pooled_slope(lives) == pytest.approx(12)
+    assert soak.pooled_slope([([0.0, 0.1], [1.0, 2.0])]) is None
+
+
+def test_the_table_of_a_soak_shows_each_run_in_both_its_ways(page, tmp_path, monkeypatch) -> None:
+    looks = [soak.Look(5.0 * n, 800 + n, 400 + n / 10, 7, 2, 4.0 * n, 50 * n) for n in range(40)]
+    lives = [
+        soak.Life("0 workers, undisturbed", 0, 2000, "SIGTERM", 143, 200.0, looks),
+        soak.Life("0 workers, disturbed", 0, 900, "SIGKILL", -9, 100.0, looks[:20]),
+    ]
+    described = {
+        kind: soak.describe([life], 60.0) for kind, life in zip(("undisturbed", "disturbed"), lives, strict=True)
+    }
+    runs = {"0 workers": {"steps": 2000, "differences": [], **described}}
+    result = soak.summarise(lives, runs, argparse.Namespace(warm_up=60.0), time.monotonic() - 300)
+    assert result["signals"] == {"SIGKILL": 1, "SIGTERM": 1}
+    assert result["longest_life_minutes"] == pytest.approx(3.3)
+    (tmp_path / "made.json").write_text(json.dumps(result))
+    monkeypatch.setattr(page, "RESULTS", tmp_path)
+    shown = page.show("made").splitlines()
+    assert shown[2] == "| 0 workers, undisturbed | 1 | 3 | 2,000 | +72.0 | +0.0 | 12.50 | 12.50 |  |"
+    assert shown[3].endswith("| 0 |")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

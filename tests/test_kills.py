@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -177,7 +177,7 @@ def test_a_run_that_is_killed_at_any_moment_ends_where_an_undisturbed_one_does(
                 code, output = train(reference.data, folder.path)
             elif kills % 2:
                 # From some moment of its start to a little before an undisturbed run ends.
-                seconds = draws.uniform(0.3, 0.9) * reference.seconds
+                seconds = draws.uniform(0.3, 0.8) * reference.seconds
                 code, output = train_until(reference.data, folder.path, seconds, signal.SIGKILL)
                 figures["at a random time"] += code != 0
             else:
@@ -243,19 +243,52 @@ def test_a_signal_at_a_random_moment(kind: signal.Signals, reference: Reference,
 @pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGTERM])
 def test_no_worker_outlives_its_run(kind: signal.Signals, reference: Reference, place: Path) -> None:
     folder = RunFolder(place / f"workers-{kind.name}")
-    with subprocess.Popen(
-        command(reference.data, folder.path, workers=1), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
-    ) as process:
-        wait_for(lambda: bool(folder.list_checkpoints()) or process.poll() is not None)
-        started = children_of(process.pid)
-        process.send_signal(kind)
-        code = process.wait(120)
+    code, started = signal_whole_group(kind, reference, folder, lambda: bool(folder.list_checkpoints()), alone=True)
     assert code == {signal.SIGKILL: -9, signal.SIGTERM: 143}[kind]
     assert started
-    wait_for(lambda: not any(map(is_alive, started)), seconds=30)
-    code, output = train(reference.data, folder.path, workers=1)
+    wait_for(lambda: not any(map(is_alive, started)), seconds=60)
+    code, output = train(reference.data, folder.path)
     assert code == 0, output
     assert_same_end(folder, reference.folder)
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_workers_leave_a_signal_to_the_whole_group_to_the_run(
+    kind: signal.Signals, reference: Reference, place: Path
+) -> None:
+    folder = RunFolder(place / f"group-{kind.name}")
+    # For the second kind while the worker comes up: the first samples are drawn just before that.
+    is_early = kind == signal.SIGTERM
+    until = (lambda: any(folder.samples.glob("step-*"))) if is_early else (lambda: bool(folder.list_checkpoints()))
+    code, started = signal_whole_group(kind, reference, folder, until)
+    assert code == 128 + kind
+    assert newest_step(folder) >= 1
+    wait_for(lambda: not any(map(is_alive, started)), seconds=60)
+
+
+def signal_whole_group(
+    kind: signal.Signals, reference: Reference, folder: RunFolder, until: Callable[[], bool], *, alone: bool = False
+) -> tuple[int, list[int]]:
+    """Train with a worker, until something is so; then send a signal to all processes, or to the run alone.
+
+    Returns:
+        The run's exit code, and the processes that it had started.
+    """
+    with subprocess.Popen(
+        command(reference.data, folder.path, workers=1),
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as process:
+        wait_for(lambda: until() or process.poll() is not None)
+        wait_for(lambda: bool(children_of(process.pid)) or process.poll() is not None)
+        started = children_of(process.pid)
+        if alone:
+            process.send_signal(kind)
+        else:
+            os.killpg(process.pid, kind)
+        return process.wait(120), started
 
 
 def newest_step(folder: RunFolder) -> int:
@@ -278,7 +311,7 @@ def is_alive(process: int) -> bool:
         return False
 
 
-def wait_for(condition, seconds: float = 120) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until, "waited in vain"

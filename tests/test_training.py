@@ -2,42 +2,21 @@
 
 import csv
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 from small import make_dataset
+from states import assert_same_state, rows
 
-from gantoolkit.errors import CheckpointError, DataError, RecipeError
+from gantoolkit.errors import DataError, RecipeError
 from gantoolkit.recipe import Recipe
 from gantoolkit.run import Run
-from gantoolkit.training import CheckpointSaved, Event, RunEnded, RunFolder, SamplesDrawn, StepDone, load_generator
-from gantoolkit.training.tensorfile import read_header, read_tensors, write_tensors
+from gantoolkit.training import CheckpointSaved, Event, RunEnded, RunFolder, SamplesDrawn, StepDone
 
 # A dropout layer, identity and pools that fill up: everything that draws at random takes part.
 STEPS = 10
-
-
-def final_state(run: Run) -> dict[str, torch.Tensor]:
-    return read_tensors(run.folder.list_checkpoints()[-1])
-
-
-def assert_same_state(first: Run, second: Run) -> None:
-    ours, theirs = final_state(first), final_state(second)
-    assert ours.keys() == theirs.keys()
-    for name, tensor in ours.items():
-        assert torch.equal(tensor, theirs[name]), name
-
-
-@pytest.fixture
-def lively(tiny: Recipe) -> Recipe:
-    return tiny.swap({"identity_weight": 5.0, "generator.dropout": 0.5, "optimizer.lr": 1e-2})
 
 
 @pytest.mark.parametrize("stops", [[5], [1, 2, 7], [3], [4, 9]])
@@ -47,12 +26,8 @@ def test_a_stopped_run_continues_bit_for_bit(stops: list[int], lively: Recipe, d
         interrupted = lively.train(dataset, tmp_path / "parts", device="cpu", stop_at=stop)
     interrupted.train(device="cpu")
     assert_same_state(whole, interrupted)
-    rows = [
-        [{key: value for key, value in json.loads(line).items() if key != "seconds"} for line in log.splitlines()]
-        for log in (run.folder.log.read_text() for run in (whole, interrupted))
-    ]
-    assert rows[0] == rows[1]
-    assert [row["step"] for row in rows[0]] == [2, 4, 6, 8, 10]
+    assert rows(whole) == rows(interrupted)
+    assert [row["step"] for row in rows(whole)] == [2, 4, 6, 8, 10]
 
 
 @pytest.mark.parametrize(
@@ -160,95 +135,6 @@ def test_rows_after_the_checkpoint_are_written_once(tiny: Recipe, dataset: Path,
     assert [json.loads(line)["step"] for line in run.folder.log.read_text().splitlines()] == [2, 4, 6, 8, 10]
 
 
-class TestCheckpoints:
-    def test_one_of_another_format_is_refused_in_a_sentence(self, tiny: Recipe, dataset: Path, tmp_path: Path) -> None:
-        run = tiny.train(dataset, tmp_path / "run", stop_at=2)
-        path = run.folder.list_checkpoints()[-1]
-        header, tensors = read_header(path), read_tensors(path)
-        write_tensors(path, tensors, {**header, "format": "gantoolkit checkpoint 1"})
-        with pytest.raises(CheckpointError, match="is a 'gantoolkit checkpoint 1', this gantoolkit continues a"):
-            Run.open(run.path).train()
-
-    @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "garbage"])
-    def test_a_damaged_newest_one_is_named_and_the_one_before_used(
-        self, damage: str, lively: Recipe, dataset: Path, tmp_path: Path
-    ) -> None:
-        whole = lively.train(dataset, tmp_path / "whole", device="cpu")
-        run = lively.train(dataset, tmp_path / "run", device="cpu", stop_at=8)
-        newest = run.folder.list_checkpoints()[-1]
-        content = bytearray(newest.read_bytes())
-        if damage == "flipped":
-            content[-100] ^= 4
-        damaged = {"truncated": content[:-500], "flipped": content, "empty": b"", "garbage": b"\x00" * 999}[damage]
-        newest.write_bytes(damaged)
-        with pytest.warns(UserWarning, match=f"{newest.name}: .*; the checkpoint before it is used"):
-            run.train(device="cpu")
-        assert_same_state(whole, run)
-
-    def test_one_of_another_recipe_is_refused_with_the_difference(
-        self, tiny: Recipe, dataset: Path, tmp_path: Path
-    ) -> None:
-        tiny.train(dataset, tmp_path / "run", device="cpu", stop_at=2)
-        with pytest.raises(
-            CheckpointError, match=r"holds a run of another recipe: cycle_weight is 3\.0 here and 10\.0 there"
-        ):
-            tiny.swap(cycle_weight=3.0).train(dataset, tmp_path / "run", device="cpu")
-        other = tiny.swap(cycle_weight=3.0).train(dataset, tmp_path / "other", device="cpu", stop_at=1)
-        stray = RunFolder(tmp_path / "run").list_checkpoints()[0]
-        stray.replace(other.folder.checkpoints / "step-00000009.safetensors")
-        with pytest.raises(
-            CheckpointError, match=r"step-00000009\.safetensors: belongs to another recipe: cycle_weight"
-        ):
-            other.train(device="cpu")
-
-    def test_they_hold_their_recipe_and_are_no_pickles(self, tiny: Recipe, dataset: Path, tmp_path: Path) -> None:
-        run = tiny.train(dataset, tmp_path / "run", device="cpu", stop_at=1)
-        path = run.folder.list_checkpoints()[0]
-        header = read_header(path)
-        assert Recipe.from_toml(header["recipe"]).resolve() == run.recipe
-        assert header["progress"]["step"] == 1
-        with pytest.raises(CheckpointError, match="is no generator's file but 'gantoolkit checkpoint 2'"):
-            load_generator(path)
-
-    def test_a_full_disk_leaves_the_old_ones_whole(
-        self, tiny: Recipe, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        run = tiny.train(dataset, tmp_path / "run", device="cpu", stop_at=2)
-        before = {path: path.read_bytes() for path in run.folder.list_checkpoints()}
-
-        def full(tensors, path, metadata) -> None:
-            Path(path).write_bytes(b"half")
-            raise OSError(28, "No space left on device")
-
-        with monkeypatch.context() as patch:
-            patch.setattr("gantoolkit.training.tensorfile.save_file", full)
-            with pytest.raises(
-                CheckpointError, match=r"cannot be written \(No space left on device\); it needs 0\.\d MB"
-            ):
-                run.train(device="cpu", stop_at=4)
-        assert {path: path.read_bytes() for path in run.folder.list_checkpoints()} == before
-        assert not list(run.folder.checkpoints.glob(".*"))
-        run.train(device="cpu")
-        assert read_header(run.folder.list_checkpoints()[-1])["progress"]["step"] == STEPS
-
-    def test_a_finished_run_stays_finished(self, tiny: Recipe, dataset: Path, tmp_path: Path) -> None:
-        run = tiny.train(dataset, tmp_path / "run", device="cpu")
-        before = final_state(run)
-        assert run.train(device="cpu").reason == "finished"
-        assert all(torch.equal(tensor, before[name]) for name, tensor in final_state(run).items())
-
-    def test_the_data_may_move_but_must_be_as_many(self, tiny: Recipe, dataset: Path, tmp_path: Path) -> None:
-        tiny.train(dataset, tmp_path / "run", device="cpu")
-        dataset.rename(tmp_path / "moved")
-        (tmp_path / "run").rename(tmp_path / "run2")
-        with pytest.raises(DataError, match="no such folder"):
-            Run.open(tmp_path / "run2").train(device="cpu")
-        assert Run.open(tmp_path / "run2", data=tmp_path / "moved").train(device="cpu").reason == "finished"
-        few = make_dataset(tmp_path / "few", count_A=2, count_B=2)
-        with pytest.raises(CheckpointError, match="stands at step 10, but these data make a run of 4 steps"):
-            Run.open(tmp_path / "run2", data=few).train(device="cpu")
-
-
 class TestFiles:
     def test_bad_files_are_counted_once_and_stand_in_the_report(
         self, tiny: Recipe, dataset: Path, tmp_path: Path
@@ -269,39 +155,3 @@ class TestFiles:
         with pytest.raises(RecipeError):
             tiny.swap({"generator.blocs": 3}).train(dataset, tmp_path / "run", device="cpu")
         assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize(("kind", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_finishes_the_step_saves_and_leaves_with_its_code(
-    kind: signal.Signals, code: int, dataset: Path, tmp_path: Path
-) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "gantoolkit",
-        "train",
-        "cyclegan",
-        "--data",
-        str(dataset),
-        "--out",
-        str(tmp_path / "run"),
-    ]
-    for setting in ("generator.width=4", "generator.blocks=1", "discriminator.layers=1", "data.crop_size=16"):
-        command += ["--set", setting]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
-    ) as process:
-        log = tmp_path / "run" / "samples" / "step-00000000.png"
-        for _ in range(600):  # until it trains; its speed is not what is tested
-            if log.exists() or process.poll() is not None:
-                break
-            time.sleep(0.1)
-        time.sleep(0.5)
-        process.send_signal(kind)
-        output, _ = process.communicate(timeout=120)
-    assert process.returncode == code, output
-    assert "Traceback" not in output
-    assert "continue with: gantoolkit train --resume" in output
-    checkpoint = RunFolder(tmp_path / "run").list_checkpoints()[-1]
-    assert read_header(checkpoint)["progress"]["step"] > 0

@@ -26,6 +26,8 @@ def show(name: str) -> str:
         rows = scaling_rows(result)
     elif "modes" in result:
         rows = data_rows(result)
+    elif "lives" in result:
+        rows = soak_rows(result)
     elif "cases" in result:
         rows = plan_rows(result)
     else:
@@ -93,4 +95,23 @@ def plan_rows(result: dict[str, Any]) -> list[list[str]]:
                 f"{measured[len(measured) // 2]:.2f} s",
             ]
         )
+    return rows
+
+
+def soak_rows(result: dict[str, Any]) -> list[list[str]]:
+    """Of hours of training: one row for each life of each run, undisturbed and killed again and again."""
+    rows = [
+        ["run", "lives", "minutes", "steps", "MB/h", "files/h", "steps/s of CPU", "in second halves", "differences"]
+    ]
+    for run, found in result["runs"].items():
+        for kind in ("undisturbed", "disturbed"):
+            life = found[kind]
+            rates = [life[f"rate_of_{part}_halves"].get("per_processor_second") for part in ("first", "second")]
+            slopes = [life["slope_own_megabytes_per_hour"], life["slope_handles_per_hour"]]
+            figures = ["" if figure is None else f"{figure:+.1f}" for figure in slopes]
+            figures += ["" if rate is None else f"{rate:.2f}" for rate in rates]
+            unlike = "" if kind == "undisturbed" else str(len(found["differences"]))
+            rows.append(
+                [f"{run}, {kind}", str(life["lives"]), f"{life['minutes']:.0f}", f"{life['steps']:,}", *figures, unlike]
+            )
     return rows

@@ -48,6 +48,7 @@ _ALONE = ("ablate", "bench", "demo", "evaluate", "translate", "train-segmenter")
 app = cyclopts.App(
     name="gantoolkit",
     version=f"gantoolkit {__version__}",
+    suppress_keyboard_interrupt=False,
     help=(
         "Train CycleGAN and its relatives on your own images, and translate with them.\n\n"
         "Exit codes: 0 done; 1 a mistake in gantoolkit or in a plugin; 2 bad input, with one sentence that says what "

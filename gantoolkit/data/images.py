@@ -20,7 +20,7 @@ from PIL import ExifTags, Image, ImageChops, UnidentifiedImageError
 from torch import Tensor
 
 from gantoolkit.errors import DataError
-from gantoolkit.files import whole_file
+from gantoolkit.files import describe_failure, whole_file
 
 __all__ = [
     "MAX_PIXELS",
@@ -151,7 +151,7 @@ def _refuse_what_is_no_file(path: Path) -> None:
 
 def _decode(file: Image.Image) -> Image.Image:
     """The pixels of an open file, upright, with the values that the file means and its mode does not say."""
-    deep = any(part.args == "RGB;16B" for part in file.tile)  # type: ignore[attr-defined]
+    deep = any(part.args == "RGB;16B" for part in getattr(file, "tile", ()))
     file.load()
     if deep and "transparency" in file.info:  # the pixels lose their lower byte, and what is compared with them has to
         file.info["transparency"] = tuple(level >> 8 for level in file.info["transparency"])
@@ -230,4 +230,4 @@ def write_image(image: Image.Image, path: str | Path) -> None:
         with whole_file(path) as part:
             image.save(part, kind, **({"quality": _QUALITY} if kind == "JPEG" else {}))
     except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror or error})") from error
+        raise DataError(describe_failure(path, error)) from error

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import PIL
@@ -31,6 +32,7 @@ class ImageReader:
     def __init__(self, dataset: Dataset, settings: DataSettings) -> None:
         self.dataset = dataset
         self.settings = settings
+        self._found = {domain: [_look_at(file) for file in self.files(domain)] for domain in "AB"}
 
     def files(self, domain: str) -> tuple[ImageFile, ...]:
         """The files of domain A or B."""
@@ -44,9 +46,15 @@ class ImageReader:
         """An image as crops are taken from it: bytes (H, W, C).
 
         Raises:
-            DataError: When it cannot be read.
+            DataError: When it cannot be read, or its file is another one than when this reader was made. What a run learns
+                from, and what a cache keeps under the data set's digest, is what lay there then.
         """
-        image = read_image(self.files(domain)[index], self.channels(domain))
+        file = self.files(domain)[index]
+        image = read_image(file, self.channels(domain))
+        if _look_at(file) != self._found[domain][index]:  # after reading: it may have been replaced meanwhile
+            raise DataError(
+                f"{_path_of(file)}: was replaced while the run trained; continue the run to learn from what is there now"
+            )
         return np.atleast_3d(np.asarray(resize(image, self.settings)))
 
     @cached_property
@@ -60,13 +68,9 @@ class ImageReader:
         load_size = None if settings.resize == "none" else settings.load_size
         digest = hashlib.sha256(repr((_FORMAT, PIL.__version__, settings.resize, load_size)).encode())
         for domain in "AB":
-            for file in self.files(domain):
-                path, side = (file.path, file.side) if isinstance(file, Half) else (file, "")
-                age = None
-                with contextlib.suppress(OSError):  # it will be named as one that cannot be read
-                    found = path.stat()
-                    age = (found.st_size, found.st_mtime_ns)
-                digest.update(json.dumps([str(path.absolute()), age, side, self.channels(domain)]).encode())
+            for file, age in zip(self.files(domain), self._found[domain], strict=True):
+                side = file.side if isinstance(file, Half) else ""
+                digest.update(json.dumps([str(_path_of(file).absolute()), age, side, self.channels(domain)]).encode())
         return digest.digest()
 
     def _measure(self, file: ImageFile) -> int:
@@ -74,10 +78,22 @@ class ImageReader:
         if self.settings.resize == "square":
             return side * side
         try:
-            width, height = read_size(file.path if isinstance(file, Half) else file)
+            width, height = read_size(_path_of(file))
         except DataError:
             return 0
         # The header says it before EXIF may turn the image, which halves can feel.
         shapes = [(width // 2, height), (width, height // 2)] if isinstance(file, Half) else [(width, height)]
         resized = [find_size(shape, self.settings, side) for shape in shapes if min(shape)]
         return max((width * height for width, height in resized), default=0)
+
+
+def _path_of(file: ImageFile) -> Path:
+    return file.path if isinstance(file, Half) else file
+
+
+def _look_at(file: ImageFile) -> tuple[int, int] | None:
+    """Size and time of a file's last change; None where there is none: it will be named as one that cannot be read."""
+    with contextlib.suppress(OSError):
+        found = _path_of(file).stat()
+        return found.st_size, found.st_mtime_ns
+    return None

@@ -7,8 +7,12 @@ never stopped.
 import random
 import signal
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from multiprocessing import resource_tracker
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -22,7 +26,10 @@ from gantoolkit.errors import DataError
 from gantoolkit.seeds import derive_seed
 from gantoolkit.settings import DataSettings
 
-__all__ = ["LoadedBatch", "TrainingBatches"]
+__all__ = ["STALLED_SECONDS", "LoadedBatch", "TrainingBatches"]
+
+STALLED_SECONDS = 600.0
+"""How long a batch from another process may take before its files' system is said to stand still."""
 
 
 @dataclass(frozen=True)
@@ -107,11 +114,17 @@ class TrainingBatches:
         return -(-len(self.samples) // self.batch_size)
 
     def iterate(self, start: int, stop: int) -> Iterator[LoadedBatch]:
-        """This process's part of the batches of steps `start` to `stop` (exclusive), counted over the whole run."""
+        """This process's part of the batches of steps `start` to `stop` (exclusive), counted over the whole run.
+
+        Raises:
+            DataError: When a domain has no image that can be read, or a process that loads has ended, or gives nothing for
+                `STALLED_SECONDS`. (A run that loads its images itself waits with a file system that stands still.)
+        """
         loader: torch_data.DataLoader[LoadedBatch] = torch_data.DataLoader(
             self.samples,
             batch_sampler=_Places(self, start, stop),  # type: ignore[arg-type]
             num_workers=self.workers,
+            timeout=STALLED_SECONDS if self.workers else 0,
             collate_fn=self.samples.collate,
             pin_memory=self.pin_memory,
             # A fresh process costs a second, and forked ones may hang on the locks of torch's threads.
@@ -120,14 +133,15 @@ class TrainingBatches:
             generator=torch.Generator(),  # else the loader draws a seed from the global generator
         )
         complained = False
-        for step, batch in zip(range(start, stop), _explain_lost_workers(loader), strict=True):
+        for step, batch in zip(range(start, stop), _explain_lost_workers(loader, start, self.files), strict=True):
             if batch.failure and not complained:  # once for all workers
                 warnings.warn(f"{batch.failure}; images are decoded each time", stacklevel=2)
                 complained = True
             for domain in "AB":
                 if domain not in batch.images:
                     path, why = next(reversed(batch.bad_files.items()))
-                    raise DataError(f"domain {domain}: no image can be read; the last one, {path}, {why}")
+                    gone = "" if Path(path).parent.is_dir() else f"; the folder {Path(path).parent} has gone"
+                    raise DataError(f"domain {domain}: no image can be read; the last one, {path}, {why}{gone}")
             yield replace(batch, share=self._cut(step)[1])
 
     def places(self, step: int) -> list[_Place]:
@@ -147,6 +161,10 @@ class TrainingBatches:
         first = self.process * size + min(self.process, more)
         last = first + size + (self.process < more)
         return (slice(first, last), (last - first) / count) if last > first else (slice(0, 1), 0.0)
+
+    def files(self, step: int) -> list[Path]:
+        """The files that this process reads for step `step`, if all can be read."""
+        return [path for place in self.own_places(step) for path in self.samples.files(place)]
 
 
 class _Places:
@@ -175,20 +193,35 @@ class _Samples(torch_data.Dataset[_Sample]):
 
     def __getitem__(self, place: _Place) -> _Sample:  # type: ignore[override]
         """The images of one place; where a file cannot be read, the next one's."""
-        at = self._order(place.epoch)[place.index]
-        draws = random.Random(derive_seed(self.seed, "draw B", place.epoch, place.index))
+        at, start_B = self._starts(place)
         count_A, count_B = len(self.dataset.A), len(self.dataset.B)
         bad_files: dict[str, str] = {}
         if self.dataset.pairing == "paired":  # a pair is left out together, and cropped and mirrored alike
             pairs = ((("A", i, "crop"), ("B", i, "crop")) for i in _round(at, count_A))
             taken = self._first_readable(pairs, place, bad_files)
         else:
-            start_B = at if self.dataset.pairing == "sequential" else draws.randrange(count_B)
             images_A = ((("A", i, "crop A"),) for i in _round(at, count_A))
             images_B = ((("B", i, "crop B"),) for i in _round(start_B, count_B))
             taken = self._first_readable(images_A, place, bad_files)
             taken |= self._first_readable(images_B, place, bad_files)
         return _Sample(taken, bad_files, self.source.failure)
+
+    def files(self, place: _Place) -> list[Path]:
+        """The files of one place, the first that are tried."""
+        at, start_B = self._starts(place)
+        return [self._path("A", at % len(self.dataset.A)), self._path("B", start_B % len(self.dataset.B))]
+
+    def _starts(self, place: _Place) -> tuple[int, int]:
+        """Numbers (modulo their counts) of the images of A and B that are tried first."""
+        at = self._order(place.epoch)[place.index]
+        if self.dataset.pairing in ("paired", "sequential"):
+            return at, at
+        draws = random.Random(derive_seed(self.seed, "draw B", place.epoch, place.index))
+        return at, draws.randrange(len(self.dataset.B))
+
+    def _path(self, domain: str, index: int) -> Path:
+        file = (self.dataset.A if domain == "A" else self.dataset.B)[index]
+        return file.path if isinstance(file, Half) else file
 
     def _first_readable(
         self, candidates: Iterable[Sequence[tuple[str, int, str]]], place: _Place, bad_files: dict[str, str]
@@ -201,8 +234,7 @@ class _Samples(torch_data.Dataset[_Sample]):
                 try:
                     taken[domain] = self.source.take(domain, index, draws)
                 except DataError as error:
-                    file = (self.dataset.A if domain == "A" else self.dataset.B)[index]
-                    path = file.path if isinstance(file, Half) else file
+                    path = self._path(domain, index)
                     bad_files[str(path)] = str(error).removeprefix(f"{path}: ")
             if len(taken) == len(images):
                 return taken
@@ -222,10 +254,24 @@ class _Samples(torch_data.Dataset[_Sample]):
         return self._shuffled[1]
 
 
-def _explain_lost_workers(loader: Iterable[LoadedBatch]) -> Iterator[LoadedBatch]:
+def _explain_lost_workers(
+    loader: "torch_data.DataLoader[LoadedBatch]", start: int, files_of: Callable[[int], Sequence[Path]]
+) -> Iterator[LoadedBatch]:
+    with _signals_held():
+        batches = iter(loader)
+    step = start
     try:
-        yield from loader
+        for batch in batches:
+            yield batch
+            step += 1
     except RuntimeError as error:
+        if "DataLoader timed out" in str(error):
+            _end_workers(batches)
+            files = ", ".join(map(str, files_of(step)))
+            raise DataError(
+                f"no images came for {STALLED_SECONDS:.0f} s; the file system may stand still. Step {step + 1} waits for "
+                f"{files}; continue the run when they can be read again"
+            ) from error
         if "DataLoader worker" not in str(error):
             raise
         raise DataError(
@@ -234,9 +280,36 @@ def _explain_lost_workers(loader: Iterable[LoadedBatch]) -> Iterator[LoadedBatch
         ) from error
 
 
+def _end_workers(batches: Any) -> None:
+    """End processes that hang: at its own end Python would wait for them without a bound."""
+    batches._shutdown_workers()
+    for worker in batches._workers:
+        worker.kill()
+
+
+_LEFT_TO_THE_RUN = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Processes started here come up with signals held back, until they leave them to the run."""
+    resource_tracker.ensure_running()  # when it starts it lets signals through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT_TO_THE_RUN)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _leave_signals_to_the_run(worker: int) -> None:
-    # Ctrl-C reaches the whole process group; the run wants to finish its step, and needs no new batch for that.
+    # Ctrl-C reaches the whole process group, and so does the SIGTERM of a service that is stopped or a job whose time is over;
+    # the run wants to finish its step, with a batch that may still be on its way. A second SIGTERM is the loader's own.
+    def pass_over(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, pass_over)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _LEFT_TO_THE_RUN)
 
 
 def _round(start: int, count: int) -> Iterator[int]:

@@ -25,6 +25,9 @@ __all__ = ["MEASURED", "Log", "Means", "read_log"]
 MEASURED = "measured"
 """Heads the logged names of what is measured on test images: `measured/A2B/psnr`."""
 
+_PATIENCE = 10.0
+"""Seconds for TensorBoard's thread to end."""
+
 
 class Means:
     """Running means by name. Values are added where they lie, all at once, and read only when the means are asked for."""
@@ -86,10 +89,12 @@ class Log:
         with _explain(path), whole_file(path) as part:
             part.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
         self.tensorboard = tensorboard
-        self._excepthook = threading.excepthook
+        before = set(threading.enumerate())
         with _explain(tensorboard):
             self._tensorboard = _open_tensorboard(tensorboard, step)
-        threading.excepthook = self._hear_thread
+        # TensorBoard writes in a thread, whose failure is raised by the next call; Python would print a traceback of it too.
+        self._threads = set(threading.enumerate()) - before
+        self._excepthook, threading.excepthook = threading.excepthook, self._hear_thread
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Append one row; `step` is one of its columns.
@@ -140,11 +145,12 @@ class Log:
                 f"{describe_failure(self.tensorboard, error)}; what was logged last is not in it", stacklevel=2
             )
         finally:
+            for thread in self._threads:
+                thread.join(_PATIENCE)
             threading.excepthook = self._excepthook
 
     def _hear_thread(self, ended: threading.ExceptHookArgs) -> None:
-        # TensorBoard writes in a thread, whose failure is raised by the next call; Python would print a traceback of it too.
-        if not (issubclass(ended.exc_type, OSError) and "tensorboard" in type(ended.thread).__module__):
+        if not (issubclass(ended.exc_type, OSError) and ended.thread in self._threads):
             self._excepthook(ended)
 
 

@@ -4,7 +4,7 @@ import math
 import time
 import warnings
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Literal
 
 import torch
 
-from gantoolkit.data import CacheMode, TrainingBatches, open_dataset
+from gantoolkit.data import CacheMode, LoadedBatch, TrainingBatches, open_dataset
 from gantoolkit.device import lacks_memory
 from gantoolkit.errors import CheckpointError, DataError, TrainingError
 from gantoolkit.plugins import ObservingScheduler
@@ -192,9 +192,8 @@ class _Session:
         self.taken.clear()
         self.bad_in_a_row = 0
         began = time.perf_counter() - progress.seconds
-        for batch in load_together(self.batches.iterate(progress.step, stop), interrupts, self.processes):
+        for batch in self.load(stop, interrupts):
             epoch, place = divmod(progress.step, per_epoch)
-            self.note_bad_files(batch.bad_files)
             if batch.share:  # else another process counts it
                 self.flat = self.flat + count_flat(batch.images)
             self.trainer.begin_epoch(epoch)
@@ -225,6 +224,23 @@ class _Session:
                 self.save()
                 self.write_report()
         return self.settle(0) or self.find_spoilt()
+
+    def load(self, stop: int, interrupts: Interrupts) -> Iterator[LoadedBatch]:
+        """The batches from here to `stop`; where no more can be had, what has been learned is saved first.
+
+        Raises:
+            DataError: When there are no images, or too many files cannot be read.
+        """
+        try:
+            batches = self.batches.iterate(self.progress.step, stop)
+            for batch in load_together(batches, interrupts, self.processes):
+                self.note_bad_files(batch.bad_files)
+                yield batch
+        except DataError:
+            if self.progress.step and not (self.settle(0) or self.bad_in_a_row or self.find_spoilt()):
+                self.save()
+                self.write_report()
+            raise
 
     def is_pause(self, stop: int) -> bool:
         """Whether something is made of the networks after this step."""
@@ -366,13 +382,14 @@ class _Session:
         Raises:
             DataError: When they are more than the recipe allows.
         """
-        self.progress.bad_files |= found
-        count, allowed = len(self.progress.bad_files), self.recipe.data.max_bad_files
+        bad_files = self.progress.bad_files | found
+        count, allowed = len(bad_files), self.recipe.data.max_bad_files
         if count > allowed:
-            path, why = next(reversed(self.progress.bad_files.items()))
+            path, why = next(reversed(bad_files.items()))
             raise DataError(
                 f"{count} files cannot be read, more than data.max_bad_files = {allowed}; the last: {path} {why}"
             )
+        self.progress.bad_files = bad_files
 
     def tell(self, event: Event) -> None:
         if self.processes.is_writer:

@@ -97,6 +97,7 @@ class Records:
             seconds=progress.seconds,
             counts=counts,
             findings=findings,
+            bad_files=progress.bad_files,
         )
 
     def close(self) -> None:

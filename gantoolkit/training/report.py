@@ -20,6 +20,7 @@ from gantoolkit.training.log import MEASURED, read_log
 __all__ = ["write_report"]
 
 _MOST_SAMPLES = 8
+_MOST_FILES = 20
 _ORDER = ("wrong", "unknown", "healthy")
 _TEMPLATES = jinja2.Environment(loader=jinja2.PackageLoader("gantoolkit.training"), autoescape=True)
 _TEMPLATES.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
@@ -34,6 +35,7 @@ def write_report(
     seconds: float,
     counts: Mapping[str, int],
     findings: Sequence[Finding],
+    bad_files: Mapping[str, str] | None = None,
 ) -> None:
     """Write `report.html` from the run's log and samples.
 
@@ -41,6 +43,7 @@ def write_report(
         seconds: Time spent training.
         counts: What was counted, by name.
         findings: Ways to fail, and whether the run does.
+        bad_files: Files that were left out, and why.
 
     Raises:
         CheckpointError: When it cannot be written.
@@ -58,6 +61,8 @@ def write_report(
         minutes=seconds / 60,
         rate=step / seconds if seconds else 0.0,
         counts=counts,
+        bad_files=list((bad_files or {}).items())[:_MOST_FILES],
+        more_bad_files=max(0, len(bad_files or {}) - _MOST_FILES),
         deviations=describe_deviations(recipe),
         last=rows[-1] if rows else {},
         findings=sorted(findings, key=lambda finding: _ORDER.index(finding.state)),

@@ -3,6 +3,7 @@
 Nothing is unpickled, so a stranger's file cannot run code.
 """
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gantoolkit.errors import CheckpointError
-from gantoolkit.files import describe_failure, sync_file, whole_file
+from gantoolkit.files import describe_failure, whole_file
 
 __all__ = ["check_header", "read_header", "read_shapes", "read_tensors", "write_tensors"]
 
@@ -35,13 +36,18 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str
     """
     stored = _separate({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     text = json.dumps(header)
+    metadata = {"header": text, "sha256": _checksum(stored, text)}
+
+    def read_back(part: Path) -> None:
+        is_kept = False
+        with contextlib.suppress(SafetensorError):  # so little is left that it is no such file any more
+            is_kept = _holds(part, stored, metadata)
+        if not is_kept:
+            raise CheckpointError(f"{path}: was not kept: the disk gives back other bytes than it was given")
+
     try:
-        with whole_file(path) as part:
-            metadata = {"header": text, "sha256": _checksum(stored, text)}
+        with whole_file(path, read_back) as part:
             save_file(stored, part, metadata)
-            sync_file(part)
-            if not _holds(part, stored, metadata):
-                raise CheckpointError(f"{path}: was not kept: the disk gives back other bytes than it was given")
     except (OSError, SafetensorError) as error:
         needed = sum(tensor.nbytes for tensor in stored.values())
         raise CheckpointError(describe_failure(path, error, needed)) from error

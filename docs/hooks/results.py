@@ -1,4 +1,4 @@
-"""Puts the figures of benchmarks/results into the page on performance: `<!-- result: NAME -->` becomes the table of NAME.json.
+"""Puts the figures of benchmarks/results into pages: `<!-- result: NAME -->` becomes the table of NAME.json.
 
 So no figure is written by hand. What has no file is said to be not measured.
 """
@@ -26,6 +26,8 @@ def show(name: str) -> str:
         rows = scaling_rows(result)
     elif "modes" in result:
         rows = data_rows(result)
+    elif "targets" in result:
+        rows = fuzz_rows(result)
     elif "lives" in result:
         rows = soak_rows(result)
     elif "cases" in result:
@@ -95,6 +97,20 @@ def plan_rows(result: dict[str, Any]) -> list[list[str]]:
                 f"{measured[len(measured) // 2]:.2f} s",
             ]
         )
+    return rows
+
+
+def fuzz_rows(result: dict[str, Any]) -> list[list[str]]:
+    """Of fuzzing: one row for each reader."""
+    rows = [["reader of", "executions", "seconds", "found", "found after mending"]]
+    for target, found in result["targets"].items():
+        before, after = (
+            sum(
+                len(stretch["findings"]) for stretch in found["stretches"] if (stretch["code"] == "mended") == is_mended
+            )
+            for is_mended in (False, True)
+        )
+        rows.append([f"{target}s", f"{found['executions']:,}", f"{found['seconds']:,.0f}", str(before), str(after)])
     return rows
 
 

@@ -304,7 +304,7 @@ class _Session:
             )
         try:
             self.trainer.load_state_dict(own_state(checkpoint.tensors, self.empty_pools, self.processes))
-        except (RuntimeError, KeyError, ValueError) as error:
+        except (RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
             if lacks_memory(error):
                 raise
             raise CheckpointError(

@@ -7,6 +7,10 @@ First undisturbed, in one long life, until it is asked to stop; then once more t
 SIGKILL, SIGTERM or SIGINT at random moments. Samples, checkpoints, measurements and the report are written all the while.
 Every few seconds the size of the process and of its workers is noted, with its open files, threads, processor time and step.
 
+A process grows for some minutes, until its heap has the shape that its work needs; so beside the slope after the warm-up there
+is that of the second half of what comes after it: what tells a leak, where lives are long. `--again FILE` computes both anew,
+with another warm-up if you like, from what a result holds.
+
 A slope is that of straight lines through what was noted within lives, of one slope for all of them, each with a height of its
 own; the beginning of each life is left out.
 """
@@ -245,12 +249,15 @@ def describe(lives: Sequence[Life], warm_up: float) -> dict[str, Any]:
             return {}
         return {"per_second": round(steps / seconds, 3), "per_processor_second": round(steps / processor, 3)}
 
+    late = [looks[len(looks) // 2 :] for looks in warm]
+    late_own = pooled_slope(([look.seconds / 3600 for look in looks], [look.own for look in looks]) for looks in late)
     return {
         "lives": len(lives),
         "minutes": round(sum(life.seconds for life in lives) / 60, 1),
         "steps": sum(life.ended_at - life.began_at for life in lives),
         "slope_rss_megabytes_per_hour": slope("rss"),
         "slope_own_megabytes_per_hour": slope("own"),
+        "slope_own_megabytes_per_hour_in_second_halves": None if late_own is None else round(late_own, 3),
         "slope_handles_per_hour": slope("handles"),
         "slope_threads_per_hour": slope("threads"),
         "rate_of_first_halves": rates(0),
@@ -283,6 +290,20 @@ def summarise(
     }
 
 
+def describe_again(result: dict[str, Any], warm_up: float) -> dict[str, Any]:
+    """A result with its slopes and rates computed anew from what it holds, one look a minute."""
+    lives = [Life(**{**life, "looks": [Look(*look) for look in life["looks"]]}) for life in result["lives"]]
+    runs = {
+        name: run
+        | {
+            kind: run[kind] | describe([life for life in lives if life.run == f"{name}, {kind}"], warm_up)
+            for kind in ("undisturbed", "disturbed")
+        }
+        for name, run in result["runs"].items()
+    }
+    return {**result, "warm_up_seconds": warm_up, "runs": runs, "all": describe(lives, warm_up)}
+
+
 def size_of(folder: Path) -> float:
     """Megabytes."""
     return round(sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6, 2)
@@ -301,7 +322,11 @@ def main() -> None:
     )
     parser.add_argument("--folder", type=Path, default=Path("runs/soak"), help="where the runs lie; emptied first")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--again", type=Path, help="a result: compute it anew instead of training")
     arguments = parser.parse_args()
+    if arguments.again is not None:
+        write_result(describe_again(json.loads(arguments.again.read_text()), arguments.warm_up), arguments.out)
+        return
     # A shell starts what is in the background deaf to Ctrl-C; the runs have to hear it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     shutil.rmtree(arguments.folder, ignore_errors=True)

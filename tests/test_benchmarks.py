@@ -99,6 +99,9 @@ def test_the_table_of_a_soak_shows_each_run_in_both_its_ways(page, tmp_path, mon
     result = soak.summarise(lives, runs, argparse.Namespace(warm_up=60.0), time.monotonic() - 300)
     assert result["signals"] == {"SIGKILL": 1, "SIGTERM": 1}
     assert result["longest_life_minutes"] == pytest.approx(3.3)
+    again = soak.describe_again(json.loads(json.dumps(result)), 60.0)
+    assert again["lives"] == json.loads(json.dumps(result["lives"]))
+    assert again["runs"]["0 workers"]["undisturbed"]["steps"] == 2000
     (tmp_path / "made.json").write_text(json.dumps(result))
     monkeypatch.setattr(page, "RESULTS", tmp_path)
     shown = page.show("made").splitlines()

@@ -117,13 +117,23 @@ def fuzz_rows(result: dict[str, Any]) -> list[list[str]]:
 def soak_rows(result: dict[str, Any]) -> list[list[str]]:
     """Of hours of training: one row for each life of each run, undisturbed and killed again and again."""
     rows = [
-        ["run", "lives", "minutes", "steps", "MB/h", "files/h", "steps/s of CPU", "in second halves", "differences"]
+        [
+            "run",
+            "lives",
+            "minutes",
+            "steps",
+            "MB/h, later",
+            "files/h",
+            "steps/s of CPU",
+            "in second halves",
+            "differences",
+        ]
     ]
     for run, found in result["runs"].items():
         for kind in ("undisturbed", "disturbed"):
             life = found[kind]
             rates = [life[f"rate_of_{part}_halves"].get("per_processor_second") for part in ("first", "second")]
-            slopes = [life["slope_own_megabytes_per_hour"], life["slope_handles_per_hour"]]
+            slopes = [life["slope_own_megabytes_per_hour_in_second_halves"], life["slope_handles_per_hour"]]
             figures = ["" if figure is None else f"{figure:+.1f}" for figure in slopes]
             figures += ["" if rate is None else f"{rate:.2f}" for rate in rates]
             unlike = "" if kind == "undisturbed" else str(len(found["differences"]))

@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import json
 import os
+import sys
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
@@ -137,13 +138,14 @@ class Log:
 
     def close(self) -> None:
         """Finish TensorBoard's files."""
+        has_failed = sys.exc_info()[0] is not None  # and what failed is being said already
         try:
             if self._tensorboard is not None:
                 self._tensorboard.close()
         except OSError as error:
-            warnings.warn(
-                f"{describe_failure(self.tensorboard, error)}; what was logged last is not in it", stacklevel=2
-            )
+            if not has_failed:
+                complaint = f"{describe_failure(self.tensorboard, error)}; what was logged last is in log.jsonl alone"
+                warnings.warn(complaint, stacklevel=2)
         finally:
             for thread in self._threads:
                 thread.join(_PATIENCE)

@@ -1,6 +1,7 @@
 """`python -m gantoolkit` is the command `gantoolkit`."""
 
 import atexit
+import contextlib
 import os
 import signal
 import sys
@@ -19,6 +20,8 @@ def run() -> int:
     from gantoolkit.cli import main
 
     code = main()
+    with contextlib.suppress(OSError, ValueError):  # a reader that has gone, or a stream that was closed
+        sys.stdout.flush()
     _leave_when_asked(code)
     return code
 

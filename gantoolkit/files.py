@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-__all__ = ["describe_failure", "remove_leftovers", "whole_file"]
+__all__ = ["describe_failure", "printable", "remove_leftovers", "whole_file"]
 
 _PART = ".part"
 
@@ -46,6 +46,11 @@ def remove_leftovers(folder: Path) -> None:
     for part in folder.glob(f".*{_PART}"):
         with contextlib.suppress(OSError):
             part.unlink()
+
+
+def printable(path: Path) -> str:
+    """A path as text that every file and terminal takes: bytes of its name that are no UTF-8 are replaced."""
+    return str(path).encode(errors="surrogateescape").decode(errors="replace")
 
 
 def describe_failure(path: Path, error: Exception, needed: int = 0) -> str:

@@ -46,6 +46,11 @@ class Run:
         with torch.device("meta"):
             pairing = build_system(checked).pairing
         open_dataset(data, pairing=pairing)
+        for images in Path(data).glob("t[re]*"):  # train and test, A and B
+            if folder.path.resolve().is_relative_to(images.resolve()):
+                raise CheckpointError(
+                    f"{folder.path}: lies in {images}, among whose images its samples would be; choose another --out"
+                )
         if folder.exists:
             folder.take_up(checked)
         if is_writer():  # of several processes the first

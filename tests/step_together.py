@@ -14,6 +14,7 @@ from small import batch_of
 from gantoolkit.recipe import Recipe
 from gantoolkit.seeds import derive_seed
 from gantoolkit.training import build_trainer
+from gantoolkit.training.interrupts import Interrupts
 from gantoolkit.training.processes import ALONE, Processes, join_processes
 from gantoolkit.training.trainer import Trainer
 
@@ -47,7 +48,7 @@ def state_of(trainer: Trainer) -> dict[str, torch.Tensor]:
 
 
 def main(recipes: Path, out: Path) -> None:
-    with join_processes(torch.device("cpu")) as processes:
+    with join_processes(torch.device("cpu"), Interrupts()) as processes:
         torch.use_deterministic_algorithms(True)
         for name, text, images, dtype in json.loads(recipes.read_text()):
             recipe = Recipe.from_toml(text, where=name).resolve()

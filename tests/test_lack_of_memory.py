@@ -65,6 +65,9 @@ def test_the_message_says_what_is_needed_and_the_run_goes_on_elsewhere(tmp_path:
     complaint = done.stderr.splitlines()[-1]
     assert "not enough memory" in complaint
     assert "a step of it takes about " in complaint
+    assert (
+        "take a smaller data.crop_size, training.batch_size or generator" in complaint
+    )  # the limit is no lack of free memory
     assert "run is as it was at its last checkpoint" in complaint
     assert {path: path.read_bytes() for path in sorted(run.folder.checkpoints.iterdir())} == before
     assert Run.open(run.path).train(device="cpu", stop_at=2).step == 2

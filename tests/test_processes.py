@@ -24,6 +24,7 @@ from gantoolkit.recipes import cyclegan, find_recipe
 from gantoolkit.run import Run
 from gantoolkit.settings import DataSettings
 from gantoolkit.training import RunFolder
+from gantoolkit.training.log import read_log
 from gantoolkit.training.processes import ALONE, Processes
 from gantoolkit.training.tensorfile import read_header, read_tensors
 
@@ -79,7 +80,7 @@ def find_process(launcher: subprocess.Popen[str], number: int) -> int:
 
 
 def wait_for_rows(run: Path, count: int) -> None:
-    for _ in range(1200):
+    for _ in range(6000):
         if (run / "log.jsonl").is_file() and len((run / "log.jsonl").read_text().splitlines()) >= count:
             return
         time.sleep(0.05)
@@ -236,29 +237,42 @@ class TestRuns:
     def test_a_killed_process_ends_the_run_and_it_resumes_bit_for_bit(
         self, recipe_file: Path, data: Path, reference: Path, tmp_path: Path
     ) -> None:
-        launcher = train(recipe_file, data, tmp_path / "run")
-        wait_for_rows(tmp_path / "run", 4)
-        os.kill(find_process(launcher, 1), signal.SIGKILL)
+        """First another process than the writer, and the command is given again; then the writer, and the launcher restarts."""
+        run = tmp_path / "run"
+        command = ("train", recipe_file, "--data", data, "--out", run)
+        launcher = launch(TESTS / "lost_process.py", 1, 9, 0, *command)
         _, complaint = finish(launcher)
         assert launcher.returncode != 0
         assert "process 0: error: another process of this run has ended" in complaint
-        assert 8 <= read_header(RunFolder(tmp_path / "run").list_checkpoints()[-1])["progress"]["step"] < 36
-        launcher = train(recipe_file, data, tmp_path / "run", "--workers", "1")
-        wait_for_rows(tmp_path / "run", 9)
-        os.kill(find_process(launcher, 0), signal.SIGKILL)  # now the writer
-        _, complaint = finish(launcher)
-        assert "process 1: error: another process of this run has ended" in complaint
-        launcher = train(recipe_file, data, tmp_path / "run")
+        assert read_header(RunFolder(run).list_checkpoints()[-1])["progress"]["step"] == 8
+        nodes = "--standalone --max-restarts 1"
+        launcher = launch(TESTS / "lost_process.py", 0, 19, 3, *command, "--workers", "1", nodes=nodes)
         output, complaint = finish(launcher)
         assert launcher.returncode == 0, complaint
+        assert "process 1: error: another process of this run has ended" in complaint
         assert "finished at step 36" in output
-        assert_same(tmp_path / "run", reference)
-        logs = [
-            [{**json.loads(line), "seconds": 0} for line in (run / "log.jsonl").read_text().splitlines()]
-            for run in (tmp_path / "run", reference)
-        ]
+        assert_same(run, reference)
+        logs = [[{**row, "seconds": 0} for row in read_log(folder / "log.jsonl")] for folder in (run, reference)]
         assert logs[0] == logs[1]
         assert len(logs[0]) == 18
+
+    def test_other_settings_in_one_process_are_named_in_all(
+        self, recipe_file: Path, data: Path, tmp_path: Path
+    ) -> None:
+        nodes = f"--nnodes 2 --rdzv-backend c10d --rdzv-endpoint 127.0.0.1:{free_port()} --rdzv-id 8"
+        launchers = [
+            launch(
+                *("-m", "gantoolkit", "train", recipe_file, "--data", data, "--out", tmp_path / f"run{number}"),
+                *("--set", f"cycle_weight={weight}"),
+                processes=1,
+                nodes=nodes,
+            )
+            for number, weight in enumerate((10.0, 3.0))
+        ]
+        said = [finish(launcher)[1] for launcher in launchers]
+        assert all("cycle_weight is " in complaint for complaint in said), said
+        assert all("all processes of a run take the same settings" in complaint for complaint in said)
+        assert not list(tmp_path.glob("run*/checkpoints"))
 
     def test_a_signal_to_one_stops_all_and_another_number_of_processes_goes_on(
         self, recipe_file: Path, data: Path, tmp_path: Path
@@ -293,6 +307,42 @@ class TestRuns:
 
 
 class TestRefusals:
+    @pytest.mark.parametrize(
+        ("environment", "complaint"),
+        [
+            ({"WORLD_SIZE": "abc"}, "WORLD_SIZE is 'abc' in the environment; a launcher puts a number there"),
+            ({"WORLD_SIZE": "2", "RANK": "x"}, "RANK is 'x' in the environment"),
+            ({"WORLD_SIZE": "2", "RANK": "7"}, "RANK is 7 in the environment, and WORLD_SIZE 2"),
+        ],
+    )
+    def test_what_no_launcher_says(self, environment, complaint: str, command, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        code, _, said = command("recipes")
+        assert code == 2
+        assert complaint in said
+
+    def test_a_number_without_a_count_is_nothing(
+        self, tiny: Recipe, dataset: Path, tmp_path: Path, monkeypatch
+    ) -> None:
+        monkeypatch.setenv("RANK", "1")
+        assert tiny.train(dataset, tmp_path / "run", device="cpu", stop_at=1).folder.list_checkpoints()
+
+    def test_a_signal_while_waiting_for_the_others(self, dataset: Path, tmp_path: Path) -> None:
+        environment = {**os.environ, "WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+        environment |= {"MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
+        command = ["train", "cyclegan", "--data", str(dataset), "--out", str(tmp_path / "run"), "--device", "cpu"]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "gantoolkit", *command], env=environment, stderr=subprocess.PIPE, text=True
+        )
+        while not (tmp_path / "run" / "recipe.toml").is_file() and process.poll() is None:
+            time.sleep(0.1)
+        time.sleep(3)
+        process.send_signal(signal.SIGTERM)
+        _, complaint = process.communicate(timeout=120)
+        assert process.returncode == 143, complaint
+        assert "Traceback" not in complaint
+
     def test_fewer_images_than_processes(self, tiny: Recipe) -> None:
         from gantoolkit.assembly import build_system
         from gantoolkit.training.sharing import check_recipe
@@ -329,8 +379,11 @@ class TestRefusals:
         monkeypatch.setattr(Processes, "exchange", lambda self, note: said.append(note) or list(said))
         check_dataset(here, Processes(0, 2))
         check_dataset(open_dataset(dataset), Processes(1, 2))
-        with pytest.raises(DataError, match="process 2 finds 6 images of A and 4 of B, the first process 5 and 4"):
-            check_dataset(there, Processes(2, 3))
+        said.pop()
+        with pytest.raises(
+            DataError, match=r"process 1 finds other images .6 of A, .* than the first one .5 of A, 4 of B"
+        ):
+            check_dataset(there, Processes(1, 2))
 
     def test_a_launcher_that_leads_nowhere(self, tiny: Recipe, dataset: Path, tmp_path: Path, monkeypatch) -> None:
         monkeypatch.setenv("WORLD_SIZE", "2")

@@ -1,5 +1,7 @@
 """The command `gantoolkit`, its exit codes, and what it prints when something is wrong."""
 
+import contextlib
+import errno
 import os
 import signal
 import sys
@@ -106,6 +108,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("GANTOOLKIT_TRACEBACK", "0") != "0":
             raise
+        if _is_about_a_path(error):
+            _complain(f"a path that was given cannot be one on this system ({error}); write another")
+            return BAD_INPUT
         _complain(_blame(error))
         return MISTAKE
     return result if isinstance(result, int) else OK
@@ -129,6 +134,12 @@ def _both_signals_interrupt() -> Iterator[None]:
             signal.signal(kind, handler)
 
 
+def _is_about_a_path(error: Exception) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENAMETOOLONG, errno.ELOOP)
+    return isinstance(error, ValueError) and "embedded null" in str(error)
+
+
 def _blame(error: Exception) -> str:
     """Where an error that nobody expected happened, and whose code that is."""
     owners = {
@@ -148,8 +159,9 @@ def _blame(error: Exception) -> str:
 
 
 def _complain(message: str) -> None:
-    Console(stderr=True, soft_wrap=True).print(f"{_speaker()}[bold red]error:[/] ", end="", highlight=False)
-    print(message, file=sys.stderr)
+    with contextlib.suppress(OSError, MemoryError):  # the exit code says it too
+        Console(stderr=True, soft_wrap=True).print(f"{_speaker()}[bold red]error:[/] ", end="", highlight=False)
+        print(message, file=sys.stderr)
 
 
 def _show_warning(message: Warning | str, *details: object, **more: object) -> None:
@@ -158,11 +170,15 @@ def _show_warning(message: Warning | str, *details: object, **more: object) -> N
 
 def _speaker() -> str:
     """Which of the processes that a launcher has started speaks; where there is one alone it need not say so."""
-    return f"process {process_number()}: " if launched_processes() > 1 else ""
+    try:
+        return f"process {process_number()}: " if launched_processes() > 1 else ""
+    except GantoolkitError:  # the command will say it
+        return ""
 
 
 def _refuse_launchers(arguments: Sequence[str]) -> None:
-    if _speaker() and arguments and arguments[0] in _ALONE:
+    process_number()  # says what is wrong with it
+    if launched_processes() > 1 and arguments and arguments[0] in _ALONE:
         raise GantoolkitError(
             f"gantoolkit {arguments[0]} cannot share its work among the processes that torchrun starts; call it without"
         )

@@ -1,5 +1,6 @@
 """What the terminal shows while a run trains."""
 
+import contextlib
 import sys
 import time
 from pathlib import Path
@@ -36,18 +37,32 @@ class TrainingProgress:
         self.first: tuple[int, float] | None = None
         self.shown = time.monotonic()
         self.bad_files: set[str] = set()
+        self.is_mute = False
+        """Whether nobody can be told anything any more: then the run goes on alone, with its log and its report."""
 
     def __enter__(self) -> "TrainingProgress":
-        self.say(f"{self.run.recipe.name} learns from {self.run.data} into {self.run.path}")
-        self.bar.start()
+        try:
+            self.say(f"{self.run.recipe.name} learns from {self.run.data} into {self.run.path}")
+            self.bar.start()
+        except (OSError, UnicodeError, SystemExit):
+            self.is_mute = True
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.bar.stop()  # also after an error: the terminal wants its cursor back
+        with contextlib.suppress(OSError, UnicodeError, SystemExit):
+            self.bar.stop()  # also after an error: the terminal wants its cursor back
 
     def __call__(self, event: Event) -> None:
+        if self.is_mute:
+            return
+        try:
+            self.show(event)
+        except (OSError, UnicodeError, SystemExit):  # rich leaves with the last one where the reader has gone
+            self.is_mute = True
+
+    def show(self, event: Event) -> None:
         match event:
             case StepDone():
                 self.show_step(event)

@@ -40,7 +40,7 @@ def explain_lack_of_memory(
         traceback.clear_frames(error.__traceback__)  # what the step had made is not needed any more
         gc.collect()
         parts = [_describe_need(recipe, device, processes), rest]
-        reason = str(error).partition("\n")[0]
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise TrainingError(
             f"{recipe.name}: not enough memory ({reason}); {'; '.join(part for part in parts if part)}"
         ) from error
@@ -50,11 +50,12 @@ def _describe_need(recipe: Recipe, device: torch.device, processes: int) -> str:
     free = available_memory(device)
     own = resize(recipe, batch_size=-(-recipe.training.batch_size // processes))
     try:
-        need = f"a step of it takes about {format_bytes(needed_bytes(count_step(own)))}"
-        fitting = propose(own, free) if free and processes == 1 else ()
+        needed = needed_bytes(count_step(own))
+        # Where it should fit, another limit than the free memory has been met, and nothing is known of what would.
+        fitting = propose(own, free) if free and needed > free and processes == 1 else ()
     except (GantoolkitError, RuntimeError, MemoryError):  # blocks that cannot be counted, or not even memory for that
         return "take a smaller data.crop_size, training.batch_size or generator"
     there = f", {format_bytes(free)} are free" if free else ""
     settings = [" ".join(f"--set {setting}" for setting in proposal.settings) for proposal in fitting]
     cure = " or ".join(filter(None, settings)) or "a smaller data.crop_size, training.batch_size or generator"
-    return f"{need}{there}; take {cure}"
+    return f"a step of it takes about {format_bytes(needed)}{there}; take {cure}"

@@ -135,10 +135,9 @@ def _open(path: str | Path) -> Iterator[Image.Image]:
         ) from None
     except Image.DecompressionBombError:
         raise DataError(f"{path}: has more than the {MAX_PIXELS:,} pixels allowed") from None
-    except (
-        Exception
-    ) as error:  # at damaged files Pillow's readers raise whatever their code comes to: IndexError, struct.error
-        raise DataError(f"{path}: is damaged or cannot be read ({error or type(error).__name__})") from error
+    # At damaged files Pillow's readers raise whatever their code comes to: IndexError, struct.error, MemoryError.
+    except Exception as error:
+        raise DataError(f"{path}: is damaged or cannot be read ({str(error) or type(error).__name__})") from error
 
 
 def _refuse_what_is_no_file(path: Path) -> None:

@@ -8,7 +8,7 @@ import random
 import signal
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from multiprocessing import resource_tracker
 from pathlib import Path
@@ -23,6 +23,7 @@ from gantoolkit.data.folders import Dataset
 from gantoolkit.data.images import Half
 from gantoolkit.data.sources import CacheMode, Source, open_source
 from gantoolkit.errors import DataError
+from gantoolkit.files import printable
 from gantoolkit.seeds import derive_seed
 from gantoolkit.settings import DataSettings
 
@@ -235,7 +236,9 @@ class _Samples(torch_data.Dataset[_Sample]):
                     taken[domain] = self.source.take(domain, index, draws)
                 except DataError as error:
                     path = self._path(domain, index)
-                    bad_files[str(path)] = str(error).removeprefix(f"{path}: ")
+                    bad_files[printable(path)] = (
+                        str(error).removeprefix(f"{path}: ").removeprefix(f"{printable(path)}: ")
+                    )
             if len(taken) == len(images):
                 return taken
         return {}
@@ -257,7 +260,7 @@ class _Samples(torch_data.Dataset[_Sample]):
 def _explain_lost_workers(
     loader: "torch_data.DataLoader[LoadedBatch]", start: int, files_of: Callable[[int], Sequence[Path]]
 ) -> Iterator[LoadedBatch]:
-    with _signals_held():
+    with _signals_held() if loader.num_workers else nullcontext():
         batches = iter(loader)
     step = start
     try:

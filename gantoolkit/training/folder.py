@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ _LEARNS_THE_SAME = (
 )
 """Fields of a recipe that no bit of a weight depends on."""
 
+_NAME = re.compile(r"step-\d{8,18}\.safetensors")
 _PACKAGES = ("gantoolkit", "torch", "numpy", "pillow", "safetensors")
 
 
@@ -178,12 +180,16 @@ class RunFolder:
         Raises:
             CheckpointError: When it cannot be read.
         """
+        cure = "say with --data where the data set is"
+        if self.about_file.exists() and not self.about_file.is_file():  # a pipe would be waited for
+            raise CheckpointError(f"{self.about_file}: is no file; {cure}")
         try:
-            return json.loads(self.about_file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise CheckpointError(
-                f"{self.about_file}: cannot be read ({error}); say with --data where the data set is"
-            ) from error
+            about = json.loads(self.about_file.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise CheckpointError(f"{self.about_file}: cannot be read ({error}); {cure}") from error
+        if not isinstance(about, dict) or not isinstance(about.get("data"), str):
+            raise CheckpointError(f"{self.about_file}: does not say where the data set is; {cure}")
+        return about
 
     def save_checkpoint(self, checkpoint: Checkpoint, recipe: Recipe) -> Path:
         """Write a checkpoint, then remove all but the newest `training.keep_checkpoints`, and the best if one was the best.
@@ -199,7 +205,8 @@ class RunFolder:
         write_tensors(path, checkpoint.tensors, header)
         best = checkpoint.progress.get("best_step")
         # One of a later step is damaged, else the run would have gone on from there: it is none of those to keep.
-        whole = [found for found in self.list_checkpoints() if found <= path]
+        found = self.list_checkpoints()
+        whole = found[: found.index(path) + 1]
         for old in whole[: -recipe.training.keep_checkpoints]:
             if best is None or old != self._checkpoint_file(best):
                 old.unlink(missing_ok=True)
@@ -209,8 +216,9 @@ class RunFolder:
         return self.checkpoints / f"step-{step:08d}.safetensors"
 
     def list_checkpoints(self) -> list[Path]:
-        """All checkpoints, the oldest first."""
-        return sorted(self.checkpoints.glob("step-*.safetensors"))
+        """All checkpoints, the oldest first; files of other names, such as somebody's copies, are none."""
+        steps = {path: _NAME.fullmatch(path.name) for path in self.checkpoints.glob("step-*.safetensors")}
+        return sorted((path for path, name in steps.items() if name), key=lambda path: int(path.stem[len("step-") :]))
 
     def newest_checkpoint(self, recipe: Recipe) -> Checkpoint | None:
         """The newest checkpoint that is whole; a damaged one is named in a warning and passed over.
@@ -225,6 +233,8 @@ class RunFolder:
                 if header.get("format") == _FORMAT:
                     check_header(path, header, {"recipe": str, "progress": dict})
                     check_progress(path, header["progress"])
+                    if (step := header["progress"]["step"]) != int(path.stem[len("step-") :]):
+                        raise CheckpointError(f"{path}: is one of step {step}, which its name does not say")
             except CheckpointError as error:
                 instead = (
                     "there is none before it: the run begins anew"

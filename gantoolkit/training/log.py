@@ -165,14 +165,27 @@ def _explain(path: Path) -> Iterator[None]:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The rows of a log; a last line that a killed run left unfinished is passed over."""
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            break
-    return rows
+    """The rows of a log; what is no row is passed over, such as a last line that a killed run left unfinished.
+
+    Raises:
+        CheckpointError: When it cannot be read.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from error
+    rows = list(map(_read_row, lines))
+    if damaged := sum(row is None for row in rows[:-1]):
+        warnings.warn(f"{path}: {damaged} of its lines are damaged and left out", stacklevel=2)
+    return [row for row in rows if row is not None]
+
+
+def _read_row(line: str) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) and isinstance(row.get("step"), int) else None
 
 
 def _open_tensorboard(folder: Path, step: int) -> "SummaryWriter | None":
@@ -180,4 +193,8 @@ def _open_tensorboard(folder: Path, step: int) -> "SummaryWriter | None":
         return None
     from torch.utils.tensorboard import SummaryWriter
 
-    return SummaryWriter(folder, purge_step=step)
+    try:
+        return SummaryWriter(folder, purge_step=step)
+    except UnicodeError:
+        warnings.warn(f"{folder}: TensorBoard takes no path that is not UTF-8; its files are left out", stacklevel=3)
+        return None

@@ -34,6 +34,8 @@ from gantoolkit.training.records import Records
 from gantoolkit.training.sharing import (
     check_dataset,
     check_recipe,
+    check_settings,
+    describe_dataset,
     find_checkpoint,
     gather_state,
     load_together,
@@ -96,14 +98,22 @@ def train(
         folder.lock() if is_writer() else nullcontext(),
         own_randomness(device, deterministic=recipe.training.deterministic),
         Interrupts() as interrupts,
-        join_processes(device) as processes,
+        join_processes(device, interrupts) as processes,
     ):
         session = _Session(
-            folder, recipe, data, processes, device=device, workers=workers, cache=cache, callbacks=callbacks
+            folder,
+            recipe,
+            data,
+            processes,
+            device=device,
+            workers=workers,
+            cache=cache,
+            stop_at=stop_at,
+            callbacks=callbacks,
         )
         try:
             with arithmetic(session.precision, try_algorithms=not recipe.training.deterministic):
-                return session.run(stop_at, interrupts)
+                return session.run(interrupts)
         finally:
             if session.records is not None:
                 session.records.close()
@@ -122,10 +132,13 @@ class _Session:
         device: torch.device,
         workers: int,
         cache: CacheMode,
+        stop_at: int | None,
         callbacks: Sequence[Callback],
     ) -> None:
+        self.stop_at = stop_at
         self.folder, self.recipe, self.settings = folder, recipe, recipe.training
         self.device, self.callbacks, self.processes = device, callbacks, processes
+        check_settings(recipe, stop_at, processes)
         checkpoint = find_checkpoint(folder, recipe, processes)
         # What `auto` came to when the run began stays so, also where it would come to something else now.
         self.precision: Precision = (
@@ -152,7 +165,7 @@ class _Session:
             processes=processes.count,
         )
         self.steps = self.settings.epochs * self.batches.steps_per_epoch
-        self.progress = Progress(precision=self.precision, processes=processes.count)
+        self.progress = Progress(precision=self.precision, processes=processes.count, dataset=describe_dataset(dataset))
         self.since_row, self.since_epoch = Means(), Means()
         self.flat: int | torch.Tensor = 0  # of what has not been added to the progress: reading it waits for the device
         self.taken: deque[_Taken] = deque()
@@ -164,9 +177,9 @@ class _Session:
         if processes.is_writer:
             self.records = Records(folder, recipe, self.system, data, dataset, device, self.progress.step)
 
-    def run(self, stop_at: int | None, interrupts: Interrupts) -> RunEnded:
-        """Train to `stop_at` or the end, save, and report."""
-        stop = self.steps if stop_at is None else min(stop_at, self.steps)
+    def run(self, interrupts: Interrupts) -> RunEnded:
+        """Train to where it is to stop or to the end, save, and report."""
+        stop = self.steps if self.stop_at is None else min(self.stop_at, self.steps)
         if self.progress.step == 0:
             self.draw_samples()
         rolled_back = False
@@ -271,10 +284,14 @@ class _Session:
 
     def find_spoilt(self) -> str:
         """Which weight, or moment of an optimiser, is not finite; nothing if all are. Such are never saved, nor measured."""
-        for name, tensor in self.trainer.state_dict().items():
-            if name.startswith(("network/", "optimizer/")) and not torch.isfinite(tensor).all():
-                return f"{name} was not finite"
-        return ""
+        spoilt = (
+            name
+            for name, tensor in self.trainer.state_dict().items()
+            if name.startswith(("network/", "optimizer/")) and not torch.isfinite(tensor).all()
+        )
+        # Processes hold the same weights, if nothing has gone wrong in one; what they do next they have to do together.
+        found = next((name for name in self.processes.exchange(next(spoilt, None)) if name), None)
+        return f"{found} was not finite" if found else ""
 
     def roll_back(self, problem: str, *, again: bool) -> None:
         """Return to the newest checkpoint.
@@ -314,11 +331,12 @@ class _Session:
         scheduler = kept.pop("scheduler")
         if isinstance(self.scheduler, ObservingScheduler):
             self.scheduler.load_state_dict(scheduler)
+        dataset = self.progress.dataset
         self.progress, self.flat = Progress(**{**kept, "processes": self.processes.count}), 0
-        if self.progress.step > self.steps:
+        if self.progress.dataset != dataset:
             raise CheckpointError(
-                f"{self.folder.path}: stands at step {self.progress.step}, but these data make a run of {self.steps} "
-                "steps; give the data that it was started with"
+                f"{self.folder.path}: was started with other images ({self.progress.dataset}) than there are now ({dataset}; "
+                "counts, and a digest of the names); give the data that it was started with"
             )
 
     def save(self) -> None:

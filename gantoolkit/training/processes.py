@@ -5,7 +5,9 @@ writes the run's folder, so that the others need not see it.
 """
 
 import json
+import os
 import socket
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,13 +18,18 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 from torch import distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 from gantoolkit.errors import TrainingError
 from gantoolkit.launcher import launched_processes, process_number
+from gantoolkit.training.interrupts import Interrupts
 
 __all__ = ["ALONE", "Processes", "count_processes", "is_writer", "join_processes"]
 
 Value = TypeVar("Value")
+
+_GLANCE = 0.2
+"""Seconds between two looks whether a signal has come."""
 
 _PATIENCE = timedelta(hours=1)
 """How long processes wait for each other: as long as the writer measures, the others stand still."""
@@ -141,38 +148,69 @@ def count_processes() -> int:
 
 
 @contextmanager
-def join_processes(device: torch.device) -> Iterator[Processes]:
+def join_processes(device: torch.device, interrupts: Interrupts) -> Iterator[Processes]:
     """Come together with the other processes that a launcher has started; alone where there was none.
 
     A launcher says with `RANK`, `WORLD_SIZE`, `MASTER_ADDR` and `MASTER_PORT` who they are; `torchrun` does. They speak
-    through gloo on CPUs and through NCCL on CUDA devices. A process group that is there already is used and left as it is.
+    through gloo on CPUs and through NCCL on CUDA devices. A process group that is there already is used and left as it is;
+    it has to take tensors of the CPU too.
 
     Raises:
         TrainingError: When they do not find each other, or two of them want one CUDA device.
+        KeyboardInterrupt: When a signal comes before they have.
     """
     if not dist.is_available() or count_processes() == 1:
         yield ALONE
         return
     is_ours = not dist.is_initialized()
     if is_ours:
-        if device.type == "cuda":
-            torch.cuda.set_device(device)
-        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        try:
-            dist.init_process_group(backend, timeout=_PATIENCE)
-        except (RuntimeError, ValueError) as error:
-            raise TrainingError(
-                f"the processes of this run do not find each other ({str(error).partition(chr(10))[0]}); start them with "
-                "torchrun, which sets RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT"
-            ) from error
+        _find_each_other(device, interrupts)
     processes = Processes(dist.get_rank(), dist.get_world_size())
-    places = processes.exchange([socket.gethostname(), str(device)])
-    if device.type == "cuda" and places.count(places[processes.number]) > 1:
+    own = [socket.gethostname(), _name_device(device)]
+    if device.type == "cuda" and processes.exchange(own).count(own) > 1:
         raise TrainingError(f"several processes want {device}; say --device cuda, and each takes one of its own")
     yield processes
     # Not after an error: others may be in the middle of something, and the end of this process tells them.
     if is_ours:
         dist.destroy_process_group()
+
+
+def _find_each_other(device: torch.device, interrupts: Interrupts) -> None:
+    failures: list[Exception] = []
+
+    def join() -> None:
+        try:
+            if device.type == "cuda":
+                torch.cuda.set_device(device.index or 0)
+            store, number, count = next(rendezvous("env://", timeout=_PATIENCE))
+            # A launcher that starts all anew keeps its store, in which the addresses of those that have ended still lie.
+            store = dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)  # pyright: ignore[reportPrivateImportUsage]
+            backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+            dist.init_process_group(backend, store=store, rank=number, world_size=count, timeout=_PATIENCE)
+        except (RuntimeError, ValueError) as error:
+            failures.append(error)
+
+    # In a thread: the wait is not one that a signal could end.
+    waiting = threading.Thread(target=join, daemon=True)
+    waiting.start()
+    while waiting.is_alive():
+        waiting.join(_GLANCE)
+        if interrupts.received is not None:
+            raise KeyboardInterrupt(interrupts.received)
+    if device.type == "cuda":
+        torch.cuda.set_device(device.index or 0)  # each thread has its own
+    if failures:
+        raise TrainingError(
+            f"the processes of this run do not find each other ({str(failures[0]).partition(chr(10))[0]}); start them with "
+            "torchrun, which sets RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT"
+        ) from failures[0]
+
+
+def _name_device(device: torch.device) -> str:
+    """What tells a device from others, also where a launcher shows each process one alone."""
+    if device.type != "cuda":
+        return str(device)
+    return str(getattr(torch.cuda.get_device_properties(device), "uuid", device))
 
 
 def _flattened(tensors: Sequence[Tensor]) -> Iterator[tuple[list[Tensor], Tensor]]:
@@ -195,9 +233,11 @@ def _explain_loss() -> Iterator[None]:
         yield
     except RuntimeError as error:
         # NCCL's errors have a type of their own, gloo's a source file in their message.
-        if not isinstance(error, dist.DistError) and "/gloo/" not in str(error):
+        is_gloo = "/gloo/" in str(error)
+        if not is_gloo and not isinstance(error, dist.DistError):
             raise
+        reason = "" if is_gloo else f" ({str(error).partition(chr(10))[0]})"
         raise TrainingError(
-            "another process of this run has ended, or cannot be reached; what was saved last is whole: give the same "
-            "command once more, and the run goes on from there"
+            f"another process of this run has ended, or cannot be reached{reason}; what was saved last is whole: give the "
+            "same command once more, and the run goes on from there"
         ) from error

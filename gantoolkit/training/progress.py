@@ -27,6 +27,7 @@ class Progress(BaseModel):
         skipped_steps: Steps of which a phase was not finite.
         bad_files: Files that could not be read, with the reason.
         flat_images: Crops of one colour.
+        dataset: What tells the data set from others.
         best_step: When the recipe's metric was best, if it is measured.
         best_figure: What it was then; more is better.
     """
@@ -40,6 +41,7 @@ class Progress(BaseModel):
     skipped_steps: _Count = 0
     bad_files: dict[str, str] = {}
     flat_images: _Count = 0
+    dataset: str = ""
     best_step: _Count | None = None
     best_figure: float | None = None
 

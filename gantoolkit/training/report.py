@@ -51,7 +51,8 @@ def write_report(
     logged = read_log(folder.log)
     rows = [row for row in logged if not _is_measurement(row)]
     measured = [row for row in logged if _is_measurement(row)]
-    samples = _spread(sorted(folder.samples.glob("step-*.png")), _MOST_SAMPLES)
+    drawn = sorted(path for path in folder.samples.glob("step-*.png") if path.stem.removeprefix("step-").isdecimal())
+    samples = _spread(drawn, _MOST_SAMPLES)
     page = _TEMPLATES.get_template("report.html.j2").render(
         recipe=recipe,
         recipe_text=recipe.to_toml(),
@@ -74,7 +75,7 @@ def write_report(
     )
     try:
         with whole_file(folder.report) as part:
-            part.write_text(page, encoding="utf-8")
+            part.write_text(page, encoding="utf-8", errors="replace")
     except OSError as error:
         raise CheckpointError(describe_failure(folder.report, error, len(page))) from error
 

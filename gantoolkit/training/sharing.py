@@ -5,6 +5,7 @@ import json
 import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 from torch import Tensor
 
@@ -20,6 +21,8 @@ from gantoolkit.training.trainer import Trainer
 __all__ = [
     "check_dataset",
     "check_recipe",
+    "check_settings",
+    "describe_dataset",
     "find_checkpoint",
     "gather_state",
     "load_together",
@@ -47,20 +50,47 @@ def check_recipe(recipe: Recipe, system: System, processes: Processes) -> None:
         )
 
 
+def check_settings(recipe: Recipe, stop_at: int | None, processes: Processes) -> None:
+    """Whether all processes are to do the same.
+
+    Raises:
+        RecipeError: When they are not; the message names what differs.
+    """
+    own = [recipe.to_toml(), stop_at]
+    first = processes.exchange(own)[0] or own
+    difference = None if own == first else _describe_difference(recipe, own, first)
+    if told := [note for note in processes.exchange(difference) if note]:
+        raise RecipeError(f"{recipe.name}: {told[0]}; all processes of a run take the same settings")
+
+
+def _describe_difference(recipe: Recipe, own: list[Any], first: list[Any]) -> str:
+    if own[0] == first[0]:
+        return f"stop_at is {own[1]} in one process and {first[1]} in the first"
+    changes = recipe.diff(Recipe.from_toml(first[0], where="the first process's recipe"))
+    return ", ".join(
+        f"{path} is {here!r} in one process and {there!r} in the first" for path, (here, there) in changes.items()
+    )
+
+
+def describe_dataset(dataset: Dataset) -> str:
+    """What tells a data set from others: how many images it has, and a digest of their names."""
+    names = [[file.name for file in files] for files in (dataset.A, dataset.B)]
+    digest = hashlib.sha256(json.dumps(names).encode()).hexdigest()
+    return f"{len(names[0])} of A, {len(names[1])} of B, {digest[:16]}"
+
+
 def check_dataset(dataset: Dataset, processes: Processes) -> None:
     """Whether all processes see the same files, which each of them may read from elsewhere.
 
     Raises:
         DataError: When they do not.
     """
-    names = [[file.name for file in files] for files in (dataset.A, dataset.B)]
-    digest = hashlib.sha256(json.dumps(names).encode()).hexdigest()
-    seen = [note or [] for note in processes.exchange([len(names[0]), len(names[1]), digest])]
+    seen = processes.exchange(describe_dataset(dataset))
     for number, theirs in enumerate(seen):
         if theirs != seen[0]:
             raise DataError(
-                f"process {number} finds {theirs[0]} images of A and {theirs[1]} of B, the first process {seen[0][0]} and "
-                f"{seen[0][1]}, or their names differ; all processes need the same data set"
+                f"process {number} finds other images ({theirs}) than the first one ({seen[0]}; counts, and a digest of the "
+                "names); all processes need the same data set"
             )
 
 

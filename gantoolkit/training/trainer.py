@@ -144,6 +144,7 @@ class Trainer:
         """
         losses: dict[str, Tensor] = {}
         flags: list[Tensor] = []
+        before = [(buffer, buffer.clone()) for buffer in self._buffers()]
         self._train_only(self.system.networks)
         shared = self.system.forward(batch)
         for phase in phases:
@@ -164,6 +165,9 @@ class Trainer:
                 break
             else:
                 optimizer.step()
+        if flags:
+            for buffer, earlier in before:  # a batch that is not finite has left its marks in running means
+                buffer.copy_(torch.where(flags[-1] > 0, earlier, buffer))
         self._copy_from_writer()
         return self._join_losses(losses, share), torch.stack(flags) if flags else torch.zeros(0)
 
@@ -242,11 +246,13 @@ class Trainer:
         """Make buffers, such as running means, the first process's; weights stay equal, if they were once."""
         if self.processes.count == 1:
             return
-        networks = self.system.networks.values()
-        tensors: list[Tensor] = [buffer for network in networks for buffer in network.buffers()]
+        tensors = self._buffers()
         if parameters:
-            tensors += [parameter for network in networks for parameter in network.parameters()]
+            tensors += [weight for network in self.system.networks.values() for weight in network.parameters()]
         self.processes.copy_from_writer(list(dict.fromkeys(tensors)))
+
+    def _buffers(self) -> list[Tensor]:
+        return [buffer for network in self.system.networks.values() for buffer in network.buffers()]
 
     def _parameters(self, phase: Phase) -> list[nn.Parameter]:
         # Each once, also where two networks share a layer.

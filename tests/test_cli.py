@@ -238,7 +238,7 @@ def test_a_full_disk_while_translating(command, dataset: Path, tmp_path: Path, m
         "translate", tmp_path / "run", "--direction=A2B", dataset / "testA", "--out", tmp_path / "out"
     )
     assert code == 2
-    assert "cannot be written (No space left on device)" in complaint
+    assert "cannot be written (No space left on device; it needs more" in complaint
     assert list((tmp_path / "out").iterdir()) == []
 
 

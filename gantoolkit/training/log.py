@@ -90,12 +90,14 @@ class Log:
         with _explain(path), whole_file(path) as part:
             part.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
         self.tensorboard = tensorboard
-        before = set(threading.enumerate())
-        with _explain(tensorboard):
-            self._tensorboard = _open_tensorboard(tensorboard, step)
         # TensorBoard writes in a thread, whose failure is raised by the next call; Python would print a traceback of it too.
-        self._threads = set(threading.enumerate()) - before
         self._excepthook, threading.excepthook = threading.excepthook, self._hear_thread
+        try:
+            with _explain(tensorboard):
+                self._tensorboard = _open_tensorboard(tensorboard, step)
+        except CheckpointError:
+            threading.excepthook = self._excepthook
+            raise
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Append one row; `step` is one of its columns.
@@ -147,13 +149,17 @@ class Log:
                 complaint = f"{describe_failure(self.tensorboard, error)}; what was logged last is in log.jsonl alone"
                 warnings.warn(complaint, stacklevel=2)
         finally:
-            for thread in self._threads:
+            for thread in filter(_is_tensorboards, threading.enumerate()):
                 thread.join(_PATIENCE)
             threading.excepthook = self._excepthook
 
     def _hear_thread(self, ended: threading.ExceptHookArgs) -> None:
-        if not (issubclass(ended.exc_type, OSError) and ended.thread in self._threads):
+        if not (issubclass(ended.exc_type, OSError) and _is_tensorboards(ended.thread)):
             self._excepthook(ended)
+
+
+def _is_tensorboards(thread: threading.Thread | None) -> bool:
+    return type(thread).__module__.startswith("tensorboard.")
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from gantoolkit.errors import DataError
 from gantoolkit.recipe import Recipe
 from gantoolkit.run import Run
 from gantoolkit.training import Event, StepDone
+from gantoolkit.training.tensorfile import read_header
 
 STEPS = 20
 
@@ -128,6 +129,16 @@ def test_with_workers_it_is_the_same(long: Recipe, dataset: Path, tmp_path: Path
     noted = Harm(3, lambda: make_pipe(bad))
     assert run.train(device="cpu", cache="none", workers=1, callbacks=[noted]).reason == "finished"
     assert {name for found in noted.left_out for name in found} == {str(bad)}
+
+
+def test_a_name_that_is_no_text_is_told_and_survives_a_checkpoint(long: Recipe, dataset: Path, tmp_path: Path) -> None:
+    name = b"\xff\xfe.png"
+    Path(os.fsdecode(bytes(dataset / "trainA") + b"/" + name)).write_bytes(b"broken")
+    run = long.train(dataset, tmp_path / "run", device="cpu", cache="none", stop_at=10)
+    told = read_header(run.folder.list_checkpoints()[-1])["progress"]["bad_files"]
+    assert any(path.endswith("trainA/\ufffd\ufffd.png") for path in told)
+    assert run.train(device="cpu", cache="none", stop_at=12).step == 12
+    assert "\ufffd\ufffd.png" in run.report.read_text()
 
 
 class TestTooMany:

@@ -2,6 +2,7 @@
 
 import contextlib
 import fnmatch
+import json
 import os
 import re
 import shutil
@@ -103,6 +104,48 @@ class TestCheckpoints:
             match=r"was started with other images \(5 of A, 4 of B, .* than there are now \(2 of A, 2 of B",
         ):
             Run.open(tmp_path / "run2", data=few).train(device="cpu")
+
+
+class TestStrangeFiles:
+    """What a person, or a disk, may leave in a run's folder."""
+
+    @pytest.mark.parametrize("name", ["step-backup", "step-00000004 (copy)", "step-99999999"])
+    def test_a_copy_is_not_continued_from(
+        self, name: str, tiny: Recipe, dataset: Path, tmp_path: Path, recwarn
+    ) -> None:
+        run = tiny.train(dataset, tmp_path / "run", device="cpu", stop_at=8)
+        first, newest = run.folder.list_checkpoints()
+        (run.folder.checkpoints / f"{name}.safetensors").write_bytes(first.read_bytes())
+        events: list[Event] = []
+        Run.open(run.path).train(device="cpu", stop_at=9, callbacks=[events.append])
+        assert [event.step for event in events if isinstance(event, StepDone)] == [9]
+        said = [str(warning.message) for warning in recwarn]
+        assert any("is one of step 4, which its name does not say" in text for text in said) == name.endswith("9")
+        assert newest.exists()
+
+    @pytest.mark.parametrize("line", ["\x01{", "[1]", "5", '{"a": 1}', '{"step": "x"}', "[" * 5000])
+    def test_a_damaged_line_of_the_log_is_left_out_alone(
+        self, line: str, tiny: Recipe, dataset: Path, tmp_path: Path
+    ) -> None:
+        run = tiny.train(dataset, tmp_path / "run", device="cpu", stop_at=8)
+        rows = run.folder.log.read_text().splitlines()
+        run.folder.log.write_text("\n".join([rows[0], line, *rows[2:]]) + "\n")
+        with pytest.warns(UserWarning, match="1 of its lines are damaged and left out"):
+            run.train(device="cpu")
+        assert [json.loads(row)["step"] for row in run.folder.log.read_text().splitlines()] == [2, 6, 8, 10]
+
+    @pytest.mark.parametrize("text", ["[]", "{}", "null", '{"data": 5}', "[" * 100_000, "\x00"])
+    def test_what_does_not_say_where_the_data_are_is_told_so(
+        self, text: str, tiny: Recipe, dataset: Path, tmp_path: Path
+    ) -> None:
+        run = tiny.train(dataset, tmp_path / "run", device="cpu", stop_at=1)
+        run.folder.about_file.write_text(text)
+        with pytest.raises(CheckpointError, match=r"run\.json: .*; say with --data where the data set is"):
+            Run.open(run.path)
+
+    def test_a_run_among_its_own_images_is_refused(self, tiny: Recipe, dataset: Path) -> None:
+        with pytest.raises(CheckpointError, match="among whose images its samples would be; choose another --out"):
+            tiny.train(dataset, dataset / "trainA" / "run", device="cpu")
 
 
 class TestDamage:

@@ -1,6 +1,7 @@
 """The commands as a person types them: what they print, their exit codes, and what bad input gets."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -325,3 +326,27 @@ class TestDemoSet:
         for name in ("demo.png", "photograph.png"):
             with Image.open(tmp_path / "demo" / name) as picture:
                 assert min(picture.size) > 300
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
+def test_a_run_outlives_what_its_progress_is_shown_in(dataset: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "gantoolkit", "train", "cyclegan", "--data", str(dataset), *TINY]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*command, "--out", str(tmp_path / "full")],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=environment,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    reads, writes = os.pipe()
+    os.close(reads)  # a reader that has gone
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path / "pipe")], stdout=writes, stderr=subprocess.PIPE, env=environment, check=False
+    )
+    os.close(writes)
+    assert done.returncode == 0, done.stderr
+    for name in ("full", "pipe"):
+        assert (tmp_path / name / "report.html").is_file()

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from small import make_dataset
 from torch import nn
 
 from gantoolkit.errors import TrainingError
@@ -16,7 +17,7 @@ from gantoolkit.recipe import Recipe
 from gantoolkit.run import Run
 from gantoolkit.training import Event, RunFolder, StepDone, Trainer
 from gantoolkit.training.loop import MAX_BAD_STEPS
-from gantoolkit.training.tensorfile import read_tensors
+from gantoolkit.training.tensorfile import read_header, read_tensors
 
 BAD = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 Harm = Callable[[Trainer, dict[str, torch.Tensor], float], None]
@@ -91,6 +92,16 @@ class TestInjected:
         skipped = {event.step: event.skipped for event in events if isinstance(event, StepDone) and event.skipped}
         assert skipped == dict.fromkeys((7, 8), "G" if harm is harm_batch else "D")
         assert "<tr><th>Skipped steps</th><td>2</td></tr>" in run.report.read_text()
+        assert_clean(run.folder)
+
+    def test_running_means_are_those_from_before(self, tiny_pix2pix: Recipe, tmp_path: Path, monkeypatch) -> None:
+        data = make_dataset(tmp_path / "pairs", count_A=5, count_B=5)
+        recipe = tiny_pix2pix.swap({"training.epochs": 1})  # five steps; the network has batch norm
+        with Harmed(harm_batch, math.nan, range(2, 3)).injected(monkeypatch):
+            run = recipe.train(data, tmp_path / "run", device="cpu")
+        saved = read_tensors(run.folder.list_checkpoints()[-1])
+        assert any("running_var" in name for name in saved)
+        assert read_header(run.folder.list_checkpoints()[-1])["progress"]["skipped_steps"] == 1
         assert_clean(run.folder)
 
     @pytest.mark.parametrize("at", [6, 7], ids=["amid steps", "before a checkpoint"])

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-__all__ = ["describe_failure", "printable", "remove_leftovers", "whole_file"]
+__all__ = ["describe_absence", "describe_failure", "printable", "remove_leftovers", "whole_file"]
 
 _PART = ".part"
 
@@ -51,6 +51,21 @@ def remove_leftovers(folder: Path) -> None:
 def printable(path: Path) -> str:
     """A path as text that every file and terminal takes: bytes of its name that are no UTF-8 are replaced."""
     return str(path).encode(errors="surrogateescape").decode(errors="replace")
+
+
+def describe_absence(path: Path, wanted: str) -> str:
+    """Why a path is not to be opened: nothing is there, or no regular file; empty where it may be.
+
+    A pipe or a device may have no end, or never begin.
+
+    Args:
+        wanted: What should be there, as in `an image file`.
+    """
+    if not path.exists():
+        return "no such file"
+    if path.is_file():
+        return ""
+    return f"is {'a folder' if path.is_dir() else 'a pipe or a device'}, not {wanted}"
 
 
 def describe_failure(path: Path, error: Exception, needed: int = 0) -> str:

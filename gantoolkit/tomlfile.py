@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gantoolkit.errors import RecipeError
+from gantoolkit.files import describe_absence
 
 __all__ = ["MAX_BYTES", "parse_toml", "read_toml"]
 
@@ -27,10 +28,8 @@ def read_toml(path: Path, where: str | None = None) -> dict[str, Any]:
         RecipeError: When it cannot be read, is no TOML, or is too large, too deep, or holds a number without bounds.
     """
     where = where or str(path)
-    if not path.exists():
-        raise RecipeError(f"{where}: cannot be read: no such file")
-    if not path.is_file():
-        raise RecipeError(f"{where}: cannot be read: it is {'a folder' if path.is_dir() else 'a pipe or a device'}")
+    if problem := describe_absence(path, "a TOML file"):
+        raise RecipeError(f"{where}: cannot be read: {problem}")
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from gantoolkit.errors import CheckpointError
+from gantoolkit.files import describe_absence
 
 __all__ = ["read_weights"]
 
@@ -23,9 +24,8 @@ _WRAPPERS = ("state_dict", "model_state_dict", "params", "params_ema", "generato
 _MAX_DEPTH = 4  # a table can be made to hold itself
 _MAX_RATIO, _SPARE = 2, 1 << 26
 _MAX_NESTING = 16
-_LEGACY_PICKLES = (
-    5  # in a file that torch wrote before 2020: magic number, protocol, machine, what was saved, names of storages
-)
+# In a file that torch wrote before 2020: magic number, protocol, machine, what was saved, names of storages.
+_LEGACY_PICKLES = 5
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
@@ -36,12 +36,8 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             which could run code.
     """
     path = Path(path)
-    if not path.exists():
-        raise CheckpointError(f"{path}: no such file")
-    if not path.is_file():
-        raise CheckpointError(
-            f"{path}: is {'a folder' if path.is_dir() else 'a pipe or a device'}, not a file of weights"
-        )
+    if problem := describe_absence(path, "a file of weights"):
+        raise CheckpointError(f"{path}: {problem}")
     try:
         if _is_safetensors(path):
             return load_file(path)

@@ -20,7 +20,7 @@ from PIL import ExifTags, Image, ImageChops, UnidentifiedImageError
 from torch import Tensor
 
 from gantoolkit.errors import DataError
-from gantoolkit.files import describe_failure, whole_file
+from gantoolkit.files import describe_absence, describe_failure, whole_file
 
 __all__ = [
     "MAX_PIXELS",
@@ -119,7 +119,8 @@ def has_colour(path: str | Path) -> bool:
 @contextmanager
 def _open(path: str | Path) -> Iterator[Image.Image]:
     try:
-        _refuse_what_is_no_file(Path(path))
+        if problem := describe_absence(Path(path), "an image file"):
+            raise DataError(f"{path}: {problem}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # our own bound stands in for Pillow's warning about large images
             with Image.open(path, formats=_FORMATS) as file:
@@ -138,14 +139,6 @@ def _open(path: str | Path) -> Iterator[Image.Image]:
     # At damaged files Pillow's readers raise whatever their code comes to: IndexError, struct.error, MemoryError.
     except Exception as error:
         raise DataError(f"{path}: is damaged or cannot be read ({str(error) or type(error).__name__})") from error
-
-
-def _refuse_what_is_no_file(path: Path) -> None:
-    """A pipe or a device may have no end, or never begin."""
-    if not path.exists():
-        raise DataError(f"{path}: no such file")
-    if not path.is_file():
-        raise DataError(f"{path}: is {'a folder' if path.is_dir() else 'a pipe or a device'}, not an image file")
 
 
 def _decode(file: Image.Image) -> Image.Image:

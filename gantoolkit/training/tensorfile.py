@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gantoolkit.errors import CheckpointError
-from gantoolkit.files import describe_failure, whole_file
+from gantoolkit.files import describe_absence, describe_failure, whole_file
 
 __all__ = ["check_header", "read_header", "read_shapes", "read_tensors", "write_tensors"]
 
@@ -135,11 +135,8 @@ def read_tensors(path: Path, device: torch.device | str = "cpu") -> dict[str, Te
 
 
 def _refuse_what_is_no_file(path: Path) -> None:
-    """A pipe or a device may have no end, or never begin."""
-    if path.exists() and not path.is_file():
-        raise CheckpointError(
-            f"{path}: is {'a folder' if path.is_dir() else 'a pipe or a device'}, not a file of tensors"
-        )
+    if path.exists() and (problem := describe_absence(path, "a file of tensors")):
+        raise CheckpointError(f"{path}: {problem}")
 
 
 def _separate(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

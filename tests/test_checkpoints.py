@@ -70,9 +70,9 @@ class TestCheckpoints:
             tiny.swap(cycle_weight=3.0).train(dataset, tmp_path / "run", device="cpu")
         other = tiny.swap(cycle_weight=3.0).train(dataset, tmp_path / "other", device="cpu", stop_at=1)
         stray = RunFolder(tmp_path / "run").list_checkpoints()[0]
-        stray.replace(other.folder.checkpoints / "step-00000009.safetensors")
+        stray.replace(other.folder.checkpoints / "step-00000002.safetensors")
         with pytest.raises(
-            CheckpointError, match=r"step-00000009\.safetensors: belongs to another recipe: cycle_weight"
+            CheckpointError, match=r"step-00000002\.safetensors: belongs to another recipe: cycle_weight"
         ):
             other.train(device="cpu")
 

@@ -130,7 +130,10 @@ def bad_inputs(root: Path) -> dict[str, tuple[list[object], str]]:
             [*train, "--data", data, *TINY[:-1], "--device", "tpu9"],
             "device 'tpu9' cannot be used here",
         ),
-        "more than the memory": ([*train, "--data", data, *TINY, "--set=generator.width=100000"], "its networks are too large"),
+        "more than the memory": (
+            [*train, "--data", data, *TINY, "--set=generator.width=100000"],
+            "its networks are too large",
+        ),
         "no partner": (["train", "pix2pix", "--data", data, "--out", root / "run"], "1 files have no partner"),
         "no out": (["train", "cyclegan", "--data", data], "train needs --out"),
         "out is a file": (

@@ -7,6 +7,14 @@ from gantoolkit.launcher import local_number
 
 __all__ = ["available_devices", "lacks_memory", "select_device"]
 
+_LACK = (
+    "allocate memory",
+    "could not create a primitive",
+    "could not execute a primitive",
+    "could not create a memory",
+)
+"""PyTorch's allocator says the first; the rest is all that oneDNN says where it finds no memory for its code and its buffers."""
+
 
 def available_devices() -> list[str]:
     """The CPU, then CUDA where there is one: on what a block is tried."""
@@ -43,5 +51,6 @@ def _cure(name: str) -> str:
 
 def lacks_memory(error: BaseException) -> bool:
     """Whether an error says that there is not enough memory."""
-    # CUDA has an error of its own, a RuntimeError too; the CPU's allocator can be told by its words alone.
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error).partition("\n")[0]
+    # CUDA has an error of its own, a RuntimeError too; what computes on the CPU can be told by its words alone.
+    words = str(error).partition("\n")[0]
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(sign in words for sign in _LACK)

@@ -93,6 +93,14 @@ class TestMessage:
         assert " or --set data.crop_size=" in message
         assert message.endswith("; the end")
 
+    def test_the_words_of_the_cpus_libraries_count(self, tiny: Recipe) -> None:
+        for words in ("[enforce fail] DefaultCPUAllocator: can't allocate memory", "could not create a primitive"):
+            with (
+                pytest.raises(TrainingError, match="not enough memory"),
+                explain_lack_of_memory(tiny.resolve(), torch.device("cpu")),
+            ):
+                raise RuntimeError(words)
+
     def test_each_process_has_its_share(self, monkeypatch: pytest.MonkeyPatch) -> None:
         recipe = cyclegan().swap({**TINY, "training.batch_size": 4})
         alone = self.explain(recipe.swap({"training.batch_size": 2}), None, monkeypatch)

@@ -13,7 +13,7 @@ _LACK = (
     "could not execute a primitive",
     "could not create a memory",
 )
-"""PyTorch's allocator says the first; the rest is all that oneDNN says where it finds no memory for its code and its buffers."""
+"""PyTorch's allocator says the first; oneDNN says no more than the others where it finds no memory for code and buffers."""
 
 
 def available_devices() -> list[str]:

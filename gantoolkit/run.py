@@ -11,7 +11,7 @@ from gantoolkit.cost.lack import explain_lack_of_memory
 from gantoolkit.data import CacheMode, open_dataset
 from gantoolkit.device import select_device
 from gantoolkit.errors import CheckpointError
-from gantoolkit.inference import Translator
+from gantoolkit.inference import Tile, Translator
 from gantoolkit.precision import Precision
 from gantoolkit.recipe import Recipe
 from gantoolkit.training import Callback, RunEnded, RunFolder, count_processes, is_writer, train
@@ -134,13 +134,14 @@ class Run:
         device: str | None = None,
         precision: Precision | Literal["auto"] = "fp32",
         compile: bool = False,
+        tile: Tile = "auto",
     ) -> Translator:
         """The generator of one direction, as of the newest checkpoint.
 
         Args:
             direction: `A2B` or `B2A`.
             best: As it was when the recipe's metric was best, if the run measures while it trains.
-            device, precision, compile: As `Translator.load`.
+            device, precision, compile, tile: As `Translator.load`.
 
         Raises:
             CheckpointError: When there is no such direction, or nothing was saved yet.
@@ -153,4 +154,5 @@ class Run:
             raise CheckpointError(
                 f"{self.path}: has no best generators; they are kept where training.evaluate_every is set before it starts"
             )
-        return Translator.load(folder / f"{direction}.safetensors", device=device, precision=precision, compile=compile)
+        path = folder / f"{direction}.safetensors"
+        return Translator.load(path, device=device, precision=precision, compile=compile, tile=tile)

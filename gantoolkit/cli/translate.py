@@ -24,6 +24,7 @@ def translate(
     device: str = "auto",
     precision: Literal["fp32", "tf32", "bf16", "fp16", "auto"] = "fp32",
     compile: Annotated[bool, Parameter(negative=())] = False,
+    tile: int | Literal["auto", "none"] = "auto",
 ) -> int:
     """Translate images with a trained generator; each keeps its size and name.
 
@@ -47,6 +48,9 @@ def translate(
         What the network computes in; auto takes what is soonest done on the device.
     compile
         Compile the network first: a minute or two, for many images.
+    tile
+        The most pixels that a side of what is translated at once has; auto takes tiles where the free memory asks for them.
+        The result is that of the whole image.
     """
     from rich.progress import track
 
@@ -57,12 +61,13 @@ def translate(
     if not sources:
         raise DataError("translate needs images: gantoolkit translate RUN --direction A2B IMAGES... --out DIR")
     targets = plan_targets(sources, out, form=form)
+    pixels = None if tile == "none" else tile
     if model.is_dir():
         run = Run.open(model)
         wanted = direction or _only_direction(model)
-        translator = run.translator(wanted, device=device, precision=precision, compile=compile)
+        translator = run.translator(wanted, device=device, precision=precision, compile=compile, tile=pixels)
     else:
-        translator = Translator.load(model, device=device, precision=precision, compile=compile)
+        translator = Translator.load(model, device=device, precision=precision, compile=compile, tile=pixels)
         if direction not in (None, translator.direction):
             raise DataError(f"{model}: translates {translator.direction}, not {direction}")
     skipped = 0

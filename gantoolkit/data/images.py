@@ -31,6 +31,8 @@ __all__ = [
     "read_image",
     "read_size",
     "scale",
+    "to_levels",
+    "to_mode",
     "to_tensor",
     "write_image",
 ]
@@ -205,9 +207,14 @@ def scale(levels: Tensor) -> Tensor:
 
 def from_tensor(image: Tensor) -> Image.Image:
     """A float tensor (C, H, W) in [−1, 1], C = 1 or 3, as an 8-bit image; values are rounded, and clipped to the range."""
-    pixels = image.detach().cpu().float().add(1).mul(127.5).round().clamp(0, 255).byte()
-    array = pixels.permute(1, 2, 0).numpy()
+    array = to_levels(image)
     return Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
+
+
+def to_levels(image: Tensor) -> np.ndarray:
+    """A float tensor (C, H, W) in [−1, 1] as bytes (H, W, C); values are rounded, and clipped to the range."""
+    pixels = image.detach().cpu().float().add(1).mul(127.5).round().clamp(0, 255).byte()
+    return pixels.permute(1, 2, 0).numpy()
 
 
 def write_image(image: Image.Image, path: str | Path) -> None:

@@ -1,25 +1,38 @@
 """A trained generator as a function from image to image, of any size."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
-from gantoolkit.assembly import size_multiple_of
+from gantoolkit.cost.limits import MARGIN, available_memory
+from gantoolkit.cost.translation import count_translation_bytes
 from gantoolkit.data import from_tensor, read_image, to_tensor
-from gantoolkit.data.images import to_mode
-from gantoolkit.device import select_device
+from gantoolkit.data.images import scale, to_levels, to_mode
+from gantoolkit.device import lacks_memory, select_device
 from gantoolkit.errors import DataError
+from gantoolkit.inference.padding import acceptable_size, mirror_pad, mirrored_places
+from gantoolkit.inference.tiling import measure_reach, translate_in_tiles
 from gantoolkit.layout import memory_format_of
 from gantoolkit.precision import Precision, arithmetic
 from gantoolkit.training import LoadedGenerator, load_generator, run_generator
 
-__all__ = ["Translator"]
+__all__ = ["Tile", "Translator"]
+
+Tile = int | Literal["auto"] | None
+"""The most pixels that a side of what is translated at once has; `auto` takes tiles where the memory that is free asks for
+them, and as large as it allows; None never does."""
+
+_ALWAYS_WHOLE = 1 << 20
+"""Images of no more pixels are not asked whether they fit."""
+_SIDES = (4096, 2048, 1024, 512, 256)
+"""Of tiles that `auto` chooses from."""
 
 
 class Translator:
@@ -31,10 +44,19 @@ class Translator:
         generator: A loaded generator; `Translator.load` reads one from a file.
         compile: Compile the network with torch.compile when the first image comes, for images of any size; that takes a
             minute or two, and pays for many images.
+        tile: Whether a large image is translated in tiles. Instance norm then takes the statistics of the whole image, so
+            that the result is that of the whole image too; see `gantoolkit.inference.tiling`.
+
+    Raises:
+        DataError: When `tile` is no number of pixels.
     """
 
-    def __init__(self, generator: LoadedGenerator, *, compile: bool = False) -> None:
+    def __init__(self, generator: LoadedGenerator, *, compile: bool = False, tile: Tile = "auto") -> None:
+        if isinstance(tile, int) and tile < 1:
+            raise DataError(f"a tile of {tile} pixels has none; take one of 512, say")
         self.generator = generator
+        self.tile: Tile = tile
+        self._chosen: dict[tuple[int, ...], int | None] = {}
         if compile:
             generator.network.compile(dynamic=True)
         tensors = itertools.chain(generator.network.parameters(), generator.network.buffers())
@@ -48,18 +70,19 @@ class Translator:
         device: str | None = None,
         precision: Precision | Literal["auto"] = "fp32",
         compile: bool = False,
+        tile: Tile = "auto",
     ) -> "Translator":
         """Read a generator's file, such as `runs/city/generators/A2B.safetensors`.
 
         Args:
             device: As `gantoolkit.device.select_device`.
             precision: What the network computes in; `auto` takes what is soonest done on the device.
-            compile: As above.
+            compile, tile: As above.
 
         Raises:
             CheckpointError: When it cannot be read.
         """
-        return cls(load_generator(Path(path), select_device(device), precision), compile=compile)
+        return cls(load_generator(Path(path), select_device(device), precision), compile=compile, tile=tile)
 
     @property
     def direction(self) -> str:
@@ -85,7 +108,10 @@ class Translator:
         for place, image in enumerate(images):
             by_size.setdefault(image.size, []).append(place)
         translated: dict[int, Image.Image] = {}
-        for places in by_size.values():
+        for (width, height), places in by_size.items():
+            if tile := self._choose_tile(1, height, width):
+                translated |= {place: self._translate_large(images[place], tile) for place in places}
+                continue
             batch = torch.stack([to_tensor(images[place]) for place in places])
             made = self.translate_tensor(batch)
             translated |= {place: from_tensor(image) for place, image in zip(places, made, strict=True)}
@@ -99,29 +125,115 @@ class Translator:
         Raises:
             DataError: When the network cannot take the size, or there is not enough memory for it.
         """
-        network = self.generator.network
-        height, width = images.shape[-2:]
+        count, _, height, width = images.shape
+        if count > 1 and self._choose_tile(count, height, width):
+            return torch.cat([self.translate_tensor(image[None]) for image in images])
+        tile = self._choose_tile(1, height, width)
+        if tile is None:
+            padded = mirror_pad(images.to(self.device), self.generator.network)
+            return self._run(padded, (height, width))[..., :height, :width]
+        made = torch.empty(count, self.generator.out_channels, height, width, device=self.device)
+        rows, columns = mirrored_places((height, width), self.generator.network)
+
+        def write(down: slice, right: slice, part: Tensor) -> None:
+            made[..., down, right] = part
+
+        self._translate_tiles(
+            (height, width),
+            lambda down, right: images[..., torch.from_numpy(rows[down])[:, None], torch.from_numpy(columns[right])],
+            write,
+            tile,
+        )
+        return made
+
+    def _translate_large(self, image: Image.Image, tile: int) -> Image.Image:
+        """Translate an image of which only tiles are ever floats."""
+        pixels = np.atleast_3d(np.asarray(image))
+        height, width = pixels.shape[:2]
+        made = np.empty((height, width, self.generator.out_channels), dtype=np.uint8)
+        rows, columns = mirrored_places((height, width), self.generator.network)
+
+        def write(down: slice, right: slice, part: Tensor) -> None:
+            made[down, right] = to_levels(part[0])
+
+        self._translate_tiles(
+            (height, width),
+            lambda down, right: scale(
+                torch.from_numpy(pixels[rows[down][:, None], columns[right]]).permute(2, 0, 1)[None]
+            ),
+            write,
+            tile,
+        )
+        return Image.fromarray(made[..., 0] if made.shape[2] == 1 else made)
+
+    def _translate_tiles(
+        self,
+        size: tuple[int, int],
+        read: Callable[[slice, slice], Tensor],
+        write: Callable[[slice, slice, Tensor], None],
+        tile: int,
+    ) -> None:
+        network, (height, width) = self.generator.network, size
+        try:
+            reach = self._reach
+        except DataError as error:
+            raise DataError(f"an image of {width}×{height} pixels: {error}") from error
+        translate_in_tiles(
+            network,
+            lambda part: self._run(part.to(self.device), size),
+            acceptable_size(size, network),
+            read,
+            lambda down, right, part: write(*_cut(down, right, part, size)),
+            tile=tile,
+            reach=reach,
+        )
+
+    def _run(self, images: Tensor, size: tuple[int, int]) -> Tensor:
+        """Translate what the network can take, a part of an image of that size."""
         precision = self.generator.precision
-        padded = _mirror_pad(images.to(self.device), network)
-        padded = padded.contiguous(memory_format=memory_format_of(precision, self.device))
+        images = images.contiguous(memory_format=memory_format_of(precision, self.device))
         try:
             with torch.inference_mode(), arithmetic(precision, try_algorithms=False):
-                return run_generator(network, padded)[..., :height, :width]
+                return run_generator(self.generator.network, images)
         except (RuntimeError, ValueError) as error:
             reason = str(error).partition("\n")[0]
-            raise DataError(f"an image of {width}×{height} pixels cannot be translated: {reason}") from error
+            cure = "; translate it in smaller tiles, of 256 pixels, say" if lacks_memory(error) else ""
+            raise DataError(f"an image of {size[1]}×{size[0]} pixels cannot be translated: {reason}{cure}") from error
+
+    @cached_property
+    def _reach(self) -> int:
+        return measure_reach(self.generator.network, self.generator.in_channels)
+
+    def _choose_tile(self, count: int, height: int, width: int) -> int | None:
+        """The side of the tiles in which images of a size are translated; None where they go whole."""
+        if self.tile is None or isinstance(self.tile, int):
+            return self.tile if self.tile and max(height, width) > self.tile else None
+        if count * height * width <= _ALWAYS_WHOLE:
+            return None
+        if (count, height, width) not in self._chosen:
+            self._chosen[count, height, width] = self._find_fitting(count, height, width)
+        return self._chosen[count, height, width]
+
+    def _find_fitting(self, count: int, height: int, width: int) -> int | None:
+        free = available_memory(self.device)
+        if free is None or self._needs(count, height, width) <= free:
+            return None
+        border = 2 * self._reach
+        fitting = (side for side in _SIDES if self._needs(1, side + border, side + border) <= free)
+        return next(fitting, _SIDES[-1])
+
+    def _needs(self, count: int, height: int, width: int) -> float:
+        shape = (
+            count,
+            self.generator.in_channels,
+            *(len(places) for places in mirrored_places((height, width), self.generator.network)),
+        )
+        return (1 + MARGIN) * count_translation_bytes(self.generator.network, shape)
 
 
-def _mirror_pad(images: Tensor, network: nn.Module) -> Tensor:
-    """Continue images to the right and below until the network can take their sides."""
-    multiple = size_multiple_of(network)
-    smallest = getattr(network, "smallest_side", multiple)
-    wanted = [max(side + -side % multiple, smallest) for side in images.shape[-2:]]
-    while list(images.shape[-2:]) != wanted:
-        # A mirror shows at most all of the image but its last line, so a small image needs several.
-        gaps = [min(goal - side, side - 1) for goal, side in zip(wanted, images.shape[-2:], strict=True)]
-        if gaps == [0, 0]:  # a side of one pixel has nothing else to show
-            below, right = (goal - side for goal, side in zip(wanted, images.shape[-2:], strict=True))
-            return functional.pad(images, (0, right, 0, below), mode="replicate")
-        images = functional.pad(images, (0, gaps[1], 0, gaps[0]), mode="reflect")
-    return images
+def _cut(down: slice, right: slice, part: Tensor, size: tuple[int, int]) -> tuple[slice, slice, Tensor]:
+    """What of a part lies in an image of that size."""
+    rows, columns = (
+        slice(min(side.start, end), min(side.stop, end)) for side, end in zip((down, right), size, strict=True)
+    )
+    return rows, columns, part[..., : rows.stop - rows.start, : columns.stop - columns.start]

@@ -1,0 +1,28 @@
+"""The memory that translating an image takes, from a network without memory: nothing is allocated."""
+
+import copy
+
+import torch
+from torch import nn
+
+from gantoolkit.cost.ledger import Ledger
+
+__all__ = ["count_translation_bytes"]
+
+
+def count_translation_bytes(network: nn.Module, shape: tuple[int, ...]) -> int:
+    """The most bytes of tensors that are alive at once as a generator translates, beside its weights.
+
+    Args:
+        network: A generator, on any device.
+        shape: Of what it is given, (N, in_channels, H, W). Its numbers are taken to be float32.
+    """
+    with torch.inference_mode():
+        sketch = copy.deepcopy(network).to("meta")
+    for layer in sketch.modules():
+        vars(layer).pop("forward", None)  # in another precision, say
+    with Ledger() as ledger, torch.inference_mode():
+        ledger.start_peak()
+        before = ledger.now
+        sketch(torch.zeros(shape, device="meta"))
+        return ledger.peak - before

@@ -1,0 +1,268 @@
+"""Images too large for memory: translated in tiles, with the instance norm of the whole image, so that none shows.
+
+A network without instance norm gives a tile's pixels the values that they have in the whole image, as soon as the tile
+brings along all that they depend on: a border as wide as the receptive field. Instance norm depends on every pixel, however
+far away. So its statistics are gathered first, over all tiles, for one layer after the other in the order in which they are
+called: what comes before a layer is known by then, and what comes after it is not computed. A last pass translates. Nothing
+but the statistics is kept from pass to pass: memory is that of one tile, and time about half as many translations as there
+are layers of instance norm.
+"""
+
+import copy
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, TypeGuard
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gantoolkit.assembly import size_multiple_of
+from gantoolkit.errors import DataError
+
+__all__ = ["Statistics", "measure_reach", "translate_in_tiles"]
+
+Statistics = Literal["image", "tile"]
+"""Over what instance norm takes its statistics. `tile` is what comes of translating each tile as an image of its own, with
+seams where the statistics jump; it is there to be compared with."""
+
+_LONGEST_PROBE = 4096
+"""A network whose receptive field is not found within so many pixels has none that a tile could bring along."""
+
+
+@dataclass(frozen=True)
+class _Side:
+    """One side of a tile: what it is to give, and with the border what it has to see; pixels of the image."""
+
+    first: int
+    last: int
+    begin: int
+    end: int
+
+    @property
+    def seen(self) -> slice:
+        return slice(self.begin, self.end)
+
+    @property
+    def given(self) -> slice:
+        return slice(self.first, self.last)
+
+    def own(self, length: int) -> slice:
+        """Where what it is to give lies in features that are `length` long.
+
+        Raises:
+            DataError: When the features do not halve and double with the image.
+        """
+        scaled = [length * (at - self.begin) / (self.end - self.begin) for at in (self.first, self.last)]
+        if not all(at.is_integer() for at in scaled):
+            raise DataError("its features do not grow as the image does, so that it cannot be translated in tiles")
+        return slice(int(scaled[0]), int(scaled[1]))
+
+
+@dataclass
+class _Moments:
+    """Mean and sum of squared deviations of each channel, over all the pixels added so far; float64."""
+
+    count: int
+    mean: Tensor
+    squares: Tensor
+
+    @classmethod
+    def of(cls, features: Tensor) -> "_Moments":
+        values = features.double()
+        mean = values.mean((0, 2, 3))
+        return cls(features[0, 0].numel(), mean, (values - mean[:, None, None]).square_().sum((0, 2, 3)))
+
+    def add(self, other: "_Moments") -> None:
+        """Chan, Golub and LeVeque 1983, §2: nothing is lost where the mean is large."""
+        both, gap = self.count + other.count, other.mean - self.mean
+        self.mean = self.mean + gap * (other.count / both)
+        self.squares = self.squares + other.squares + gap.square() * (self.count * other.count / both)
+        self.count = both
+
+    def normalize(self, norm: nn.InstanceNorm2d, features: Tensor) -> Tensor:
+        mean, variance = self.mean.float(), (self.squares / self.count).float()
+        made = functional.batch_norm(features.float(), mean, variance, norm.weight, norm.bias, eps=norm.eps)
+        return made.to(features.dtype)
+
+
+class _NormReachedError(Exception):
+    """A forward pass came to the instance norm whose statistics are being gathered, and goes no further."""
+
+
+class _WholeImageNorms:
+    """Instance norms with the statistics of the whole image; which one is called is told by its place in the order."""
+
+    def __init__(self, norms: Sequence[nn.InstanceNorm2d]) -> None:
+        self._norms = norms
+        self._known: list[_Moments] = []
+        self._gathered: _Moments | None = None
+        self._called = 0
+        self._tile: tuple[_Side, _Side] | None = None
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Let the network's norms be these meanwhile."""
+        before = [vars(norm).get("forward") for norm in self._norms]
+        for norm in self._norms:
+            norm.forward = lambda input, norm=norm: self._call(norm, input)
+        try:
+            yield
+        finally:
+            for norm, forward in zip(self._norms, before, strict=True):
+                if forward is None:
+                    del norm.forward
+                else:
+                    norm.forward = forward
+
+    def begin(self, tile: tuple[_Side, _Side]) -> None:
+        """A forward pass over a tile follows."""
+        self._called, self._tile = 0, tile
+
+    def end_pass(self) -> bool:
+        """All tiles have been seen; whether one more norm has been found and is known now."""
+        if self._gathered is None:
+            return False
+        self._known.append(self._gathered)
+        self._gathered = None
+        return True
+
+    def _call(self, norm: nn.InstanceNorm2d, features: Tensor) -> Tensor:
+        assert self._tile is not None
+        number = self._called
+        self._called += 1
+        if number < len(self._known):
+            return self._known[number].normalize(norm, features)
+        rows, columns = (side.own(length) for side, length in zip(self._tile, features.shape[2:], strict=True))
+        found = _Moments.of(features[..., rows, columns])
+        if self._gathered is None:
+            self._gathered = found
+        else:
+            self._gathered.add(found)
+        raise _NormReachedError
+
+
+def translate_in_tiles(
+    network: nn.Module,
+    forward: Callable[[Tensor], Tensor],
+    size: tuple[int, int],
+    read: Callable[[slice, slice], Tensor],
+    write: Callable[[slice, slice, Tensor], None],
+    *,
+    tile: int,
+    reach: int,
+    statistics: Statistics = "image",
+) -> None:
+    """Translate an image that is never whole in memory.
+
+    Args:
+        network: What `forward` calls; its instance norms are replaced meanwhile.
+        forward: Translates (1, in_channels, H, W), sides being multiples of the network's `size_multiple`.
+        size: Height and width of the image, such multiples.
+        read: The pixels in some rows and columns, (1, in_channels, H, W) in [−1, 1].
+        write: Takes the translation of some rows and columns, (1, out_channels, H, W).
+        tile: The most pixels that a side of what is translated together has, without its border.
+        reach: Width of the border, as `measure_reach` says.
+        statistics: Over what instance norm takes them.
+
+    Raises:
+        DataError: When the network cannot be translated with in tiles.
+    """
+    multiple = size_multiple_of(network)
+    tiles = list(itertools.product(*(_split(length, tile, reach, multiple) for length in size)))
+    norms = _WholeImageNorms([norm for norm in network.modules() if _looks_at_the_image(norm)])
+    if statistics == "tile":
+        for rows, columns in tiles:
+            _translate(forward, rows, columns, read, write)
+        return
+    with norms.in_place():
+        while True:
+            for rows, columns in tiles:
+                norms.begin((rows, columns))
+                try:
+                    _translate(forward, rows, columns, read, write)
+                except _NormReachedError:
+                    continue
+            if not norms.end_pass():
+                return
+
+
+def _translate(
+    forward: Callable[[Tensor], Tensor],
+    rows: _Side,
+    columns: _Side,
+    read: Callable[[slice, slice], Tensor],
+    write: Callable[[slice, slice, Tensor], None],
+) -> None:
+    made = forward(read(rows.seen, columns.seen))
+    write(rows.given, columns.given, made[..., rows.own(made.shape[2]), columns.own(made.shape[3])])
+
+
+def _split(length: int, tile: int, reach: int, multiple: int) -> list[_Side]:
+    """Parts of a side of about one length, each with its border as far as the image goes."""
+    units, border = length // multiple, -(-reach // multiple) * multiple
+    count = -(-units // max(1, tile // multiple))
+    edges = [units * number // count * multiple for number in range(count + 1)]
+    return [
+        _Side(first, last, max(0, first - border), min(length, last + border))
+        for first, last in itertools.pairwise(edges)
+    ]
+
+
+def _looks_at_the_image(layer: nn.Module) -> TypeGuard[nn.InstanceNorm2d]:
+    return isinstance(layer, nn.InstanceNorm2d) and not layer.track_running_stats
+
+
+def measure_reach(network: nn.Module, channels: int) -> int:
+    """How many pixels away a pixel can be and still matter to another's translation, instance norm aside.
+
+    One column of pixels is no number, and so is all that comes of it; then one row. A copy of the network computes this in
+    float64, in which no convolution takes another way than the direct one.
+
+    Args:
+        network: A generator.
+        channels: How many it takes.
+
+    Raises:
+        DataError: When that is as far as the image goes, or the network draws random numbers.
+    """
+    if getattr(network, "stochastic", False):
+        raise DataError(
+            "its network draws random numbers or looks at the whole image, so that tiles would not fit together"
+        )
+    multiple = size_multiple_of(network)
+    probe = copy.deepcopy(network).cpu()
+    for layer in probe.modules():
+        vars(layer).pop("forward", None)  # in another precision, say
+        if _looks_at_the_image(layer):
+            layer.forward = nn.Identity().forward
+    probe.double().eval()
+    smallest = max(4 * multiple, getattr(network, "smallest_side", multiple))
+    thin = -(-smallest // multiple) * multiple
+    length = max(-(-256 // multiple) * multiple, 4 * thin)
+    while length <= max(_LONGEST_PROBE, 8 * multiple):
+        reaches = [_probe(probe, channels, thin, length, multiple, upright) for upright in (False, True)]
+        if all(reach is not None for reach in reaches):
+            return max(reach for reach in reaches if reach is not None)
+        length *= 2
+    raise DataError(
+        "each pixel of its translations depends on the whole image, so that it cannot be translated in tiles"
+    )
+
+
+def _probe(network: nn.Module, channels: int, thin: int, length: int, multiple: int, upright: bool) -> int | None:
+    """How far what is no number spreads; None where that is to the end."""
+    middle = length // 2 // multiple * multiple
+    image = torch.zeros(1, channels, thin, length, dtype=torch.float64)
+    image[..., middle : middle + multiple] = torch.nan
+    with torch.inference_mode():
+        made = network(image.mT.contiguous()).mT if upright else network(image)
+    spoilt = made.isnan().flatten(0, 2).any(0).nonzero().flatten()
+    if len(spoilt) == 0:
+        return 0
+    first, last = int(spoilt[0]), int(spoilt[-1])
+    if first == 0 or last == made.shape[-1] - 1:
+        return None
+    return max(middle - first, last - (middle + multiple - 1), 0)

@@ -1,0 +1,207 @@
+"""Images in tiles are what they are whole: the statistics of instance norm are those of the whole image."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from small import make_image, make_tiny
+from torch import Tensor, nn
+
+from gantoolkit.assembly import build_system, initialize
+from gantoolkit.cost.translation import count_translation_bytes
+from gantoolkit.errors import DataError
+from gantoolkit.inference import Translator
+from gantoolkit.inference.tiling import Statistics, measure_reach, translate_in_tiles
+from gantoolkit.recipes import cyclegan
+from gantoolkit.training import LoadedGenerator
+
+RESNET = {"name": "resnet", "width": 4, "blocks": 2}
+GENERATORS: dict[str, dict[str, Any]] = {
+    "resnet": RESNET,
+    "affine": {**RESNET, "norm": "instance_affine"},
+    "batch norm": {**RESNET, "norm": "batch"},
+    "no norm": {**RESNET, "norm": "none", "padding": "zero"},
+    "resize": {**RESNET, "upsampling": "resize", "padding": "replicate"},
+    "unet": {"name": "unet", "depth": 3, "width": 4, "norm": "instance"},
+    "unet with batch norm": {"name": "unet", "depth": 3, "width": 4, "norm": "batch"},
+}
+
+
+def open_translator(generator: dict[str, Any], **options: Any) -> Translator:
+    recipe = cyclegan(generator=generator).resolve()
+    system = build_system(recipe)
+    initialize(system, recipe)
+    network = system.directions["A2B"].eval()
+    if generator.get("norm", "instance").startswith("instance"):
+        with torch.no_grad():  # weights as small as those that training starts with would hide a lot
+            for parameter in network.parameters():
+                parameter.mul_(4)
+    return Translator(LoadedGenerator(network, "A2B", recipe, step=0), **options)
+
+
+def uneven_image(height: int, width: int) -> Tensor:
+    """Dark and flat on one side, lively on the other: tiles on their own would have other statistics."""
+    image = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(height * width)) * 2 - 1
+    image[..., : width // 2] = image[..., : width // 2] * 0.1 - 0.8
+    return image
+
+
+def difference(made: Tensor, right: Tensor) -> float:
+    return float((made - right).norm() / right.norm())
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_tiles_give_what_the_whole_image_gives(name: str) -> None:
+    image = uneven_image(72, 101)
+    whole = open_translator(GENERATORS[name], tile=None).translate_tensor(image)
+    tiled = open_translator(GENERATORS[name], tile=24).translate_tensor(image)
+    assert tiled.shape == whole.shape
+    assert difference(tiled, whole) < 1e-5
+    assert float((tiled - whole).abs().max()) < 1e-4
+
+
+@settings(max_examples=10)
+@given(height=st.integers(1, 70), width=st.integers(1, 70), tile=st.integers(1, 40))
+def test_any_size_in_any_tiles(height: int, width: int, tile: int) -> None:
+    image = uneven_image(height, width)
+    whole = open_translator(RESNET, tile=None).translate_tensor(image)
+    assert torch.allclose(open_translator(RESNET, tile=tile).translate_tensor(image), whole, atol=1e-4)
+
+
+def test_a_photograph_that_is_never_whole_in_floats() -> None:
+    image = make_image(5, (150, 91))
+    whole = np.asarray(open_translator(RESNET, tile=None)(image)).astype(int)
+    assert np.abs(np.asarray(open_translator(RESNET, tile=32)(image)).astype(int) - whole).max() <= 1
+
+
+def test_tiles_by_themselves_differ() -> None:
+    translator = open_translator(RESNET, tile=None)
+    network, image = translator.generator.network, uneven_image(96, 96)
+    whole = translator.translate_tensor(image)
+
+    def tiles(statistics: Statistics) -> Tensor:
+        made = torch.empty_like(whole)
+
+        def write(rows: slice, columns: slice, part: Tensor) -> None:
+            made[..., rows, columns] = part
+
+        reach = measure_reach(network, 3)
+        with torch.inference_mode():
+            translate_in_tiles(
+                network,
+                network,
+                (96, 96),
+                lambda rows, columns: image[..., rows, columns],
+                write,
+                tile=32,
+                reach=reach,
+                statistics=statistics,
+            )
+        return made
+
+    assert difference(tiles("image"), whole) < 1e-5
+    assert difference(tiles("tile"), whole) > 0.05
+
+
+def test_the_networks_own_norms_are_back_afterwards() -> None:
+    translator = open_translator(RESNET, tile=24)
+    image = uneven_image(48, 48)
+    translator.translate_tensor(image)
+    assert not [layer for layer in translator.generator.network.modules() if "forward" in vars(layer)]
+    translator.tile = None
+    whole = translator.translate_tensor(image)
+    assert torch.equal(whole, open_translator(RESNET, tile=None).translate_tensor(image))
+
+
+class TestReach:
+    def test_convolutions_add_up(self) -> None:
+        network = nn.Sequential(nn.Conv2d(3, 4, 7, padding=3), nn.InstanceNorm2d(4), nn.Conv2d(4, 3, 3, padding=1))
+        network.size_multiple = 1  # type: ignore[assignment]
+        assert measure_reach(network, 3) == 4
+
+    def test_what_is_out_of_reach_changes_nothing(self) -> None:
+        network = open_translator({**RESNET, "norm": "none"}).generator.network
+        reach = measure_reach(network, 3)
+        image = uneven_image(8, 256)
+        changed = image.clone()
+        changed[..., 128] += 0.5
+        with torch.inference_mode():
+            moved = (network(changed) - network(image)).abs().amax((0, 1, 2)).nonzero().flatten()
+        assert 128 - reach <= int(moved[0])
+        assert int(moved[-1]) <= 128 + 3 + reach  # columns go in fours
+
+    def test_a_network_that_sees_everything(self) -> None:
+        network = nn.Sequential(nn.Conv2d(3, 3, 1), nn.GroupNorm(1, 3))
+        network.size_multiple = 1  # type: ignore[assignment]
+        with pytest.raises(DataError, match="depends on the whole image"):
+            measure_reach(network, 3)
+
+    def test_one_that_draws_random_numbers(self) -> None:
+        translator = open_translator({"name": "unet", "depth": 3, "width": 4, "noise_at_test": True}, tile=24)
+        with pytest.raises(DataError, match="an image of 48×48 pixels: its network draws random numbers"):
+            translator.translate_tensor(uneven_image(48, 48))
+
+
+class TestAuto:
+    def sizes(self, translator: Translator, image: Image.Image) -> list[tuple[int, ...]]:
+        seen: list[tuple[int, ...]] = []
+
+        def look(module: nn.Module, inputs: tuple[Tensor]) -> None:
+            if not inputs[0].is_meta:  # that only counts bytes
+                seen.append(tuple(inputs[0].shape[2:]))
+
+        translator.generator.network.register_forward_pre_hook(look)
+        translator(image)
+        return seen
+
+    def test_whole_where_it_fits(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("gantoolkit.inference.translator._ALWAYS_WHOLE", 0)
+        assert self.sizes(open_translator(RESNET), make_image(0, (512, 400))) == [(400, 512)]
+
+    def test_tiles_where_it_does_not(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        translator = open_translator(RESNET)
+        free = count_translation_bytes(translator.generator.network, (1, 3, 400, 512))
+        monkeypatch.setattr("gantoolkit.inference.translator.available_memory", lambda device: free)
+        monkeypatch.setattr("gantoolkit.inference.translator._ALWAYS_WHOLE", 0)
+        sizes = self.sizes(translator, make_image(0, (512, 400)))
+        assert max(height * width for height, width in sizes) < 400 * 512
+
+    def test_a_batch_that_does_not_fit_goes_one_by_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        translator = open_translator(RESNET)
+        free = 2 * count_translation_bytes(translator.generator.network, (1, 3, 64, 64))
+        monkeypatch.setattr("gantoolkit.inference.translator.available_memory", lambda device: free)
+        monkeypatch.setattr("gantoolkit.inference.translator._ALWAYS_WHOLE", 0)
+        images = torch.cat([uneven_image(64, 64)] * 4)
+        assert torch.equal(
+            translator.translate_tensor(images)[:1], open_translator(RESNET).translate_tensor(images[:1])
+        )
+
+    def test_the_count_is_that_of_the_layers(self) -> None:
+        network = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1))
+        floats = (3 + 8 + 8) * 64 * 64
+        assert count_translation_bytes(network, (1, 3, 64, 64)) == 4 * floats
+
+
+def test_no_pixels_are_no_tile() -> None:
+    with pytest.raises(DataError, match="a tile of 0 pixels has none"):
+        open_translator(RESNET, tile=0)
+
+
+def test_the_command(tmp_path: Path, dataset: Path) -> None:
+    from gantoolkit.cli import main
+    from gantoolkit.run import Run
+
+    recipe = make_tiny().swap({"generator": RESNET})
+    folder = recipe.train(dataset, tmp_path / "run", device="cpu", stop_at=1).path
+    make_image(1, (80, 60)).save(tmp_path / "large.png")
+    for tile in ("none", "24"):
+        command = ["translate", str(folder), "--direction", "A2B", str(tmp_path / "large.png"), "--device", "cpu"]
+        assert main([*command, "--out", str(tmp_path / tile), "--tile", tile]) == 0
+    whole, tiled = (np.asarray(Image.open(tmp_path / tile / "large.png")).astype(int) for tile in ("none", "24"))
+    assert np.abs(tiled - whole).max() <= 1
+    assert Run.open(folder).translator("A2B", device="cpu", tile=24).tile == 24

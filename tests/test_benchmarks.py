@@ -42,15 +42,16 @@ def page() -> ModuleType:
         ("training", ["--side", 32, "--rounds", 1, "--device", "cpu"]),
         ("inference", ["--side", 32, "--rounds", 1, "--device", "cpu"]),
         ("scaling", ["--sides", 32, "--rounds", 1, "--device", "cpu"]),
+        ("tiles", ["--sides", 96, "--tile", 64, "--width", 4, "--blocks", 1, "--device", "cpu"]),
         (
             "data",
             ["--images", 4, "--width", 40, "--height", 40, "--side", 36, "--crop", 32, "--batches", 3, "--steps", 2],
         ),
     ],
-    ids=["training", "inference", "scaling", "data"],
+    ids=["training", "inference", "scaling", "tiles", "data"],
 )
 def test_a_benchmark_writes_what_the_page_shows(module, arguments, page, tmp_path, monkeypatch) -> None:
-    rounds = [] if "--rounds" in arguments else ["--rounds", 1, "--networks", 4, "--device", "cpu"]
+    rounds = [] if "--rounds" in arguments or module == "tiles" else ["--rounds", 1, "--networks", 4, "--device", "cpu"]
     done = run(module, *arguments, *rounds, "--out", tmp_path / "made.json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout[done.stdout.index("{") :]) == json.loads((tmp_path / "made.json").read_text())

@@ -30,6 +30,8 @@ def show(name: str) -> str:
         rows = fuzz_rows(result)
     elif "lives" in result:
         rows = soak_rows(result)
+    elif "tiled" in result:
+        rows = tile_rows(result)
     elif "cases" in result:
         rows = plan_rows(result)
     else:
@@ -97,6 +99,23 @@ def plan_rows(result: dict[str, Any]) -> list[list[str]]:
                 f"{measured[len(measured) // 2]:.2f} s",
             ]
         )
+    return rows
+
+
+def tile_rows(result: dict[str, Any]) -> list[list[str]]:
+    """Of images in tiles: one row for each way of each size."""
+    rows = [[result["network"], "seconds", "peak, MB", "relative difference", "largest difference in levels"]]
+    for case in result["tiled"]:
+        names = {"whole": "whole", "tiles": f"tiles of {case['tile']}", "separate_tiles": "tiles by themselves"}
+        for way, name in names.items():
+            if way not in case:
+                continue
+            found = case[way]
+            figures = [f"{found[key]:,.0f}" if key in found else "" for key in ("seconds", "peak_megabytes")]
+            relative, largest = found.get("relative_difference"), found.get("largest_difference")
+            figures.append("" if relative is None else f"{relative:.1e}")
+            figures.append("" if largest is None else f"{largest * 127.5:,.3g}")
+            rows.append([f"{case['side']}², {name}", *figures])
     return rows
 
 

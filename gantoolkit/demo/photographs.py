@@ -17,7 +17,7 @@ from gantoolkit.data import write_image
 from gantoolkit.errors import DataError
 from gantoolkit.seeds import derive_seed
 
-__all__ = ["TEST_PHOTOGRAPHS", "TRAINING_PHOTOGRAPHS", "make_demo_set", "to_cyanotype", "to_sepia"]
+__all__ = ["TEST_PHOTOGRAPHS", "TRAINING_PHOTOGRAPHS", "load_photograph", "make_demo_set", "to_cyanotype", "to_sepia"]
 
 TRAINING_PHOTOGRAPHS = ("astronaut", "camera", "coins", "motorcycle_left", "rocket", "brick", "grass", "gravel")
 TEST_PHOTOGRAPHS = ("chelsea", "coffee")
@@ -63,7 +63,7 @@ def make_demo_set(root: Path, *, crops: int = 300, seed: int = 0) -> Path:
     draws = random.Random(derive_seed(seed, "demo crops"))
     stripes: dict[str, list[Image.Image]] = {"A": [], "B": []}
     for name in TRAINING_PHOTOGRAPHS:
-        for place, stripe in enumerate(_cut_stripes(_load(name))):
+        for place, stripe in enumerate(_cut_stripes(load_photograph(name))):
             stripes["AB"[place % 2]].append(stripe)
     for domain, transform in (("A", to_sepia), ("B", to_cyanotype)):
         for number in range(crops):
@@ -72,7 +72,7 @@ def make_demo_set(root: Path, *, crops: int = 300, seed: int = 0) -> Path:
             crop = stripe.crop((left, top, left + _CROP_SIDE, top + _CROP_SIDE))
             write_image(transform(crop), part / f"train{domain}" / f"{number:03d}.png")
     for name in TEST_PHOTOGRAPHS:
-        photograph = _load(name)
+        photograph = load_photograph(name)
         for top in range(0, photograph.height - _TEST_SIDE + 1, _TEST_SIDE):
             for left in range(0, photograph.width - _TEST_SIDE + 1, _TEST_SIDE):
                 tile = photograph.crop((left, top, left + _TEST_SIDE, top + _TEST_SIDE))
@@ -84,7 +84,12 @@ def make_demo_set(root: Path, *, crops: int = 300, seed: int = 0) -> Path:
     return root
 
 
-def _load(name: str) -> Image.Image:
+def load_photograph(name: str) -> Image.Image:
+    """One of the photographs that scikit-image ships, in RGB.
+
+    Raises:
+        DataError: When scikit-image is not installed, or does not ship it.
+    """
     try:
         import skimage
     except ImportError as error:

@@ -24,6 +24,7 @@ from gantoolkit.demo.photographs import load_photograph
 from gantoolkit.device import select_device
 from gantoolkit.inference import Translator
 from gantoolkit.inference.tiling import measure_reach, translate_in_tiles
+from gantoolkit.inference.translator import SHARE_KEPT
 from gantoolkit.recipes import cyclegan
 from gantoolkit.training import LoadedGenerator
 
@@ -97,9 +98,12 @@ def main() -> None:
         image = photograph.resize((side, side), Image.Resampling.BICUBIC)
         case: dict[str, Any] = {"side": side, "tile": arguments.tile}
         made = {}
-        ways = {"tiles": arguments.tile} | ({"whole": None} if side <= arguments.whole_up_to else {})
+        ways = {"tiles": arguments.tile, "tiles_anew": arguments.tile} | (
+            {"whole": None} if side <= arguments.whole_up_to else {}
+        )
         for way, tile in ways.items():
             translator.tile = tile
+            translator.share_kept = 0.0 if way == "tiles_anew" else SHARE_KEPT
             meter, began = MemoryMeter(device), time.perf_counter()
             made[way] = translator(image)
             case[way] = {

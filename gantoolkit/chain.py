@@ -11,7 +11,7 @@ from torch.nn.modules import module as every_module
 from gantoolkit.kernels import can_fuse, has_kernels
 from gantoolkit.normalization import InstanceNorm
 
-__all__ = ["Chain", "Residual"]
+__all__ = ["Chain", "Identity", "Residual", "Step", "flatten"]
 
 
 class Chain(nn.Sequential):
@@ -26,7 +26,7 @@ class Chain(nn.Sequential):
     def forward(self, input: Any) -> Any:
         if not isinstance(input, Tensor) or not has_kernels(input.device):
             return super().forward(input)
-        return _run(list(_flatten(self)), input)
+        return _run(list(flatten(self)), input)
 
 
 class Residual(nn.Module):
@@ -40,14 +40,15 @@ class Residual(nn.Module):
         return features + self.layers(features)
 
 
-class _Identity(enum.Enum):
+class Identity(enum.Enum):
     """Where the identity path of a `Residual` leaves its layers, and where it comes back."""
 
     LEAVES = enum.auto()
     RETURNS = enum.auto()
 
 
-_Step = nn.Module | _Identity
+Step = nn.Module | Identity
+"""What a chain does one after the other."""
 
 
 @dataclass(frozen=True)
@@ -62,18 +63,18 @@ class _Run:
     pad: int = 0
 
 
-def _flatten(layers: nn.Sequential) -> Iterator[_Step]:
-    """The layers in order, a `Residual` as those inside of it, unless hooks wait for it."""
+def flatten(layers: nn.Sequential) -> Iterator[Step]:
+    """The layers in order, a `Residual` as those inside of it with marks around them, unless hooks wait for it."""
     for layer in layers:
         if _is_bare(layer, Residual) and _is_bare(layer.layers, Chain):
-            yield _Identity.LEAVES
-            yield from _flatten(layer.layers)
-            yield _Identity.RETURNS
+            yield Identity.LEAVES
+            yield from flatten(layer.layers)
+            yield Identity.RETURNS
         else:
             yield layer
 
 
-def _run(steps: Sequence[_Step], features: Tensor) -> Tensor:
+def _run(steps: Sequence[Step], features: Tensor) -> Tensor:
     """Do all steps, one kernel for as many of them as it takes."""
     identities: list[Tensor] = []
     at = 0
@@ -84,9 +85,9 @@ def _run(steps: Sequence[_Step], features: Tensor) -> Tensor:
             features = _fuse(run, features, identities)
             at = run.end
             continue
-        if step is _Identity.LEAVES:
+        if step is Identity.LEAVES:
             identities.append(features)
-        elif step is _Identity.RETURNS:
+        elif step is Identity.RETURNS:
             features = identities.pop() + features
         else:
             features = step(features)
@@ -94,7 +95,7 @@ def _run(steps: Sequence[_Step], features: Tensor) -> Tensor:
     return features
 
 
-def _read(steps: Sequence[_Step], at: int) -> _Run | None:
+def _read(steps: Sequence[Step], at: int) -> _Run | None:
     """The run that begins at a step, if a kernel could do one."""
     norm = steps[at]
     if pad := _pad_of(steps, at):
@@ -103,9 +104,9 @@ def _read(steps: Sequence[_Step], at: int) -> _Run | None:
         return None
     end = at + 1
     slope = _slope_of(steps, end)
-    sums = slope is None and _step(steps, end) is _Identity.RETURNS
+    sums = slope is None and _step(steps, end) is Identity.RETURNS
     end += slope is not None or sums
-    keeps = _step(steps, end) is _Identity.LEAVES
+    keeps = _step(steps, end) is Identity.LEAVES
     pad = _pad_of(steps, end + keeps)
     if pad == 0:
         return _Run(end, norm, slope, sums)
@@ -137,17 +138,17 @@ def _fuse(run: _Run, features: Tensor, identities: list[Tensor]) -> Tensor:
     return features
 
 
-def _step(steps: Sequence[_Step], at: int) -> _Step | None:
+def _step(steps: Sequence[Step], at: int) -> Step | None:
     return steps[at] if at < len(steps) else None
 
 
-def _pad_of(steps: Sequence[_Step], at: int) -> int:
+def _pad_of(steps: Sequence[Step], at: int) -> int:
     """Pixels that a reflection padding adds on each side; 0 for another step, or where sides differ."""
     step = _step(steps, at)
     return step.padding[0] if _is_bare(step, nn.ReflectionPad2d) and len(set(step.padding)) == 1 else 0
 
 
-def _slope_of(steps: Sequence[_Step], at: int) -> float | None:
+def _slope_of(steps: Sequence[Step], at: int) -> float | None:
     """What an activation multiplies negative numbers by; None for another step."""
     step = _step(steps, at)
     if _is_bare(step, nn.LeakyReLU):

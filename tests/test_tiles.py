@@ -16,7 +16,7 @@ from gantoolkit.assembly import build_system, initialize
 from gantoolkit.cost.translation import count_translation_bytes
 from gantoolkit.errors import DataError
 from gantoolkit.inference import Translator
-from gantoolkit.inference.tiling import Statistics, measure_reach, translate_in_tiles
+from gantoolkit.inference.tiling import measure_reach, translate_in_tiles
 from gantoolkit.recipes import cyclegan
 from gantoolkit.training import LoadedGenerator
 
@@ -79,33 +79,51 @@ def test_a_photograph_that_is_never_whole_in_floats() -> None:
     assert np.abs(np.asarray(open_translator(RESNET, tile=32)(image)).astype(int) - whole).max() <= 1
 
 
+def translate(network: nn.Module, image: Tensor, **options: Any) -> Tensor:
+    """In tiles of 32 pixels, without a translator around."""
+    made = torch.empty_like(image)
+
+    def write(rows: slice, columns: slice, part: Tensor) -> None:
+        made[..., rows, columns] = part
+
+    with torch.inference_mode():
+        translate_in_tiles(
+            network,
+            network,
+            (image.shape[2], image.shape[3]),
+            lambda rows, columns: image[..., rows, columns],
+            write,
+            tile=32,
+            reach=measure_reach(network, 3),
+            **options,
+        )
+    return made
+
+
 def test_tiles_by_themselves_differ() -> None:
     translator = open_translator(RESNET, tile=None)
     network, image = translator.generator.network, uneven_image(96, 96)
     whole = translator.translate_tensor(image)
+    assert difference(translate(network, image), whole) < 1e-5
+    assert difference(translate(network, image, statistics="tile"), whole) > 0.05
 
-    def tiles(statistics: Statistics) -> Tensor:
-        made = torch.empty_like(whole)
 
-        def write(rows: slice, columns: slice, part: Tensor) -> None:
-            made[..., rows, columns] = part
-
-        reach = measure_reach(network, 3)
-        with torch.inference_mode():
-            translate_in_tiles(
-                network,
-                network,
-                (96, 96),
-                lambda rows, columns: image[..., rows, columns],
-                write,
-                tile=32,
-                reach=reach,
-                statistics=statistics,
-            )
-        return made
-
-    assert difference(tiles("image"), whole) < 1e-5
-    assert difference(tiles("tile"), whole) > 0.05
+@pytest.mark.parametrize("keep", [0, 300_000, 1 << 40])
+def test_what_is_kept_changes_only_how_often_a_layer_is_called(keep: int) -> None:
+    network, image = open_translator(RESNET).generator.network, uneven_image(96, 96)
+    first = next(layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
+    calls: list[int] = []
+    first.register_forward_hook(lambda *_: calls.append(1))
+    made = translate(network, image, keep=keep)
+    assert torch.equal(made, translate(open_translator(RESNET).generator.network, image, keep=0))
+    tiles, norms = 9, sum(isinstance(layer, nn.InstanceNorm2d) for layer in network.modules())
+    seen = len(calls) - 2  # finding out how far it sees takes two
+    if keep == 0:
+        assert seen == tiles * (norms + 1)
+    elif keep == 1 << 40:
+        assert seen == tiles
+    else:
+        assert tiles < seen < tiles * (norms + 1)
 
 
 def test_the_networks_own_norms_are_back_afterwards() -> None:

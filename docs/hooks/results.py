@@ -106,7 +106,12 @@ def tile_rows(result: dict[str, Any]) -> list[list[str]]:
     """Of images in tiles: one row for each way of each size."""
     rows = [[result["network"], "seconds", "peak, MB", "relative difference", "largest difference in levels"]]
     for case in result["tiled"]:
-        names = {"whole": "whole", "tiles": f"tiles of {case['tile']}", "separate_tiles": "tiles by themselves"}
+        names = {
+            "whole": "whole",
+            "tiles": f"tiles of {case['tile']}",
+            "tiles_anew": "the same, nothing kept",
+            "separate_tiles": "tiles by themselves",
+        }
         for way, name in names.items():
             if way not in case:
                 continue

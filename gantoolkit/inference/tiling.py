@@ -3,9 +3,11 @@
 A network without instance norm gives a tile's pixels the values that they have in the whole image, as soon as the tile
 brings along all that they depend on: a border as wide as the receptive field. Instance norm depends on every pixel, however
 far away. So its statistics are gathered first, over all tiles, for one layer after the other in the order in which they are
-called: what comes before a layer is known by then, and what comes after it is not computed. A last pass translates. Nothing
-but the statistics is kept from pass to pass: memory is that of one tile, and time about half as many translations as there
-are layers of instance norm.
+called: what comes before a layer is known by then, and what comes after it is not computed. A last pass translates.
+
+Where a network's instance norms all lie in one `gantoolkit.chain.Chain`, a tile goes on from where it stopped, as long as there
+is memory to keep its features; with memory for all of them an image takes no longer than otherwise. Without any, each pass
+begins anew: memory is that of one tile, and time about half as many translations as there are layers of instance norm.
 """
 
 import copy
@@ -20,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gantoolkit.assembly import size_multiple_of
+from gantoolkit.chain import Chain, Identity, Step, flatten
 from gantoolkit.errors import DataError
 
 __all__ = ["Statistics", "measure_reach", "translate_in_tiles"]
@@ -92,11 +95,33 @@ class _NormReachedError(Exception):
     """A forward pass came to the instance norm whose statistics are being gathered, and goes no further."""
 
 
-class _WholeImageNorms:
-    """Instance norms with the statistics of the whole image; which one is called is told by its place in the order."""
+@dataclass(frozen=True)
+class _Stop:
+    """Where a tile's way through a chain stopped: at which step, after how many norms, and with what."""
 
-    def __init__(self, norms: Sequence[nn.InstanceNorm2d]) -> None:
-        self._norms = norms
+    step: int
+    norms: int
+    features: Tensor
+    identities: tuple[Tensor, ...]
+
+    @property
+    def bytes(self) -> int:
+        return sum(tensor.nbytes for tensor in {id(one): one for one in (self.features, *self.identities)}.values())
+
+
+class _WholeImageNorms:
+    """Instance norms with the statistics of the whole image; which one is called is told by its place in the order.
+
+    Args:
+        network: Whose norms.
+        keep: Bytes of features that may be kept from pass to pass.
+    """
+
+    def __init__(self, network: nn.Module, keep: int) -> None:
+        self._norms = [norm for norm in network.modules() if _looks_at_the_image(norm)]
+        self._chain = _find_chain(network, self._norms)
+        self._room = keep
+        self._stops: dict[tuple[_Side, _Side], _Stop] = {}
         self._known: list[_Moments] = []
         self._gathered: _Moments | None = None
         self._called = 0
@@ -105,17 +130,22 @@ class _WholeImageNorms:
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """Let the network's norms be these meanwhile."""
-        before = [vars(norm).get("forward") for norm in self._norms]
-        for norm in self._norms:
-            norm.forward = lambda input, norm=norm: self._call(norm, input)
+        forwards: list[tuple[nn.Module, Callable[[Tensor], Tensor]]]
+        forwards = [(norm, lambda input, norm=norm: self._call(norm, input)) for norm in self._norms]
+        if self._chain is not None:
+            steps = list(flatten(self._chain))
+            forwards.append((self._chain, lambda input: self._walk(steps, input)))
+        before = [vars(layer).get("forward") for layer, _ in forwards]
+        for layer, forward in forwards:
+            layer.forward = forward
         try:
             yield
         finally:
-            for norm, forward in zip(self._norms, before, strict=True):
+            for (layer, _), forward in zip(forwards, before, strict=True):
                 if forward is None:
-                    del norm.forward
+                    del layer.forward
                 else:
-                    norm.forward = forward
+                    layer.forward = forward
 
     def begin(self, tile: tuple[_Side, _Side]) -> None:
         """A forward pass over a tile follows."""
@@ -128,6 +158,42 @@ class _WholeImageNorms:
         self._known.append(self._gathered)
         self._gathered = None
         return True
+
+    def _walk(self, steps: Sequence[Step], features: Tensor) -> Tensor:
+        """Go through a chain, from where the tile stopped the last time."""
+        assert self._tile is not None
+        first, identities = 0, []
+        stop = self._stops.get(self._tile) if self._called == 0 else None
+        if stop is not None:
+            features = stop.features.to(features.device)
+            first, self._called, identities = (
+                stop.step,
+                stop.norms,
+                [one.to(features.device) for one in stop.identities],
+            )
+        may_keep = self._called == (stop.norms if stop else 0)
+        for at in range(first, len(steps)):
+            step = steps[at]
+            if step is Identity.LEAVES:
+                identities.append(features)
+            elif step is Identity.RETURNS:
+                features = identities.pop() + features
+            else:
+                try:
+                    features = step(features)
+                except _NormReachedError:
+                    if may_keep:
+                        self._keep(_Stop(at, self._called - 1, features.cpu(), tuple(one.cpu() for one in identities)))
+                    raise
+        return features
+
+    def _keep(self, stop: _Stop) -> None:
+        assert self._tile is not None
+        before = self._stops.get(self._tile)
+        more = stop.bytes - (before.bytes if before else 0)
+        if more <= self._room:
+            self._room -= more
+            self._stops[self._tile] = stop
 
     def _call(self, norm: nn.InstanceNorm2d, features: Tensor) -> Tensor:
         assert self._tile is not None
@@ -153,6 +219,7 @@ def translate_in_tiles(
     *,
     tile: int,
     reach: int,
+    keep: int = 0,
     statistics: Statistics = "image",
 ) -> None:
     """Translate an image that is never whole in memory.
@@ -165,6 +232,7 @@ def translate_in_tiles(
         write: Takes the translation of some rows and columns, (1, out_channels, H, W).
         tile: The most pixels that a side of what is translated together has, without its border.
         reach: Width of the border, as `measure_reach` says.
+        keep: Bytes of the host's memory in which features may be kept from pass to pass, for speed.
         statistics: Over what instance norm takes them.
 
     Raises:
@@ -172,7 +240,7 @@ def translate_in_tiles(
     """
     multiple = size_multiple_of(network)
     tiles = list(itertools.product(*(_split(length, tile, reach, multiple) for length in size)))
-    norms = _WholeImageNorms([norm for norm in network.modules() if _looks_at_the_image(norm)])
+    norms = _WholeImageNorms(network, keep)
     if statistics == "tile":
         for rows, columns in tiles:
             _translate(forward, rows, columns, read, write)
@@ -209,6 +277,16 @@ def _split(length: int, tile: int, reach: int, multiple: int) -> list[_Side]:
         _Side(first, last, max(0, first - border), min(length, last + border))
         for first, last in itertools.pairwise(edges)
     ]
+
+
+def _find_chain(network: nn.Module, norms: Sequence[nn.Module]) -> Chain | None:
+    """A chain of which all these norms are steps; None where there is none."""
+    for layer in network.modules():
+        if isinstance(layer, Chain):
+            steps = {id(step) for step in flatten(layer)}
+            if norms and all(id(norm) in steps for norm in norms):
+                return layer
+    return None
 
 
 def _looks_at_the_image(layer: nn.Module) -> TypeGuard[nn.InstanceNorm2d]:

@@ -29,6 +29,7 @@ Tile = int | Literal["auto"] | None
 """The most pixels that a side of what is translated at once has; `auto` takes tiles where the memory that is free asks for
 them, and as large as it allows; None never does."""
 
+SHARE_KEPT = 0.5
 _ALWAYS_WHOLE = 1 << 20
 """Images of no more pixels are not asked whether they fit."""
 _SIDES = (4096, 2048, 1024, 512, 256)
@@ -56,6 +57,8 @@ class Translator:
             raise DataError(f"a tile of {tile} pixels has none; take one of 512, say")
         self.generator = generator
         self.tile: Tile = tile
+        self.share_kept = SHARE_KEPT
+        """Of the host's free memory, the most that tiles take to go on from where they stopped; less is slower."""
         self._chosen: dict[tuple[int, ...], int | None] = {}
         if compile:
             generator.network.compile(dynamic=True)
@@ -186,6 +189,7 @@ class Translator:
             lambda down, right, part: write(*_cut(down, right, part, size)),
             tile=tile,
             reach=reach,
+            keep=int(self.share_kept * (available_memory(torch.device("cpu")) or 0)),
         )
 
     def _run(self, images: Tensor, size: tuple[int, int]) -> Tensor:

@@ -1,5 +1,6 @@
 """In which order images, features and weights lie in memory: what is the same pixel together, or what is the same channel."""
 
+import copy
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,7 @@ from torch.utils._pytree import tree_map_only
 
 from gantoolkit.precision import Precision
 
-__all__ = ["arrange", "memory_format_of"]
+__all__ = ["arrange", "bare_copy", "memory_format_of"]
 
 
 def memory_format_of(precision: Precision, device: torch.device) -> torch.memory_format:
@@ -32,6 +33,14 @@ def arrange(network: nn.Module, memory_format: torch.memory_format) -> None:
         network.to(memory_format=memory_format)
     else:
         network.forward = functools.partial(_in_usual_order, network.forward)
+
+
+def bare_copy(network: nn.Module) -> nn.Module:
+    """A copy that computes as it was built, whatever order or precision the network has been given since."""
+    copied = copy.deepcopy(network)
+    for layer in copied.modules():
+        vars(layer).pop("forward", None)
+    return copied
 
 
 def _in_usual_order(forward: Callable[..., Any], *images: Any, **more: Any) -> Any:

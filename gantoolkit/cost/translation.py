@@ -1,11 +1,10 @@
 """The memory that translating an image takes, from a network without memory: nothing is allocated."""
 
-import copy
-
 import torch
 from torch import nn
 
 from gantoolkit.cost.ledger import Ledger
+from gantoolkit.layout import bare_copy
 
 __all__ = ["count_translation_bytes"]
 
@@ -18,9 +17,7 @@ def count_translation_bytes(network: nn.Module, shape: tuple[int, ...]) -> int:
         shape: Of what it is given, (N, in_channels, H, W). Its numbers are taken to be float32.
     """
     with torch.inference_mode():
-        sketch = copy.deepcopy(network).to("meta")
-    for layer in sketch.modules():
-        vars(layer).pop("forward", None)  # in another precision, say
+        sketch = bare_copy(network).to("meta")
     with Ledger() as ledger, torch.inference_mode():
         ledger.start_peak()
         before = ledger.now

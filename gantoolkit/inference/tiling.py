@@ -10,7 +10,6 @@ is memory to keep its features; with memory for all of them an image takes no lo
 begins anew: memory is that of one tile, and time about half as many translations as there are layers of instance norm.
 """
 
-import copy
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from torch.nn import functional
 from gantoolkit.assembly import size_multiple_of
 from gantoolkit.chain import Chain, Identity, Step, flatten
 from gantoolkit.errors import DataError
+from gantoolkit.layout import bare_copy
 
 __all__ = ["Statistics", "measure_reach", "translate_in_tiles"]
 
@@ -311,9 +311,8 @@ def measure_reach(network: nn.Module, channels: int) -> int:
             "its network draws random numbers or looks at the whole image, so that tiles would not fit together"
         )
     multiple = size_multiple_of(network)
-    probe = copy.deepcopy(network).cpu()
+    probe = bare_copy(network).cpu()
     for layer in probe.modules():
-        vars(layer).pop("forward", None)  # in another precision, say
         if _looks_at_the_image(layer):
             layer.forward = nn.Identity().forward
     probe.double().eval()

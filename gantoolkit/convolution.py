@@ -40,6 +40,8 @@ class Conv3x3(nn.Conv2d):
         return made if self.bias is None else made + self.bias.to(dtype)[:, None, None]
 
     def _is_sooner_transformed(self, features: Tensor, dtype: torch.dtype) -> bool:
+        if torch.compiler.is_exporting():  # for other programs and any size: a graph knows no choice by size
+            return False
         if features.device.type != "cpu" or dtype not in _LEAST_WORK:
             return False
         down, right = TILE[dtype]

@@ -39,3 +39,7 @@ class CheckpointError(GantoolkitError):
 
 class TrainingError(GantoolkitError):
     """A training run that had to stop, with the reason."""
+
+
+class ExportError(GantoolkitError):
+    """A network that cannot be exported, or an exported file that does not compute what the network does."""

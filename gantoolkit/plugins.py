@@ -50,7 +50,8 @@ class Generator(Protocol):
     """Heights and widths that it can take are multiples of this, from `smallest_side` on if it has that attribute too.
 
     A true attribute `stochastic` says that it draws random numbers also in evaluation mode, or looks at the whole batch:
-    images are then translated one by one, from a fixed seed.
+    images are then translated one by one, from a fixed seed. A true attribute `optimises` says that it translates by
+    optimising, and cannot be exported.
     """
 
     def __call__(self, images: Tensor) -> Tensor:

@@ -8,9 +8,11 @@ import torch
 
 from gantoolkit.assembly import build_system
 from gantoolkit.cost.lack import explain_lack_of_memory
-from gantoolkit.data import CacheMode, open_dataset
+from gantoolkit.data import CacheMode, open_dataset, open_test_images
+from gantoolkit.data.images import ImageFile
 from gantoolkit.device import select_device
-from gantoolkit.errors import CheckpointError
+from gantoolkit.errors import CheckpointError, DataError
+from gantoolkit.export import Exported, Format, export_generator
 from gantoolkit.inference import Tile, Translator
 from gantoolkit.precision import Precision
 from gantoolkit.recipe import Recipe
@@ -156,3 +158,30 @@ class Run:
             )
         path = folder / f"{direction}.safetensors"
         return Translator.load(path, device=device, precision=precision, compile=compile, tile=tile)
+
+    def export(
+        self, direction: str, path: str | Path, format: Format, *, images: Sequence[str | Path] = ()
+    ) -> Exported:
+        """Write the generator of one direction for other programs, verified; see `gantoolkit.export.export_generator`.
+
+        Args:
+            direction: `A2B` or `B2A`.
+            path: The file to write.
+            format: `onnx`, `torch` or `safetensors`.
+            images: What it is tried on; by default images of the run's data set, or else pictures made for it.
+
+        Raises:
+            CheckpointError: As `translator`.
+            ExportError, DataError: As `export_generator`.
+        """
+        generator = self.translator(direction, device="cpu").generator
+        sources = [Path(image) for image in images] or self.example_images(direction)
+        return export_generator(generator, path, format, images=sources)
+
+    def example_images(self, direction: str) -> Sequence[ImageFile]:
+        """What the data set has of the domain that a direction translates, for tests if it can be; none if it has moved."""
+        try:
+            dataset = open_test_images(self.data) or open_dataset(self.data)
+        except DataError:
+            return ()
+        return dataset.A if direction[0] == "A" else dataset.B

@@ -24,6 +24,7 @@ from gantoolkit.cli import (
     data,
     demo,
     evaluate,
+    export,
     importing,
     plan,
     plugins,
@@ -44,7 +45,7 @@ BAD_INPUT = 2
 INTERRUPTED = 130
 TERMINATED = 143
 
-_ALONE = ("ablate", "bench", "demo", "evaluate", "translate", "train-segmenter")
+_ALONE = ("ablate", "bench", "demo", "evaluate", "export", "translate", "train-segmenter")
 """Commands that would do everything, and write every file, once in each process of a launcher."""
 
 app = cyclopts.App(
@@ -60,6 +61,7 @@ app = cyclopts.App(
 )
 app.command(train.train)
 app.command(translate.translate)
+app.command(export.export)
 app.command(evaluate.evaluate)
 app.command(ablate.ablate)
 app.command(segmenter.train_segmenter)

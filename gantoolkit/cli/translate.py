@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter, validators
 
+from gantoolkit.cli.models import load_model
 from gantoolkit.errors import DataError
 
 __all__ = ["translate"]
@@ -54,22 +55,14 @@ def translate(
     """
     from rich.progress import track
 
-    from gantoolkit.inference import Translator, translate_files
+    from gantoolkit.inference import translate_files
     from gantoolkit.inference.files import plan_targets
-    from gantoolkit.run import Run
 
     if not sources:
         raise DataError("translate needs images: gantoolkit translate RUN --direction A2B IMAGES... --out DIR")
     targets = plan_targets(sources, out, form=form)
     pixels = None if tile == "none" else tile
-    if model.is_dir():
-        run = Run.open(model)
-        wanted = direction or _only_direction(model)
-        translator = run.translator(wanted, device=device, precision=precision, compile=compile, tile=pixels)
-    else:
-        translator = Translator.load(model, device=device, precision=precision, compile=compile, tile=pixels)
-        if direction not in (None, translator.direction):
-            raise DataError(f"{model}: translates {translator.direction}, not {direction}")
+    translator = load_model(model, direction, device=device, precision=precision, compile=compile, tile=pixels)
     skipped = 0
     results = translate_files(translator, targets, batch_size=batch_size)
     for result in track(
@@ -80,12 +73,3 @@ def translate(
             print(f"skipped: {result.problem}", file=sys.stderr)
     print(f"{len(targets) - skipped} images translated into {out}" + (f", {skipped} skipped" if skipped else ""))
     return _SOME_SKIPPED if skipped else 0
-
-
-def _only_direction(model: Path) -> str:
-    from gantoolkit.training import RunFolder
-
-    found = sorted(path.stem for path in RunFolder(model).generators.glob("*.safetensors"))
-    if len(found) == 1:
-        return found[0]
-    raise DataError(f"{model}: say --direction {' or --direction '.join(found) or 'A2B, once it has been trained'}")

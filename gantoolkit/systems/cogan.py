@@ -120,6 +120,7 @@ class LatentSearch(nn.Module):
     """
 
     size_multiple = 1
+    optimises = True
 
     def __init__(
         self, generator: nn.Module, source: int, side: int, distance: ImageLoss, *, steps: int, rate: float

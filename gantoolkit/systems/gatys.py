@@ -105,6 +105,7 @@ class StyleTransfer(nn.Module):
     """
 
     size_multiple = 1
+    optimises = True
     smallest_side = 32  # for VGG's four poolings
     stochastic = False
 

@@ -1,0 +1,171 @@
+"""The formats: how each is written, and how it is read back by something else than what wrote it."""
+
+import io
+import json
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from gantoolkit.assembly import build_system, size_multiple_of
+from gantoolkit.errors import ExportError
+from gantoolkit.export.description import smallest_side_of
+from gantoolkit.export.images import smooth_pictures
+from gantoolkit.training import LoadedGenerator, run_generator
+
+__all__ = ["FORMATS", "METADATA_FILE", "FileFormat", "Format"]
+
+Format = Literal["onnx", "torch", "safetensors"]
+
+METADATA_FILE = "gantoolkit.json"
+"""Where a file of torch.export says what it is."""
+
+_OPSET = 18
+"""What torch's exporter writes without converting: the first opset that it is made for, and thus read by most programs."""
+
+_LARGEST_MESSAGE = 2**31
+"""Bytes of a protocol buffer, which an ONNX file is; more would need a second file."""
+
+_INPUT, _OUTPUT = "images", "translation"
+
+
+@dataclass(frozen=True)
+class FileFormat:
+    """How a generator is written to a path with its description, and read back as a function.
+
+    Args:
+        reader: What computes when the file is read back.
+        tensors: What the weights are called by.
+        is_graph: Whether the file holds the computation, and not weights alone.
+    """
+
+    reader: str
+    tensors: str
+    is_graph: bool
+    write: Callable[[LoadedGenerator, Path, Mapping[str, str]], None]
+    read: Callable[[LoadedGenerator, Path], tuple[Callable[[Tensor], Tensor], dict[str, str]]]
+
+
+def _write_onnx(generator: LoadedGenerator, path: Path, description: Mapping[str, str]) -> None:
+    onnx = _import_for_onnx()[0]
+    size = sum(tensor.nbytes for tensor in generator.network.state_dict().values())
+    if size >= _LARGEST_MESSAGE:
+        raise ExportError(f"its weights take {size / 1e9:.1f} GB, and one ONNX file holds less than 2.1; take torch")
+    program = _trace(generator)
+    with _quiet_exporter():
+        made = torch.onnx.export(
+            program, input_names=[_INPUT], output_names=[_OUTPUT], opset_version=_OPSET, dynamo=True, verbose=False
+        )
+    if made is None:
+        raise ExportError("torch.onnx gave no model")
+    model: Any = made.model_proto
+    multiple = size_multiple_of(generator.network)
+    for value in (*model.graph.input, *model.graph.output):
+        names = _dimensions(multiple)
+        for place, dimension in enumerate(value.type.tensor_type.shape.dim):
+            if place in names:
+                dimension.dim_param = names[place]
+    del model.graph.value_info[:]  # shapes in between, in the exporter's own names for the dimensions
+    onnx.helper.set_model_props(model, dict(description))
+    onnx.checker.check_model(model)
+    path.write_bytes(model.SerializeToString())
+
+
+def _read_onnx(generator: LoadedGenerator, path: Path) -> tuple[Callable[[Tensor], Tensor], dict[str, str]]:
+    onnxruntime = _import_for_onnx()[1]
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+    def translate(images: Tensor) -> Tensor:
+        return torch.from_numpy(session.run([_OUTPUT], {_INPUT: images.numpy()})[0])
+
+    return translate, dict(session.get_modelmeta().custom_metadata_map)
+
+
+def _write_torch(generator: LoadedGenerator, path: Path, description: Mapping[str, str]) -> None:
+    buffer = io.BytesIO()  # a path would have to end in .pt2
+    torch.export.save(_trace(generator), buffer, extra_files={METADATA_FILE: json.dumps(dict(description))})
+    path.write_bytes(buffer.getbuffer())
+
+
+def _read_torch(generator: LoadedGenerator, path: Path) -> tuple[Callable[[Tensor], Tensor], dict[str, str]]:
+    extra = {METADATA_FILE: ""}
+    program = torch.export.load(io.BytesIO(path.read_bytes()), extra_files=extra)
+    return program.module(), json.loads(extra[METADATA_FILE])
+
+
+def _write_safetensors(generator: LoadedGenerator, path: Path, description: Mapping[str, str]) -> None:
+    # Copies, as layers may share memory.
+    tensors = {name: tensor.detach().clone().contiguous() for name, tensor in generator.network.state_dict().items()}
+    save_file(tensors, path, dict(description))
+
+
+def _read_safetensors(generator: LoadedGenerator, path: Path) -> tuple[Callable[[Tensor], Tensor], dict[str, str]]:
+    network = build_system(generator.recipe).directions[generator.direction].eval()
+    with safe_open(path, framework="pt") as file:
+        network.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 (no mapping)
+        return lambda images: run_generator(network, images), dict(file.metadata())
+
+
+def _trace(generator: LoadedGenerator) -> torch.export.ExportedProgram:
+    """The network as a graph for any number of images of any size that it takes."""
+    multiple, smallest = size_multiple_of(generator.network), smallest_side_of(generator)
+    # Not the smallest size, and no two dimensions alike: what is the same in the example could be taken to be so always.
+    units = smallest // multiple
+    height, width = multiple * (units + 3), multiple * (units + 5)
+    picture = smooth_pictures(generator.in_channels)[0][..., :1, :1].expand(2, -1, height, width).contiguous()
+    rows, columns = (torch.export.Dim(name, min=units) for name in ("rows", "columns"))
+    if multiple > 1:
+        rows, columns = multiple * rows, multiple * columns
+    shapes = ({0: torch.export.Dim("batch"), 2: rows, 3: columns},)
+    with torch.no_grad():
+        program = torch.export.export(generator.network, (picture,), dynamic_shapes=shapes, strict=False)
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # paths of the machine that exported are nobody's business
+    return program
+
+
+def _dimensions(multiple: int) -> dict[int, str]:
+    factor = "" if multiple == 1 else f"{multiple}*"
+    return {0: "batch", 2: f"{factor}rows", 3: f"{factor}columns"}
+
+
+def _import_for_onnx() -> tuple[Any, Any]:
+    try:
+        import onnx
+        import onnxruntime
+        import onnxscript  # noqa: F401 (torch.onnx writes with it)
+    except ImportError as error:
+        raise ExportError(f"ONNX needs the extra `export`: pip install gantoolkit[export] ({error})") from error
+    return onnx, onnxruntime
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Keep off the screen what torch.onnx says of its own insides: functions of copyreg and onnxscript that will go."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+FORMATS: dict[str, FileFormat] = {
+    "onnx": FileFormat("onnxruntime", "the network's own names", True, _write_onnx, _read_onnx),
+    "torch": FileFormat("torch.export", "the network's own names", True, _write_torch, _read_torch),
+    "safetensors": FileFormat(
+        "a network newly built from its recipe", "the network's own names", False, _write_safetensors, _read_safetensors
+    ),
+}

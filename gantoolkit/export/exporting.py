@@ -12,13 +12,17 @@ from gantoolkit.export.description import describe
 from gantoolkit.export.formats import FORMATS, Format
 from gantoolkit.export.images import make_batches
 from gantoolkit.files import describe_failure, whole_file
+from gantoolkit.layout import bare_copy
 from gantoolkit.training import LoadedGenerator, run_generator
 
 __all__ = ["TOLERANCE", "Exported", "export_generator"]
 
-TOLERANCE = 1e-3
-"""In [−1, 1]: an eighth of an 8-bit level. Sums of float32 in another order come to 1e-5 or 2e-5 with the default generator;
-1.1e-4 was seen once, with a narrow, hardly trained one on very smooth pictures."""
+TOLERANCE = 1e-4
+"""In [−1, 1]: an eightieth of an 8-bit level. Sums of float32 in another order come to 2e-5 with the default generator."""
+
+_ROUNDINGS = 4
+"""Of the network's own rounding, how much more is allowed: where a feature map is nearly flat, instance norm enlarges the
+rounding of what it is given up to 300 times, in every implementation."""
 
 
 @dataclass(frozen=True)
@@ -78,13 +82,15 @@ def export_generator(
         for batch in batches:
             with torch.no_grad():
                 made, wanted = translate(batch), run_generator(generator.network, batch)
+                exact = run_generator(bare_copy(generator.network).double(), batch.double())
             if made.shape != wanted.shape:
                 raise ExportError(f"{tuple(batch.shape)} becomes {tuple(made.shape)}, not {tuple(wanted.shape)}")
             differences.append((made - wanted).abs().max().item())
-            if not differences[-1] <= TOLERANCE:  # so that NaN fails
+            allowed = TOLERANCE + _ROUNDINGS * (wanted - exact).abs().max().item()
+            if not differences[-1] <= allowed:  # so that NaN fails
                 raise ExportError(
                     f"{kind.reader} computes something else than the network: they differ by {differences[-1]:.1e} in "
-                    f"[-1, 1] on {tuple(batch.shape)}, and at most {TOLERANCE:.0e} is rounding"
+                    f"[-1, 1] on {tuple(batch.shape)}, and at most {allowed:.1e} is rounding"
                 )
 
     try:

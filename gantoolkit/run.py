@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -18,7 +18,7 @@ from gantoolkit.precision import Precision
 from gantoolkit.recipe import Recipe
 from gantoolkit.training import Callback, RunEnded, RunFolder, count_processes, is_writer, train
 
-__all__ = ["Run"]
+__all__ = ["Run", "open_translator"]
 
 
 class Run:
@@ -148,6 +148,11 @@ class Run:
         Raises:
             CheckpointError: When there is no such direction, or nothing was saved yet.
         """
+        path = self.find_generator(direction, best=best)
+        return Translator.load(path, device=device, precision=precision, compile=compile, tile=tile)
+
+    def find_generator(self, direction: str, *, best: bool = False) -> Path:
+        """The file of one direction's generator; arguments and errors as `translator`."""
         found = self.directions()
         if direction not in found:
             raise CheckpointError(f"{self.path}: no generator for direction '{direction}'; there is {', '.join(found)}")
@@ -156,8 +161,7 @@ class Run:
             raise CheckpointError(
                 f"{self.path}: has no best generators; they are kept where training.evaluate_every is set before it starts"
             )
-        path = folder / f"{direction}.safetensors"
-        return Translator.load(path, device=device, precision=precision, compile=compile, tile=tile)
+        return folder / f"{direction}.safetensors"
 
     def export(
         self, direction: str, path: str | Path, format: Format, *, images: Sequence[str | Path] = ()
@@ -185,3 +189,19 @@ class Run:
         except DataError:
             return ()
         return dataset.A if direction[0] == "A" else dataset.B
+
+
+def open_translator(model: str | Path, direction: str | None = None, **options: Any) -> Translator:
+    """The generator in a run's folder or in a file of its own; arguments and errors as `gantoolkit.load`."""
+    path = Path(model)
+    if path.is_dir():
+        run = Run.open(path)
+        found = sorted(file.stem for file in run.folder.generators.glob("*.safetensors"))
+        if direction is None and len(found) != 1:
+            wanted = " or --direction ".join(found) or "A2B, once it has been trained"
+            raise DataError(f"{path}: say --direction {wanted}")
+        return run.translator(direction or found[0], **options)
+    translator = Translator.load(path, **options)
+    if direction not in (None, translator.direction):
+        raise DataError(f"{path}: translates {translator.direction}, not {direction}")
+    return translator

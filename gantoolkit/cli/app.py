@@ -29,6 +29,7 @@ from gantoolkit.cli import (
     plan,
     plugins,
     segmenter,
+    show,
     study,
     train,
     translate,
@@ -62,6 +63,7 @@ app = cyclopts.App(
 app.command(train.train)
 app.command(translate.translate)
 app.command(export.export)
+app.command(show.show)
 app.command(evaluate.evaluate)
 app.command(ablate.ablate)
 app.command(segmenter.train_segmenter)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from gantoolkit.cli.models import load_model
+from gantoolkit import load
 
 __all__ = ["export"]
 
@@ -37,7 +37,7 @@ def export(
     from gantoolkit.export import export_generator
     from gantoolkit.run import Run
 
-    generator = load_model(model, direction, device="cpu").generator
+    generator = load(model, direction, device="cpu").generator
     sources = images or (Run.open(model).example_images(generator.direction) if model.is_dir() else ())
     made = export_generator(generator, out, format, images=sources)
     print(

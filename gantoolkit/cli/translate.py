@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter, validators
 
-from gantoolkit.cli.models import load_model
+from gantoolkit import load
 from gantoolkit.errors import DataError
 
 __all__ = ["translate"]
@@ -62,7 +62,7 @@ def translate(
         raise DataError("translate needs images: gantoolkit translate RUN --direction A2B IMAGES... --out DIR")
     targets = plan_targets(sources, out, form=form)
     pixels = None if tile == "none" else tile
-    translator = load_model(model, direction, device=device, precision=precision, compile=compile, tile=pixels)
+    translator = load(model, direction, device=device, precision=precision, compile=compile, tile=pixels)
     skipped = 0
     results = translate_files(translator, targets, batch_size=batch_size)
     for result in track(

@@ -3,7 +3,13 @@
 from gantoolkit.training.building import build_trainer
 from gantoolkit.training.events import Callback, CheckpointSaved, Event, RunEnded, SamplesDrawn, StepDone
 from gantoolkit.training.folder import Checkpoint, RunFolder
-from gantoolkit.training.generatorfile import LoadedGenerator, load_generator, write_generator
+from gantoolkit.training.generatorfile import (
+    GeneratorHeader,
+    LoadedGenerator,
+    load_generator,
+    read_generator_header,
+    write_generator,
+)
 from gantoolkit.training.loop import train
 from gantoolkit.training.processes import Processes, count_processes, is_writer
 from gantoolkit.training.samples import draw_grid
@@ -15,6 +21,7 @@ __all__ = [
     "Checkpoint",
     "CheckpointSaved",
     "Event",
+    "GeneratorHeader",
     "LoadedGenerator",
     "Processes",
     "RunEnded",
@@ -28,6 +35,7 @@ __all__ = [
     "draw_grid",
     "is_writer",
     "load_generator",
+    "read_generator_header",
     "run_generator",
     "train",
     "write_generator",

@@ -1,5 +1,6 @@
 """One generator in one file that says what it is: it loads with one call and no flags."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,7 +16,14 @@ from gantoolkit.precision import Precision, choose_precision, compute_in
 from gantoolkit.recipe import Recipe
 from gantoolkit.training.tensorfile import check_header, read_header, read_shapes, read_tensors, write_tensors
 
-__all__ = ["LoadedGenerator", "load_generator", "save_generators", "write_generator"]
+__all__ = [
+    "GeneratorHeader",
+    "LoadedGenerator",
+    "load_generator",
+    "read_generator_header",
+    "save_generators",
+    "write_generator",
+]
 
 _FORMAT = "gantoolkit generator 1"
 
@@ -43,6 +51,43 @@ class LoadedGenerator:
 
     def _channels(self, domain: str) -> int:
         return {"A": self.recipe.data.channels_A, "B": self.recipe.data.channels_B}[domain]
+
+
+@dataclass(frozen=True)
+class GeneratorHeader:
+    """What a generator's file says of itself; nothing of it is checked against its weights.
+
+    Args:
+        direction: `A2B` or `B2A`.
+        recipe: TOML of the resolved recipe that built it.
+        step: Steps that it was trained.
+        origin: Where its weights came from, if not from a run.
+        parameters: Numbers that its tensors hold.
+    """
+
+    direction: str
+    recipe: str
+    step: int
+    origin: str
+    parameters: int
+
+
+def read_generator_header(path: Path) -> GeneratorHeader:
+    """Read what a generator's file says; no network is built, no tensor read.
+
+    Raises:
+        CheckpointError: When the file is missing, damaged, or no generator's.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
+    header = read_header(path)
+    if header.get("format") != _FORMAT:
+        raise CheckpointError(f"{path}: is no generator's file but '{header.get('format')}'; take one of generators/")
+    check_header(path, header, {"direction": str, "recipe": str, "step": int})
+    parameters = sum(math.prod(shape) for shape in read_shapes(path).values())
+    return GeneratorHeader(
+        header["direction"], header["recipe"], header["step"], str(header.get("origin", "")), parameters
+    )
 
 
 def save_generators(folder: Path, system: System, recipe: Recipe, step: int) -> None:
@@ -82,22 +127,17 @@ def load_generator(
         CheckpointError: When the file is missing, damaged, or no generator's.
         PluginError: When it needs a block that is not installed.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file")
-    header = read_header(path)
-    if header.get("format") != _FORMAT:
-        raise CheckpointError(f"{path}: is no generator's file but '{header.get('format')}'; take one of generators/")
-    check_header(path, header, {"direction": str, "recipe": str, "step": int})
-    recipe = Recipe.from_toml(header["recipe"], where=str(path))
+    header = read_generator_header(path)
+    recipe = Recipe.from_toml(header.recipe, where=str(path))
     try:
         recipe = recipe.resolve()
         sketch = sketch_system(recipe)
     except GantoolkitError as error:
         raise type(error)(f"{path}: {error}") from error
     if sketch is not None:
-        _refuse_misfit(path, sketch, _find_direction(path, sketch, header["direction"]))
+        _refuse_misfit(path, sketch, _find_direction(path, sketch, header.direction))
     system = build_system(recipe)
-    network = _find_direction(path, system, header["direction"])
+    network = _find_direction(path, system, header.direction)
     tensors = read_tensors(path)
     kinds = {name: tensor.dtype for name, tensor in network.state_dict().items()}
     wrong = next((name for name, tensor in tensors.items() if tensor.dtype != kinds.get(name, tensor.dtype)), None)
@@ -115,7 +155,7 @@ def load_generator(
         if part in parts:  # what translates by optimising holds the network that it looks through
             arrange(part, memory_format_of(precision, device))
             compute_in(precision, part, device)
-    return LoadedGenerator(network, header["direction"], recipe, header["step"], precision)
+    return LoadedGenerator(network, header.direction, recipe, header.step, precision)
 
 
 def _find_direction(path: Path, system: System, direction: str) -> nn.Module:

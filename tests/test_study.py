@@ -1,6 +1,7 @@
 """The perceptual study without a browser: the file of answers, what the server refuses, many participants, the report."""
 
 import json
+import socket
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -338,3 +339,10 @@ def test_what_cannot_be_served_is_said_in_one_sentence(
     database = str(tmp_path / "study.sqlite")
     assert main(["study", "serve", "--real", str(tmp_path / "real"), *filled, "--database", database]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_port_in_use_is_said_in_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["study", "serve", *make_folders(tmp_path, count=2), "--database", str(tmp_path / "study.sqlite")]
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        assert main([*arguments, "--port", str(other.getsockname()[1])]) == 2
+    assert "cannot be listened on" in capsys.readouterr().err

@@ -68,9 +68,9 @@ def serve(
         Sessions that may be begun.
     """
     from gantoolkit.evaluation.study import Materials, Protocol, Store
-    from gantoolkit.evaluation.study.guard import is_loopback
 
     try:
+        from gantoolkit.evaluation.study.guard import is_loopback
         from gantoolkit.evaluation.study.server import run_server
     except ImportError as error:
         raise DataError(f"study: needs the extra `study`: pip install gantoolkit[study] ({error})") from error

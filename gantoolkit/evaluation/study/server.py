@@ -1,5 +1,6 @@
 """The study as a web application: one page, and the few requests that it makes."""
 
+import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
+from gantoolkit.errors import DataError
 from gantoolkit.evaluation.study.guard import Guard
 from gantoolkit.evaluation.study.materials import Materials
 from gantoolkit.evaluation.study.store import RefusedError, Side, Store, Trial
@@ -117,7 +119,16 @@ def run_server(
         port: Port.
         names: Further host names under which it is reached.
         token: What visitors have to bring; see `Guard`.
+
+    Raises:
+        DataError: When nothing can be bound there.
     """
+    try:
+        listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise DataError(
+            f"{host}, port {port}: cannot be listened on ({error.strerror}); take another --port"
+        ) from error
     own = ["127.0.0.1", "localhost", "::1", host]
     app = Guard(make_app(store, materials), hosts=[name.lower() for name in (*own, *names)], token=token)
     config = uvicorn.Config(
@@ -131,7 +142,8 @@ def run_server(
         timeout_keep_alive=10,
         timeout_graceful_shutdown=3,
     )
-    uvicorn.Server(config).run()
+    with listening:
+        uvicorn.Server(config).run(sockets=[listening])
 
 
 def _say_refusal(request: Request, error: Exception) -> Response:

@@ -20,7 +20,7 @@ from torch import Tensor
 from benchmarks.timing import describe_machine, write_result
 from gantoolkit.assembly import build_system, initialize
 from gantoolkit.cost.usage import MemoryMeter
-from gantoolkit.data.images import scale
+from gantoolkit.data import to_tensor
 from gantoolkit.demo.photographs import load_photograph
 from gantoolkit.device import select_device
 from gantoolkit.inference import Translator
@@ -41,7 +41,7 @@ def open_translator(width: int, blocks: int, device: torch.device, **settings: A
 
 def to_floats(image: Image.Image) -> Tensor:
     """(1, 3, H, W) in [−1, 1]."""
-    return scale(torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)[None])
+    return to_tensor(image)[None]
 
 
 def translate_separately(translator: Translator, images: Tensor, tile: int) -> Tensor:

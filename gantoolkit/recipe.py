@@ -241,7 +241,7 @@ def _explain(error: ValidationError, name: str, model: type[BaseModel]) -> str:
             return f"{where}: '{field}' is no field; {known}"
         case "missing":
             return f"{where}: '{field}' is missing"
-        case "crop":
+        case "crop" | "range":
             return f"{'.'.join([where, field])}: {problem['msg']}"
     if (
         field in fields

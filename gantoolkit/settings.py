@@ -1,17 +1,27 @@
 """The plain settings of a recipe: how images are read, and how long and in what rhythm a run trains."""
 
-from typing import Annotated, Literal
+import math
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
+
+__all__ = ["DataSettings", "Range", "TrainingSettings"]
+
+Range = Literal["8-bit", "16-bit"] | tuple[float, float]
+"""Which values of image files become −1 and 1: 0 and 255, 0 and 65535, or two that are given."""
 
 
 class DataSettings(BaseModel):
     """Reading and augmentation; the defaults are CycleGAN's (Zhu et al. 2017, appendix 7.1).
 
     Args:
-        channels_A: Channels of domain A: 3 reads images as RGB, 1 as grey.
+        channels_A: Channels of domain A: of pictures of 8 bits 3 reads every image as RGB and 1 as grey; of all others files
+            have to have so many.
         channels_B: Channels of domain B.
+        range_A: What the values in the files of domain A mean: `8-bit` and `16-bit` for levels of which the highest is white;
+            or two values, such as [0.0, 5.0], that become −1 and 1, for files that hold values of any kind.
+        range_B: The same of domain B.
         resize: `square` stretches each image to `load_size` × `load_size`; `shorter_side` keeps its shape and makes the
             shorter side `load_size`; `none` takes the pixels as they are.
         load_size: Side in pixels before cropping.
@@ -23,13 +33,32 @@ class DataSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    channels_A: Literal[1, 3] = 3
-    channels_B: Literal[1, 3] = 3
+    channels_A: Annotated[int, Field(ge=1, le=4096)] = 3
+    channels_B: Annotated[int, Field(ge=1, le=4096)] = 3
+    range_A: Range = "8-bit"
+    range_B: Range = "8-bit"
     resize: Literal["square", "shorter_side", "none"] = "square"
     load_size: Annotated[int, Field(ge=1)] = 286
     crop_size: Annotated[int, Field(ge=1)] = 256
     flip: bool = True
     max_bad_files: Annotated[int, Field(ge=0)] = 20
+
+    @field_validator("range_A", "range_B", mode="plain")
+    @classmethod
+    def _is_range(cls, value: Any) -> Range:
+        if value in ("8-bit", "16-bit"):
+            return value
+        pair = isinstance(value, list | tuple) and len(value) == 2
+        if not pair or any(isinstance(end, bool) or not isinstance(end, int | float) for end in value):
+            raise ValueError
+        low, high = map(float, value)
+        if not low < high or not math.isfinite(high - low):
+            raise PydanticCustomError(
+                "range",
+                "{given} is no range; the first value becomes -1 and the second 1, so write the smaller one first",
+                {"given": [low, high]},
+            )
+        return low, high
 
     @model_validator(mode="after")
     def _crop_fits(self) -> "DataSettings":

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import get_args
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -58,8 +59,8 @@ def the_file() -> Path:
 @pytest.fixture
 def no_decoding(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with monkeypatch.context() as patch:
-        patch.setattr(reader, "read_image", lambda *_: pytest.fail("was decoded"))
-        patch.setattr(reader, "read_size", lambda *_: pytest.fail("had its header read"))
+        patch.setattr(reader, "read_pixels", lambda *_: pytest.fail("was decoded"))
+        patch.setattr(reader, "read_pixel_size", lambda *_: pytest.fail("had its header read"))
         yield
 
 
@@ -176,18 +177,18 @@ class TestFile:
     def test_images_larger_than_their_header_says_are_not_kept(
         self, dataset: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(reader, "read_size", lambda path: (30, 30))
+        monkeypatch.setattr(reader, "read_pixel_size", lambda *_: (30, 30))
         assert_same(show(dataset, "none", settings={"resize": "none"}), show(dataset, settings={"resize": "none"}))
 
     def test_what_is_kept_cannot_be_changed_by_accident(self, tmp_path: Path) -> None:
         kept = PixelFile(tmp_path, b"k" * 32, 2, lambda: [12, 12])
-        assert kept.recall(1, 3) is None
+        assert kept.recall(1, 3, np.dtype(np.uint8)) is None
         pixels = torch.arange(12, dtype=torch.uint8).reshape(1, 4, 3).numpy()
         kept.keep(1, pixels)
-        recalled = kept.recall(1, 3)
+        recalled = kept.recall(1, 3, np.dtype(np.uint8))
         assert recalled is not None
         assert recalled.tolist() == pixels.tolist()
-        assert kept.recall(0, 3) is None
+        assert kept.recall(0, 3, np.dtype(np.uint8)) is None
         with pytest.raises(ValueError, match="read-only"):
             recalled[0] = 0
 
@@ -283,7 +284,7 @@ class TestDevice:
         self, dataset: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         plain = show(dataset, "none", settings={"resize": "none"})
-        monkeypatch.setattr(reader, "read_size", lambda path: (30, 30))
+        monkeypatch.setattr(reader, "read_pixel_size", lambda *_: (30, 30))
         with pytest.warns(UserWarning, match=r"is 40×36, larger than its header says; they are kept in a file"):
             assert_same(plain, show(dataset, "device", settings={"resize": "none"}))
 

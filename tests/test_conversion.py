@@ -163,12 +163,13 @@ def test_what_is_no_generator_is_refused(state, message: str, tmp_path: Path) ->
     assert not (tmp_path / "new.safetensors").exists()
 
 
-def test_channels_other_than_those_of_images_are_refused(tmp_path: Path) -> None:
+def test_any_number_of_channels_is_taken(tmp_path: Path) -> None:
     state = official_resnet(1, 2, False, False, "")
     state["model.1.weight"] = torch.rand(2, 4, 7, 7)
     torch.save(state, tmp_path / "net.pth")
-    with pytest.raises(CheckpointError, match="its images in A have 4 channels; images have 1 or 3"):
-        convert_official(tmp_path / "net.pth", tmp_path / "new.safetensors")
+    made = convert_official(tmp_path / "net.pth", tmp_path / "new.safetensors")
+    assert made.recipe.data.channels_A == 4
+    assert Translator.load(made.path, device="cpu").translate_tensor(torch.zeros(1, 4, 16, 16)).shape == (1, 3, 16, 16)
 
 
 def test_the_command_explains_and_the_next_command_translates(tmp_path: Path, capsys) -> None:

@@ -23,6 +23,7 @@ from gantoolkit.data import (
     write_image,
 )
 from gantoolkit.data.augmentation import augment, prepare, resize
+from gantoolkit.data.encoding import PICTURE, Encoding
 from gantoolkit.errors import DataError
 from gantoolkit.settings import DataSettings
 
@@ -32,7 +33,9 @@ def collect(batches: TrainingBatches, start: int, stop: int) -> list[torch.Tenso
 
 
 def crop_of(picture: Image.Image, settings: DataSettings, seed: int) -> torch.Tensor:
-    return augment(np.atleast_3d(resize(picture, settings)), settings, random.Random(seed))
+    encoding = Encoding(len(picture.getbands()))
+    pixels = np.atleast_3d(np.asarray(picture))
+    return augment(resize(pixels, settings, encoding), settings, encoding, random.Random(seed))
 
 
 def batches_of(root: Path, **options) -> TrainingBatches:
@@ -168,7 +171,7 @@ class TestAugmentation:
     def test_crops_have_the_size_and_lie_inside(self, resize, width, height, seed) -> None:
         settings = DataSettings(resize=resize, load_size=20, crop_size=16)
         picture = make_image(seed, (width, height))
-        for crop in (crop_of(picture, settings, seed), prepare(picture, settings)):
+        for crop in (crop_of(picture, settings, seed), prepare(np.asarray(picture), settings, PICTURE)):
             assert crop.shape == (3, 16, 16)
             assert crop.abs().max() <= 1
 

@@ -94,7 +94,8 @@ def test_each_format_is_verified_and_says_what_it_is(format: Any, generator: Loa
         "range": "[-1, 1]",
         "in_channels": "3",
         "out_channels": "3",
-        "in_colours": "RGB",
+        "in_images": "RGB, 8-bit",
+        "in_values": "what the network takes = value / 127.5 - 1",
         "size_multiple": "4",
         "smallest_side": "8",
         "step": "7",
@@ -115,7 +116,7 @@ GENERATORS = {
 @pytest.mark.parametrize("name", GENERATORS)
 def test_every_generator_takes_every_size_and_batch(name: str, tmp_path: Path) -> None:
     generator = generator_of(make_tiny().swap(GENERATORS[name]))
-    multiple, channels = getattr(generator.network, "size_multiple", 0), generator.in_channels
+    multiple, channels = getattr(generator.network, "size_multiple", 0), generator.source.channels
     export_generator(generator, tmp_path / "net.onnx", "onnx")
     export_generator(generator, tmp_path / "net.pt2", "torch")
     program = torch.export.load(tmp_path / "net.pt2").module()

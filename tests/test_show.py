@@ -36,7 +36,7 @@ class TestShow:
         assert main(["show", str(path)]) == 0
         said = capsys.readouterr().out
         assert "direction: A2B" in said
-        assert "images: 1 channels to 3 channels" in said
+        assert "images: grey, 8-bit; to RGB, 8-bit" in said
         assert "steps: 2" in said
         assert "generator.width = 4  (by default 64)" in said
         network = build_system(make_tiny().swap({"data.channels_A": 1, "identity_weight": 0.0}).resolve()).directions[
@@ -48,7 +48,7 @@ class TestShow:
         assert main(["show", str(run), "--json"]) == 0
         found = json.loads(capsys.readouterr().out)
         assert [about["direction"] for about in found] == ["A2B", "B2A"]
-        assert found[1]["images"].startswith("3 channels to 1 channels")
+        assert found[1]["images"] == "RGB, 8-bit; to grey, 8-bit"
         assert found[0]["differs"]["data.channels_A"] == [1, 3]
         assert found[0]["bytes"] == (run / "generators" / "A2B.safetensors").stat().st_size
 

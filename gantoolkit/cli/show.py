@@ -44,6 +44,7 @@ def show(model: Path, /, *, as_json: Annotated[bool, Parameter(name="--json", ne
 
 def _read(path: Path) -> dict:
     """What a file says, in the order in which it is shown."""
+    from gantoolkit.data.encoding import encoding_of
     from gantoolkit.errors import GantoolkitError
     from gantoolkit.recipe import Recipe
     from gantoolkit.training import read_generator_header
@@ -52,10 +53,9 @@ def _read(path: Path) -> dict:
     about = {"file": str(path), "direction": header.direction}
     try:
         recipe = Recipe.from_toml(header.recipe, where=str(path))
-        channels = {"A": recipe.data.channels_A, "B": recipe.data.channels_B}
-        blocks = f"{channels.get(header.direction[:1])} channels to {channels.get(header.direction[-1:])} channels"
+        source, target = encoding_of(recipe.data, header.direction[:1]), encoding_of(recipe.data, header.direction[-1:])
         differs = recipe.diff(Recipe.from_base(recipe.base)) if recipe.base else {}
-        about |= {"recipe": recipe.name, "base": recipe.base, "images": f"{blocks}, values in [-1, 1]"}
+        about |= {"recipe": recipe.name, "base": recipe.base, "images": f"{source}; to {target}"}
         problem = ""
     except GantoolkitError as error:  # made with blocks that are not installed here, say
         differs, problem = {}, str(error)

@@ -21,7 +21,7 @@ def translate(
     out: Path,
     direction: str | None = None,
     batch_size: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 8,
-    form: Literal["png", "jpg"] | None = None,
+    form: Literal["png", "jpg", "tif", "npy"] | None = None,
     device: str = "auto",
     precision: Literal["fp32", "tf32", "bf16", "fp16", "auto"] = "fp32",
     compile: Annotated[bool, Parameter(negative=())] = False,
@@ -42,7 +42,7 @@ def translate(
     batch_size
         Images translated together, where their sizes agree.
     form
-        Write png or jpg; by default each file keeps its format.
+        Write png, jpg, tif or npy; by default each file keeps its format, if that can hold the translation.
     device
         cpu, cuda, cuda:1, or auto.
     precision
@@ -60,9 +60,9 @@ def translate(
 
     if not sources:
         raise DataError("translate needs images: gantoolkit translate RUN --direction A2B IMAGES... --out DIR")
-    targets = plan_targets(sources, out, form=form)
     pixels = None if tile == "none" else tile
     translator = load(model, direction, device=device, precision=precision, compile=compile, tile=pixels)
+    targets = plan_targets(sources, out, form=form, encoding=translator.generator.target)
     skipped = 0
     results = translate_files(translator, targets, batch_size=batch_size)
     for result in track(

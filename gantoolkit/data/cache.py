@@ -80,17 +80,17 @@ class PixelFile:
         except (OSError, ValueError):
             self.failure = f"{self.path}: is gone or damaged"
 
-    def recall(self, number: int, channels: int) -> np.ndarray | None:
-        """An image's pixels (H, W, C), which cannot be written to; None where they have not been kept."""
+    def recall(self, number: int, channels: int, dtype: np.dtype) -> np.ndarray | None:
+        """An image's pixels (H, W, C) of that dtype, which cannot be written to; None where they have not been kept."""
         if self._starts is None:
             return None
         start, stop = self._starts[number : number + 2]
         entry = self._table + number * _ENTRY.size
         width, height, checksum = _ENTRY.unpack(self._bytes[entry : entry + _ENTRY.size].tobytes())
-        size = width * height * channels
+        size = width * height * channels * dtype.itemsize
         if not 0 < size <= stop - start:
             return None
-        pixels = self._bytes[start : start + size].reshape(height, width, channels)
+        pixels = self._bytes[start : start + size].view(dtype).reshape(height, width, channels)
         if number not in self._known:
             if _sum(pixels) != checksum:
                 return None
@@ -102,7 +102,7 @@ class PixelFile:
         if self.failure or self._starts is None:
             return
         start, stop = self._starts[number : number + 2]
-        if pixels.size > stop - start:  # a header that spoke of another size
+        if pixels.nbytes > stop - start:  # a header that spoke of another size
             return
         height, width, _ = pixels.shape
         try:
@@ -189,4 +189,4 @@ def _make_room(folder: Path, wanted: int) -> None:
 
 def _sum(pixels: np.ndarray) -> int:
     """Checksum of an image: its shape is part of it."""
-    return zlib.crc32(np.ascontiguousarray(pixels).data, zlib.crc32(repr(pixels.shape).encode()))
+    return zlib.crc32(np.ascontiguousarray(pixels).data.cast("B"), zlib.crc32(repr(pixels.shape).encode()))

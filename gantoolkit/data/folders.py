@@ -10,7 +10,7 @@ from gantoolkit.registry import suggest
 
 __all__ = ["SUFFIXES", "Dataset", "find_images", "open_dataset", "open_test_images"]
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp", ".npy")
 """File names that are taken for images; the content decides when they are read."""
 
 

@@ -5,6 +5,8 @@ transparent is laid on white; CMYK becomes RGB, whether a JPEG holds it as it is
 bits are scaled to 8; of several frames the first is taken; grey becomes three equal channels where three are asked for, and
 colour becomes its luminance where one is. What does not say which value is white (floats, 32-bit integers), or has the colours
 of LAB, is refused. Colour profiles are passed over.
+
+Images of other depths and channels are arrays, not pictures: see `gantoolkit.data.pixels`.
 """
 
 import warnings
@@ -15,10 +17,10 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 from PIL import ExifTags, Image, ImageChops, UnidentifiedImageError
 from torch import Tensor
 
+from gantoolkit.data.encoding import PICTURE
 from gantoolkit.errors import DataError
 from gantoolkit.files import describe_absence, describe_failure, whole_file
 
@@ -26,12 +28,15 @@ __all__ = [
     "MAX_PIXELS",
     "Half",
     "ImageFile",
+    "decode",
+    "draw_tensor",
+    "explain_damage",
     "from_tensor",
     "has_colour",
+    "open_image",
     "read_image",
     "read_size",
-    "scale",
-    "to_levels",
+    "refuse_many_pixels",
     "to_mode",
     "to_tensor",
     "write_image",
@@ -55,6 +60,16 @@ class Half:
     def name(self) -> str:
         """The file's name."""
         return self.path.name
+
+    def columns(self, width: int) -> tuple[int, int]:
+        """From which column to before which one it goes, of so many.
+
+        Raises:
+            DataError: When they are not twice as many as those of one image.
+        """
+        if width < 2 or width % 2:
+            raise DataError(f"{self.path}: is {width} pixels wide; two images of one width side by side cannot be that")
+        return (0, width // 2) if self.side == "left" else (width // 2, width)
 
 
 ImageFile = Path | Half
@@ -85,15 +100,11 @@ def read_image(path: str | ImageFile, channels: int = 3) -> Image.Image:
     """
     if isinstance(path, Half):
         both = read_image(path.path, channels)
-        if both.width < 2 or both.width % 2:
-            raise DataError(
-                f"{path.path}: is {both.width} pixels wide; two images of one width side by side cannot be that"
-            )
-        middle = both.width // 2
-        return both.crop((0, 0, middle, both.height) if path.side == "left" else (middle, 0, both.width, both.height))
-    with _open(path) as file:
+        left, right = path.columns(both.width)
+        return both.crop((left, 0, right, both.height))
+    with open_image(path) as file:
         try:
-            return to_mode(_decode(file), channels)
+            return to_mode(decode(file), channels)
         except DataError as error:
             raise DataError(f"{path}: {error}") from error
 
@@ -104,7 +115,7 @@ def read_size(path: str | Path) -> tuple[int, int]:
     Raises:
         DataError: As `read_image`, where the header shows it already.
     """
-    with _open(path) as file:
+    with open_image(path) as file:
         return file.size
 
 
@@ -114,22 +125,35 @@ def has_colour(path: str | Path) -> bool:
     Raises:
         DataError: As `read_size`.
     """
-    with _open(path) as file:
+    with open_image(path) as file:
         return file.mode not in ("1", "L", "I") and not file.mode.startswith("I;16")
 
 
 @contextmanager
-def _open(path: str | Path) -> Iterator[Image.Image]:
+def open_image(path: str | Path) -> Iterator[Image.Image]:
+    """Open an image file with Pillow; nothing is decoded yet.
+
+    Raises:
+        DataError: As `read_image`.
+    """
+    with explain_damage(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # our own bound stands in for Pillow's warning about large images
+        with Image.open(path, formats=_FORMATS) as file:
+            refuse_many_pixels(path, *file.size)
+            yield file
+
+
+@contextmanager
+def explain_damage(path: str | Path) -> Iterator[None]:
+    """Whatever a reader raises at a file becomes one sentence.
+
+    Raises:
+        DataError: When the body raises, or there is no regular file.
+    """
     try:
         if problem := describe_absence(Path(path), "an image file"):
             raise DataError(f"{path}: {problem}")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # our own bound stands in for Pillow's warning about large images
-            with Image.open(path, formats=_FORMATS) as file:
-                width, height = file.size
-                if width * height > MAX_PIXELS:
-                    raise DataError(f"{path}: {width}×{height} pixels are more than the {MAX_PIXELS:,} allowed")
-                yield file
+        yield
     except DataError:
         raise
     except UnidentifiedImageError:
@@ -138,12 +162,22 @@ def _open(path: str | Path) -> Iterator[Image.Image]:
         ) from None
     except Image.DecompressionBombError:
         raise DataError(f"{path}: has more than the {MAX_PIXELS:,} pixels allowed") from None
-    # At damaged files Pillow's readers raise whatever their code comes to: IndexError, struct.error, MemoryError.
+    # At damaged files readers raise whatever their code comes to: IndexError, struct.error, MemoryError.
     except Exception as error:
         raise DataError(f"{path}: is damaged or cannot be read ({str(error) or type(error).__name__})") from error
 
 
-def _decode(file: Image.Image) -> Image.Image:
+def refuse_many_pixels(path: str | Path, width: int, height: int) -> None:
+    """Refuse an image that is larger than `MAX_PIXELS`.
+
+    Raises:
+        DataError: When it is.
+    """
+    if width * height > MAX_PIXELS:
+        raise DataError(f"{path}: {width}×{height} pixels are more than the {MAX_PIXELS:,} allowed")
+
+
+def decode(file: Image.Image) -> Image.Image:
     """The pixels of an open file, upright, with the values that the file means and its mode does not say."""
     deep = any(part.args == "RGB;16B" for part in getattr(file, "tile", ()))
     file.load()
@@ -178,7 +212,10 @@ def to_mode(image: Image.Image, channels: int) -> Image.Image:
         DataError: When its mode does not say what is white, or has no way to RGB.
     """
     if image.mode in ("I", "F"):
-        raise DataError(f"an image of mode '{image.mode}' does not say which value is white; save it with 8 or 16 bits")
+        raise DataError(
+            f"an image of mode '{image.mode}' does not say which value is white; save it with 8 or 16 bits, or say what its "
+            "values mean with data.range_A or data.range_B"
+        )
     if image.mode == "LAB":
         raise DataError("its colours are LAB, which are not read; save it as RGB")
     if image.mode.startswith("I;16"):
@@ -195,26 +232,18 @@ def to_mode(image: Image.Image, channels: int) -> Image.Image:
 
 def to_tensor(image: Image.Image) -> Tensor:
     """An 8-bit image as a float tensor (C, H, W) in [−1, 1]."""
-    pixels = np.array(image, dtype=np.uint8)
-    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
-    return scale(torch.from_numpy(pixels).permute(2, 0, 1))
-
-
-def scale(levels: Tensor) -> Tensor:
-    """Levels 0 to 255 as floats in [−1, 1]."""
-    return levels.float().div_(127.5).sub_(1)
+    return PICTURE.to_floats(np.atleast_3d(np.asarray(image, dtype=np.uint8)))
 
 
 def from_tensor(image: Tensor) -> Image.Image:
     """A float tensor (C, H, W) in [−1, 1], C = 1 or 3, as an 8-bit image; values are rounded, and clipped to the range."""
-    array = to_levels(image)
+    array = PICTURE.from_floats(image)
     return Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
 
 
-def to_levels(image: Tensor) -> np.ndarray:
-    """A float tensor (C, H, W) in [−1, 1] as bytes (H, W, C); values are rounded, and clipped to the range."""
-    pixels = image.detach().cpu().float().add(1).mul(127.5).round().clamp(0, 255).byte()
-    return pixels.permute(1, 2, 0).numpy()
+def draw_tensor(image: Tensor) -> Image.Image:
+    """A float tensor (C, H, W) in [−1, 1] as a picture of it: of more than three channels the first three, of two the first."""
+    return from_tensor(image[:3] if len(image) >= 3 else image[:1])
 
 
 def write_image(image: Image.Image, path: str | Path) -> None:

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from gantoolkit.data.augmentation import prepare
+from gantoolkit.data.encoding import encoding_of
 from gantoolkit.data.folders import Dataset, open_dataset
-from gantoolkit.data.images import ImageFile, read_image
+from gantoolkit.data.images import ImageFile
+from gantoolkit.data.pixels import read_pixels
 from gantoolkit.errors import DataError
 from gantoolkit.settings import DataSettings
 
@@ -89,12 +91,12 @@ class MeasuredImages:
         Raises:
             DataError: When one cannot be read.
         """
-        channels = self.settings.channels_A if domain == "A" else self.settings.channels_B
+        encoding = encoding_of(self.settings, domain)
         images = []
         for place in places:
             path = self.files(domain)[place]
             try:
-                images.append(prepare(read_image(path, channels), self.settings, label_map=label_maps))
+                images.append(prepare(read_pixels(path, encoding), self.settings, encoding, label_map=label_maps))
             except DataError as error:  # one that is too small does not know its name
                 raise DataError(str(error) if str(path) in str(error) else f"{path} {error}") from error
         return torch.stack(images)

@@ -10,15 +10,17 @@ import numpy as np
 import PIL
 
 from gantoolkit.data.augmentation import find_size, resize
+from gantoolkit.data.encoding import Encoding, encoding_of
 from gantoolkit.data.folders import Dataset
-from gantoolkit.data.images import Half, ImageFile, read_image, read_size
+from gantoolkit.data.images import Half, ImageFile
+from gantoolkit.data.pixels import read_pixel_size, read_pixels
 from gantoolkit.errors import DataError
 from gantoolkit.settings import DataSettings
 
 __all__ = ["ImageReader"]
 
 _FORMAT = 1
-"""To be raised when `read_image` or `resize` give other pixels than they did."""
+"""To be raised when `read_pixels` or `resize` give other pixels than they did."""
 
 
 class ImageReader:
@@ -38,29 +40,30 @@ class ImageReader:
         """The files of domain A or B."""
         return self.dataset.A if domain == "A" else self.dataset.B
 
-    def channels(self, domain: str) -> int:
-        """How many channels images of domain A or B have."""
-        return self.settings.channels_A if domain == "A" else self.settings.channels_B
+    def encoding(self, domain: str) -> Encoding:
+        """How the images of domain A or B are kept in files."""
+        return encoding_of(self.settings, domain)
 
     def read(self, domain: str, index: int) -> np.ndarray:
-        """An image as crops are taken from it: bytes (H, W, C).
+        """An image as crops are taken from it: (H, W, C) of its encoding's dtype.
 
         Raises:
             DataError: When it cannot be read, or its file is another one than when this reader was made. What a run learns
                 from, and what a cache keeps under the data set's digest, is what lay there then.
         """
         file = self.files(domain)[index]
-        image = read_image(file, self.channels(domain))
+        encoding = self.encoding(domain)
+        pixels = read_pixels(file, encoding)
         if _look_at(file) != self._found[domain][index]:  # after reading: it may have been replaced meanwhile
             raise DataError(
                 f"{_path_of(file)}: was replaced while the run trained; continue the run to learn from what is there now"
             )
-        return np.atleast_3d(np.asarray(resize(image, self.settings)))
+        return resize(pixels, self.settings, encoding)
 
     @cached_property
     def sizes(self) -> dict[str, list[int]]:
         """The most pixels that each image may have, resized, by what its header says; 0 where that cannot be read."""
-        return {domain: [self._measure(file) for file in self.files(domain)] for domain in "AB"}
+        return {domain: [self._measure(domain, file) for file in self.files(domain)] for domain in "AB"}
 
     def digest(self) -> bytes:
         """SHA-256 of all that decides the pixels."""
@@ -70,15 +73,17 @@ class ImageReader:
         for domain in "AB":
             for file, age in zip(self.files(domain), self._found[domain], strict=True):
                 side = file.side if isinstance(file, Half) else ""
-                digest.update(json.dumps([str(_path_of(file).absolute()), age, side, self.channels(domain)]).encode())
+                encoding = self.encoding(domain)
+                about = [str(_path_of(file).absolute()), age, side, encoding.channels, encoding.range]
+                digest.update(json.dumps(about).encode())
         return digest.digest()
 
-    def _measure(self, file: ImageFile) -> int:
+    def _measure(self, domain: str, file: ImageFile) -> int:
         side = self.settings.load_size
         if self.settings.resize == "square":
             return side * side
         try:
-            width, height = read_size(_path_of(file))
+            width, height = read_pixel_size(_path_of(file), self.encoding(domain))
         except DataError:
             return 0
         # The header says it before EXIF may turn the image, which halves can feel.

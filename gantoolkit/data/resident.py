@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gantoolkit.data.augmentation import draw_window
-from gantoolkit.data.images import scale
+from gantoolkit.data.encoding import Encoding
 from gantoolkit.data.reader import ImageReader
 from gantoolkit.errors import DataError
 
@@ -30,7 +30,7 @@ class DeviceSource:
 
     Args:
         reader: Reads them, in as many threads as torch computes with.
-        device: Where they lie, 1 byte a channel.
+        device: Where they lie, a level of 8 bits in 1 byte, one of 16 in 2, and any other value in 4.
 
     Raises:
         DataError: When they would take more than their share of the memory.
@@ -42,7 +42,8 @@ class DeviceSource:
     def __init__(self, reader: ImageReader, device: torch.device) -> None:
         self.settings = reader.settings
         self.device = device
-        wanted = sum(sum(reader.sizes[domain]) * reader.channels(domain) for domain in "AB")
+        encodings = {domain: reader.encoding(domain) for domain in "AB"}
+        wanted = sum(sum(reader.sizes[domain]) * encodings[domain].bytes_per_pixel for domain in "AB")
         room = int(_free_memory(device) * SHARE_OF_MEMORY)
         if wanted > room:
             raise DataError(
@@ -51,13 +52,17 @@ class DeviceSource:
             )
         self._starts = {domain: list(accumulate(reader.sizes[domain], initial=0)) for domain in "AB"}
         self._pixels = {
-            domain: torch.empty(self._starts[domain][-1], reader.channels(domain), dtype=torch.uint8, device=device)
-            for domain in "AB"
+            domain: torch.empty(self._starts[domain][-1], encoding.channels, dtype=_kept_as(encoding), device=device)
+            for domain, encoding in encodings.items()
         }
         self._shapes: dict[tuple[str, int], tuple[int, int]] = {}
         self._bad: dict[tuple[str, int], str] = {}
         # Looked up, not computed: a GPU divides by a constant with another last bit than a CPU.
-        self._levels = scale(torch.arange(256)).to(device)
+        self._levels = {
+            domain: encoding.scale(torch.arange(1 << encoding.bits)).to(device)
+            for domain, encoding in encodings.items()
+            if encoding.bits
+        }
         self._side = torch.arange(self.settings.crop_size, device=device)
         self._load(reader)
 
@@ -77,7 +82,7 @@ class DeviceSource:
         places = first + down * self._side[:, None] + right * self._side
         # Contiguous, as a stack of images is: how a batch lies in memory may decide by which algorithm it is convolved.
         pixels = self._pixels[domain][places].permute(0, 3, 1, 2).contiguous()
-        return self._levels[pixels.int()]
+        return self._levels[domain][pixels.int() & 0xFFFF] if domain in self._levels else pixels
 
     def _load(self, reader: ImageReader) -> None:
         def load(domain: str, index: int) -> None:
@@ -90,7 +95,13 @@ class DeviceSource:
             start, stop = self._starts[domain][index : index + 2]
             if height * width > stop - start:
                 raise DataError(f"{reader.files(domain)[index]}: is {width}×{height}, larger than its header says")
-            flat = torch.from_numpy(np.array(pixels).reshape(-1, channels))
+            kept = (
+                reader.encoding(domain).scale(torch.from_numpy(pixels)).numpy()
+                if pixels.dtype == np.float32
+                else pixels
+            )
+            kept = kept.view(np.int16) if kept.dtype == np.uint16 else kept  # torch looks up no unsigned ones
+            flat = torch.from_numpy(np.array(kept).reshape(-1, channels))
             self._pixels[domain][start : start + height * width] = flat.to(self.device)
             self._shapes[domain, index] = width, height
 
@@ -99,6 +110,10 @@ class DeviceSource:
         with warnings.catch_warnings(), ThreadPoolExecutor(torch.get_num_threads()) as threads:
             for _ in threads.map(load, *zip(*numbers, strict=True)):
                 pass
+
+
+def _kept_as(encoding: Encoding) -> torch.dtype:
+    return {8: torch.uint8, 16: torch.int16, None: torch.float32}[encoding.bits]
 
 
 def _free_memory(device: torch.device) -> int:

@@ -69,7 +69,7 @@ class HostSource:
         return "" if self.kept is None else self.kept.failure
 
     def take(self, domain: str, index: int, draws: random.Random) -> Tensor:
-        return augment(self._read(domain, index), self.reader.settings, draws)
+        return augment(self._read(domain, index), self.reader.settings, self.reader.encoding(domain), draws)
 
     def join(self, domain: str, taken: Sequence[Tensor]) -> Tensor:
         return torch.stack(list(taken))
@@ -78,7 +78,8 @@ class HostSource:
         if self.kept is None:
             return self.reader.read(domain, index)
         number = index if domain == "A" else len(self.reader.dataset.A) + index
-        pixels = self.kept.recall(number, self.reader.channels(domain))
+        encoding = self.reader.encoding(domain)
+        pixels = self.kept.recall(number, encoding.channels, encoding.dtype)
         if pixels is None:
             pixels = self.reader.read(domain, index)
             self.kept.keep(number, pixels)
@@ -105,7 +106,7 @@ def open_source(dataset: Dataset, settings: DataSettings, cache: CacheMode, devi
 
 def _open_file(reader: ImageReader) -> PixelFile:
     def measure() -> list[int]:
-        return [size * reader.channels(domain) for domain in "AB" for size in reader.sizes[domain]]
+        return [size * reader.encoding(domain).bytes_per_pixel for domain in "AB" for size in reader.sizes[domain]]
 
     count = sum(len(reader.files(domain)) for domain in "AB")
     return PixelFile(find_cache_folder(), reader.digest(), count, measure)

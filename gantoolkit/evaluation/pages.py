@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from gantoolkit import __version__
-from gantoolkit.data import from_tensor
+from gantoolkit.data.images import draw_tensor
 from gantoolkit.data.measured import MeasuredImages
 from gantoolkit.errors import DataError
 from gantoolkit.evaluation.scoring import RunScores
@@ -140,7 +140,7 @@ def _spread(images: int) -> list[int]:
 
 def _picture(image: Tensor) -> str:
     """A data URI; large images are made smaller, which the page says."""
-    picture = from_tensor(image)
+    picture = draw_tensor(image)
     picture.thumbnail((_LARGEST, _LARGEST), Image.Resampling.LANCZOS)
     stream = io.BytesIO()
     picture.save(stream, "PNG")

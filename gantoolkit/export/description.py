@@ -4,11 +4,10 @@ import torch
 
 from gantoolkit import __version__
 from gantoolkit.assembly import size_multiple_of
+from gantoolkit.data.encoding import Encoding
 from gantoolkit.training import LoadedGenerator
 
 __all__ = ["describe", "smallest_side_of"]
-
-_COLOURS = {1: "grey", 3: "RGB"}
 
 
 def describe(generator: LoadedGenerator, tensors: str) -> dict[str, str]:
@@ -23,11 +22,14 @@ def describe(generator: LoadedGenerator, tensors: str) -> dict[str, str]:
         "layout": "NCHW",
         "dtype": "float32",
         "range": "[-1, 1]",
-        "levels": "value = level / 127.5 - 1; level = round((value + 1) * 127.5), clipped to 0 ... 255",
-        "in_channels": str(generator.in_channels),
-        "out_channels": str(generator.out_channels),
-        "in_colours": _COLOURS[generator.in_channels],
-        "out_colours": _COLOURS[generator.out_channels],
+        "in_channels": str(generator.source.channels),
+        "out_channels": str(generator.target.channels),
+        "in_images": str(generator.source),
+        "out_images": str(generator.target),
+        "in_values": f"what the network takes = {_scale(generator.source)}",
+        "out_values": f"what the network gives = {_scale(generator.target)}, rounded and clipped"
+        if generator.target.bits
+        else f"what the network gives = {_scale(generator.target)}",
         "size_multiple": str(size_multiple_of(generator.network)),
         "smallest_side": str(smallest_side_of(generator)),
         "tensors": tensors,
@@ -36,6 +38,11 @@ def describe(generator: LoadedGenerator, tensors: str) -> dict[str, str]:
         "gantoolkit": __version__,
         "torch": torch.__version__,
     }
+
+
+def _scale(encoding: Encoding) -> str:
+    low = f"(value - {encoding.low:g})" if encoding.low else "value"
+    return f"{low} / {(encoding.high - encoding.low) / 2:.10g} - 1"
 
 
 def smallest_side_of(generator: LoadedGenerator) -> int:

@@ -120,7 +120,7 @@ def _trace(generator: LoadedGenerator) -> torch.export.ExportedProgram:
     # Not the smallest size, and no two dimensions alike: what is the same in the example could be taken to be so always.
     units = smallest // multiple
     height, width = multiple * (units + 3), multiple * (units + 5)
-    picture = smooth_pictures(generator.in_channels)[0][..., :1, :1].expand(2, -1, height, width).contiguous()
+    picture = smooth_pictures(generator.source.channels)[0][..., :1, :1].expand(2, -1, height, width).contiguous()
     rows, columns = (torch.export.Dim(name, min=units) for name in ("rows", "columns"))
     if multiple > 1:
         rows, columns = multiple * rows, multiple * columns

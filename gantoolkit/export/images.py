@@ -8,8 +8,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from gantoolkit.assembly import size_multiple_of
-from gantoolkit.data import find_images, read_image, to_tensor
+from gantoolkit.data import find_images
 from gantoolkit.data.images import ImageFile
+from gantoolkit.data.pixels import read_pixels
 from gantoolkit.errors import DataError
 from gantoolkit.export.description import smallest_side_of
 from gantoolkit.training import LoadedGenerator
@@ -21,7 +22,7 @@ _LARGEST_SIDE = 256
 
 
 def make_batches(generator: LoadedGenerator, sources: Sequence[ImageFile]) -> tuple[list[Tensor], str]:
-    """One square, two that are wide, one that is high: (N, in_channels, H, W) in [−1, 1], and what they show, in words.
+    """One square, two that are wide, one that is high: (N, C, H, W) in [−1, 1], and what they show, in words.
 
     Args:
         sources: Image files and folders, of which the first images are taken; with none, pictures are made.
@@ -29,13 +30,13 @@ def make_batches(generator: LoadedGenerator, sources: Sequence[ImageFile]) -> tu
     Raises:
         DataError: When there is no image, or one cannot be read.
     """
-    channels = generator.in_channels
+    encoding = generator.source
     if sources:
         files = _find(sources)
-        pictures = [to_tensor(read_image(file, channels))[None] for file in files]
+        pictures = [encoding.to_floats(read_pixels(file, encoding))[None] for file in files]
         shown = ", ".join(str(file) for file in files)
     else:
-        pictures = smooth_pictures(channels)
+        pictures = smooth_pictures(encoding.channels)
         shown = "smooth pictures made for it, as there were no images"
     multiple, smallest = size_multiple_of(generator.network), smallest_side_of(generator)
     side = max(smallest, min(generator.recipe.data.crop_size, _LARGEST_SIDE) // multiple * multiple)

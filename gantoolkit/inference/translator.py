@@ -13,8 +13,8 @@ from torch import Tensor
 
 from gantoolkit.cost.limits import MARGIN, available_memory
 from gantoolkit.cost.translation import count_translation_bytes
-from gantoolkit.data import from_tensor, read_image, to_tensor
-from gantoolkit.data.images import scale, to_levels, to_mode
+from gantoolkit.data.images import to_mode
+from gantoolkit.data.pixels import fit_pixels, read_pixels
 from gantoolkit.device import lacks_memory, select_device
 from gantoolkit.errors import DataError
 from gantoolkit.inference.padding import acceptable_size, mirror_pad, mirrored_places
@@ -38,6 +38,10 @@ _SIDES = (4096, 2048, 1024, 512, 256)
 
 class Translator:
     """Translates images; each keeps its size.
+
+    Grey and RGB of 8 bits are PIL images, `translator(image)`. Whatever a domain's files hold, these too, are arrays (H, W, C)
+    of their values: `translator.translate_pixels([translator.read(path)])`; `generator.source` and `generator.target` say what
+    they mean.
 
     Where the network cannot take a size, the image is continued by its mirror image, translated, and cropped back.
 
@@ -92,36 +96,63 @@ class Translator:
         """`A2B` or `B2A`."""
         return self.generator.direction
 
-    def __call__(self, image: Image.Image | str | Path) -> Image.Image:
+    def __call__(self, image: Image.Image | np.ndarray | str | Path) -> Image.Image:
         """Translate one image, or the image in a file.
 
         Raises:
-            DataError: When the file cannot be read, or its size not translated.
+            DataError: When the file cannot be read, holds another kind of image, or its size cannot be translated; or when
+                what it becomes is no grey or RGB of 8 bits.
         """
         return self.translate([self.read(image)])[0]
 
-    def read(self, image: Image.Image | str | Path) -> Image.Image:
-        """The image with as many channels as the generator takes."""
-        channels = self.generator.in_channels
-        return to_mode(image, channels) if isinstance(image, Image.Image) else read_image(image, channels)
+    def read(self, image: Image.Image | np.ndarray | str | Path) -> np.ndarray:
+        """The values (H, W, C) of an image, with as many channels as the generator takes.
 
-    def translate(self, images: Sequence[Image.Image]) -> list[Image.Image]:
-        """Translate images as `read` returns them; those of one size together, as one batch."""
-        by_size: dict[tuple[int, int], list[int]] = {}
-        for place, image in enumerate(images):
-            by_size.setdefault(image.size, []).append(place)
-        translated: dict[int, Image.Image] = {}
-        for (width, height), places in by_size.items():
+        Raises:
+            DataError: When the file cannot be read, or holds another kind of image.
+        """
+        encoding = self.generator.source
+        if isinstance(image, str | Path):
+            return read_pixels(image, encoding)
+        if isinstance(image, Image.Image) and encoding.is_picture:
+            return np.atleast_3d(np.asarray(to_mode(image, encoding.channels)))
+        values = np.atleast_3d(np.asarray(image))
+        return fit_pixels("the image", values, 8 * values.dtype.itemsize, encoding)
+
+    def translate(self, images: Sequence[Image.Image | np.ndarray]) -> list[Image.Image]:
+        """Translate images of the right channels; those of one size together, as one batch.
+
+        Raises:
+            DataError: As `__call__`.
+        """
+        target = self.generator.target
+        if not target.is_picture:
+            raise DataError(f"{self.direction} gives images of {target}, which are no pictures; take translate_pixels")
+        made = self.translate_pixels([np.atleast_3d(np.asarray(image)) for image in images])
+        return [Image.fromarray(values[..., 0] if target.channels == 1 else values) for values in made]
+
+    def translate_pixels(self, pixels: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Translate values (H, W, C) as `read` returns them; those of one size together, as one batch.
+
+        Raises:
+            DataError: When a size cannot be translated.
+        """
+        source, target = self.generator.source, self.generator.target
+        by_size: dict[tuple[int, ...], list[int]] = {}
+        for place, values in enumerate(pixels):
+            by_size.setdefault(values.shape[:2], []).append(place)
+        translated: dict[int, np.ndarray] = {}
+        for (height, width), places in by_size.items():
             if tile := self._choose_tile(1, height, width):
-                translated |= {place: self._translate_large(images[place], tile) for place in places}
+                translated |= {place: self._translate_large(pixels[place], tile) for place in places}
                 continue
-            batch = torch.stack([to_tensor(images[place]) for place in places])
+            batch = torch.stack([source.to_floats(pixels[place]) for place in places])
             made = self.translate_tensor(batch)
-            translated |= {place: from_tensor(image) for place, image in zip(places, made, strict=True)}
-        return [translated[place] for place in range(len(images))]
+            translated |= {place: target.from_floats(image) for place, image in zip(places, made, strict=True)}
+        return [translated[place] for place in range(len(pixels))]
 
     def translate_tensor(self, images: Tensor) -> Tensor:
-        """Translate (N, in_channels, H, W) in [−1, 1] to (N, out_channels, H, W), on the generator's device.
+        """Translate (N, C, H, W) in [−1, 1] to that, with the channels of the other domain, on the generator's device.
 
         A generator that draws random numbers when it translates (pix2pix) gets the same ones for every image.
 
@@ -135,7 +166,7 @@ class Translator:
         if tile is None:
             padded = mirror_pad(images.to(self.device), self.generator.network)
             return self._run(padded, (height, width))[..., :height, :width]
-        made = torch.empty(count, self.generator.out_channels, height, width, device=self.device)
+        made = torch.empty(count, self.generator.target.channels, height, width, device=self.device)
         rows, columns = mirrored_places((height, width), self.generator.network)
 
         def write(down: slice, right: slice, part: Tensor) -> None:
@@ -149,25 +180,23 @@ class Translator:
         )
         return made
 
-    def _translate_large(self, image: Image.Image, tile: int) -> Image.Image:
-        """Translate an image of which only tiles are ever floats."""
-        pixels = np.atleast_3d(np.asarray(image))
+    def _translate_large(self, pixels: np.ndarray, tile: int) -> np.ndarray:
+        """Translate values (H, W, C) of which only tiles are ever floats."""
+        source, target = self.generator.source, self.generator.target
         height, width = pixels.shape[:2]
-        made = np.empty((height, width, self.generator.out_channels), dtype=np.uint8)
+        made = np.empty((height, width, target.channels), dtype=target.dtype)
         rows, columns = mirrored_places((height, width), self.generator.network)
 
         def write(down: slice, right: slice, part: Tensor) -> None:
-            made[down, right] = to_levels(part[0])
+            made[down, right] = target.from_floats(part[0])
 
         self._translate_tiles(
             (height, width),
-            lambda down, right: scale(
-                torch.from_numpy(pixels[rows[down][:, None], columns[right]]).permute(2, 0, 1)[None]
-            ),
+            lambda down, right: source.to_floats(pixels[rows[down][:, None], columns[right]])[None],
             write,
             tile,
         )
-        return Image.fromarray(made[..., 0] if made.shape[2] == 1 else made)
+        return made
 
     def _translate_tiles(
         self,
@@ -206,7 +235,7 @@ class Translator:
 
     @cached_property
     def _reach(self) -> int:
-        return measure_reach(self.generator.network, self.generator.in_channels)
+        return measure_reach(self.generator.network, self.generator.source.channels)
 
     def _choose_tile(self, count: int, height: int, width: int) -> int | None:
         """The side of the tiles in which images of a size are translated; None where they go whole."""
@@ -229,7 +258,7 @@ class Translator:
     def _needs(self, count: int, height: int, width: int) -> float:
         shape = (
             count,
-            self.generator.in_channels,
+            self.generator.source.channels,
             *(len(places) for places in mirrored_places((height, width), self.generator.network)),
         )
         return (1 + MARGIN) * count_translation_bytes(self.generator.network, shape)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from gantoolkit.assembly import build_system, sketch_system
+from gantoolkit.data.encoding import Encoding, encoding_of
 from gantoolkit.errors import CheckpointError, GantoolkitError
 from gantoolkit.layout import arrange, memory_format_of
 from gantoolkit.plugins import System
@@ -42,15 +43,14 @@ class LoadedGenerator:
     precision: Precision = "fp32"
 
     @property
-    def in_channels(self) -> int:
-        return self._channels(self.direction[0])
+    def source(self) -> Encoding:
+        """How the images are kept in files that it translates."""
+        return encoding_of(self.recipe.data, self.direction[0])
 
     @property
-    def out_channels(self) -> int:
-        return self._channels(self.direction[-1])
-
-    def _channels(self, domain: str) -> int:
-        return {"A": self.recipe.data.channels_A, "B": self.recipe.data.channels_B}[domain]
+    def target(self) -> Encoding:
+        """How its translations are kept in files."""
+        return encoding_of(self.recipe.data, self.direction[-1])
 
 
 @dataclass(frozen=True)

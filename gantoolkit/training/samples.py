@@ -8,9 +8,11 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from gantoolkit.data import Dataset, from_tensor, read_image
+from gantoolkit.data import Dataset
 from gantoolkit.data.augmentation import prepare
-from gantoolkit.data.images import ImageFile
+from gantoolkit.data.encoding import Encoding, encoding_of
+from gantoolkit.data.images import ImageFile, draw_tensor
+from gantoolkit.data.pixels import read_pixels
 from gantoolkit.errors import DataError
 from gantoolkit.plugins import System
 from gantoolkit.settings import DataSettings
@@ -29,7 +31,7 @@ def read_samples(dataset: Dataset, settings: DataSettings, count: int) -> dict[s
     Raises:
         DataError: When a domain holds none that can be read.
     """
-    A, B = (dataset.A, settings.channels_A), (dataset.B, settings.channels_B)
+    A, B = (dataset.A, encoding_of(settings, "A")), (dataset.B, encoding_of(settings, "B"))
     if dataset.pairing == "paired":  # a pair is left out together
         images_A, images_B = _read_rows([A, B], settings, count)
     else:
@@ -39,7 +41,7 @@ def read_samples(dataset: Dataset, settings: DataSettings, count: int) -> dict[s
 
 
 def _read_rows(
-    columns: Sequence[tuple[tuple[ImageFile, ...], int]], settings: DataSettings, count: int
+    columns: Sequence[tuple[tuple[ImageFile, ...], Encoding]], settings: DataSettings, count: int
 ) -> tuple[Tensor, ...]:
     """One batch for each column of files; a row is taken where all its files can be read."""
     length = len(columns[0][0])
@@ -49,7 +51,7 @@ def _read_rows(
     for start, stop in itertools.pairwise(row * length // wanted for row in range(wanted + 1)):
         for place in range(start, stop):
             try:
-                rows.append([prepare(read_image(files[place], channels), settings) for files, channels in columns])
+                rows.append([prepare(read_pixels(files[place], form), settings, form) for files, form in columns])
                 break
             except DataError as error:
                 reason = error
@@ -78,7 +80,7 @@ def evaluation_mode(system: System) -> Iterator[None]:
 
 
 def draw_grid(columns: Mapping[str, Tensor]) -> Image.Image:
-    """A column for each name, a row for each image; images are (N, C, H, W) in [−1, 1]."""
+    """A column for each name, a row for each image; images are (N, C, H, W) in [−1, 1], as `draw_tensor` shows them."""
     height, width = next(iter(columns.values())).shape[-2:]
     rows = min(len(images) for images in columns.values())
     size = (len(columns) * (width + _GAP) - _GAP, _HEADING + rows * (height + _GAP) - _GAP)
@@ -88,5 +90,5 @@ def draw_grid(columns: Mapping[str, Tensor]) -> Image.Image:
         left = column * (width + _GAP)
         pen.text((left + 2, 2), name, fill="black", font=font)
         for row in range(rows):
-            grid.paste(from_tensor(images[row]), (left, _HEADING + row * (height + _GAP)))
+            grid.paste(draw_tensor(images[row]), (left, _HEADING + row * (height + _GAP)))
     return grid

@@ -1,0 +1,291 @@
+"""Image files as arrays of their values: 8 and 16 bits, floats, any channels; PNG, TIFF, .npy and all that Pillow reads.
+
+A value stays what it is in the file. Where a domain's images are levels of 8 or of 16 bits, levels of other depths are brought
+to that, so that white stays white; where they are values of a range, one beyond it is refused. What is grey or RGB of 8 bits is
+read as a picture, as `gantoolkit.data.images` says.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import ExifTags, Image
+
+from gantoolkit.data.encoding import Encoding
+from gantoolkit.data.images import (
+    Half,
+    ImageFile,
+    decode,
+    explain_damage,
+    open_image,
+    read_image,
+    read_size,
+    refuse_many_pixels,
+    write_image,
+)
+from gantoolkit.errors import DataError
+from gantoolkit.files import describe_failure, whole_file
+
+__all__ = ["fit_pixels", "forms_of", "read_pixel_size", "read_pixels", "resize_pixels", "write_pixels"]
+
+_NPY, _TIFF = b"\x93NUMPY", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_LUMINANCE = np.array([299, 587, 114]) / 1000  # ITU-R BT.601, as Pillow has it
+_MOST_IN_PNG = 4
+_PLAIN = ("MINISBLACK", "MINISWHITE", "RGB")
+"""Kinds of TIFF whose samples are the values."""
+
+# tifffile reports oddities of files to a logger, which without a handler prints them.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
+
+
+def read_pixels(file: str | ImageFile, encoding: Encoding) -> np.ndarray:
+    """Read an image file, or one half of it, as values (H, W, C) of the encoding's dtype.
+
+    Raises:
+        DataError: When it cannot be read, has other channels, or holds values that the encoding does not have.
+    """
+    if isinstance(file, Half):
+        both = read_pixels(file.path, encoding)
+        return both[:, slice(*file.columns(both.shape[1]))]
+    path = Path(file)
+    kind = _recognise(path)
+    if encoding.is_picture and kind != "npy":
+        return np.atleast_3d(np.asarray(read_image(path, encoding.channels)))
+    with explain_damage(path):
+        if kind == "npy":
+            values, bits = _read_npy(path, encoding)
+        else:
+            values, bits = (_read_tiff(path, encoding) if kind == "tiff" else None) or _read_other(path)
+        return fit_pixels(path, np.atleast_3d(values), bits, encoding)
+
+
+def read_pixel_size(path: str | Path, encoding: Encoding) -> tuple[int, int]:
+    """Width and height that a file's header speaks of, not turned as EXIF may ask for.
+
+    Raises:
+        DataError: As `read_pixels`, where the header shows it already.
+    """
+    path = Path(path)
+    kind = _recognise(path)
+    with explain_damage(path):
+        if kind == "npy":
+            height, width = np.load(path, mmap_mode="r", allow_pickle=False).shape[:2]
+            return width, height
+        if kind == "tiff" and not encoding.is_picture:
+            with _open_tiff(path) as page:
+                return page.imagewidth, page.imagelength
+    return read_size(path)
+
+
+def fit_pixels(path: str | Path, values: np.ndarray, bits: int, encoding: Encoding) -> np.ndarray:
+    """Values (H, W, C) as an encoding has them.
+
+    Args:
+        path: What they are called in messages.
+        bits: Of a value that is a level.
+
+    Raises:
+        DataError: When they have other channels, or are none that the encoding has.
+    """
+    if values.ndim != 3 or 0 in values.shape:
+        raise DataError(
+            f"{path}: holds an array {values.shape}; an image is (height, width) or (height, width, channels)"
+        )
+    _refuse_shape(path, values.shape, encoding)
+    if not encoding.bits:
+        if values.dtype.kind not in "uif":
+            raise DataError(f"{path}: holds {values.dtype}; an image holds integers or floats")
+        values = values.astype(np.float32)
+        low, high = values.min(), values.max()
+        if not (np.float32(encoding.low) <= low and high <= np.float32(encoding.high)):  # NaN is in no range either
+            found = "values that are no numbers" if np.isnan(low) else f"values from {low:g} to {high:g}"
+            raise DataError(
+                f"{path}: holds {found}, where those of its domain go from {encoding.low:g} to {encoding.high:g}"
+            )
+        return values
+    if values.dtype.kind != "u" or bits > 16:
+        raise DataError(
+            f"{path}: holds {values.dtype}, which does not say what is white; say what its values mean with data.range_A or "
+            "data.range_B"
+        )
+    if bits != encoding.bits:
+        values = np.rint(values * (encoding.high / ((1 << bits) - 1)))
+    if values.shape[2] != encoding.channels:
+        values = values.repeat(3, axis=2) if encoding.channels == 3 else np.rint(values @ _LUMINANCE)[..., None]
+    return values.astype(encoding.dtype)
+
+
+def forms_of(encoding: Encoding) -> tuple[str, ...]:
+    """Endings of the files that can hold such images, that which loses nothing and most programs read first."""
+    if encoding.is_picture:
+        return ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy"
+    fits_png = encoding.channels <= _MOST_IN_PNG and encoding.low >= 0 and encoding.high <= 65535
+    if encoding.bits and fits_png:
+        return ".png", ".tif", ".tiff", ".npy"
+    return ".tif", ".tiff", ".npy", *((".png",) if fits_png else ())
+
+
+def write_pixels(pixels: np.ndarray, path: str | Path, encoding: Encoding) -> None:
+    """Write values (H, W, C) as one of `forms_of`, whole or not at all; PNG rounds what is no level to whole values.
+
+    Raises:
+        DataError: When that ending cannot hold them, or the file cannot be written.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in forms_of(encoding):
+        raise DataError(f"{path}: cannot hold an image of {encoding}; {', '.join(forms_of(encoding))} can")
+    flat = pixels[..., 0] if pixels.shape[2] == 1 else pixels
+    if encoding.is_picture and suffix in (".png", ".jpg", ".jpeg"):
+        write_image(Image.fromarray(flat), path)
+        return
+    try:
+        with whole_file(path) as part:
+            _encode(np.ascontiguousarray(flat), part, suffix, encoding)
+    except OSError as error:
+        raise DataError(describe_failure(path, error)) from error
+
+
+def resize_pixels(
+    pixels: np.ndarray, size: tuple[int, int], encoding: Encoding, resample: Image.Resampling = Image.Resampling.BICUBIC
+) -> np.ndarray:
+    """Values (H, W, C) resized to a width and height; none leaves the encoding's range."""
+    if encoding.is_picture:
+        flat = pixels[..., 0] if pixels.shape[2] == 1 else pixels
+        return np.atleast_3d(np.asarray(Image.fromarray(flat).resize(size, resample)))
+    planes = [Image.fromarray(plane.astype(np.float32)).resize(size, resample) for plane in np.moveaxis(pixels, 2, 0)]
+    made = np.stack([np.asarray(plane) for plane in planes], axis=2).clip(encoding.low, encoding.high)
+    return (np.rint(made) if encoding.bits else made).astype(encoding.dtype)
+
+
+def _recognise(path: Path) -> str:
+    with explain_damage(path), path.open("rb") as file:
+        first = file.read(len(_NPY))
+    return "npy" if first == _NPY else "tiff" if first[:4] in _TIFF else ""
+
+
+def _read_npy(path: Path, encoding: Encoding) -> tuple[np.ndarray, int]:
+    values = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: its shape is looked at before it takes memory
+    if values.ndim not in (2, 3) or 0 in values.shape:
+        raise DataError(
+            f"{path}: holds an array {values.shape}; an image is (height, width) or (height, width, channels)"
+        )
+    _refuse_shape(path, values.shape, encoding)
+    return np.array(values, dtype=values.dtype.newbyteorder("=")), 8 * values.dtype.itemsize
+
+
+def _read_tiff(path: Path, encoding: Encoding) -> tuple[np.ndarray, int] | None:
+    """A page whose samples are the values; None where Pillow has to look up, or to convert, what they mean."""
+    with _open_tiff(path) as page:
+        bits = page.bitspersample
+        if page.photometric.name not in _PLAIN or bits < 8:
+            return None
+        _refuse_shape(path, (page.imagelength, page.imagewidth, page.samplesperpixel), encoding)
+        values = page.asarray()
+        if page.axes.startswith("S"):
+            values = np.moveaxis(values, 0, -1)
+        if values.ndim > 3 or values.shape[:2] != (page.imagelength, page.imagewidth):
+            raise DataError(f"{path}: holds an array {page.axes} {values.shape}; an image is YX or YXS")
+        if page.photometric.name == "MINISWHITE" and values.dtype.kind == "u":
+            values = (1 << bits) - 1 - values
+        return _turn_upright(values, page.tags.get("Orientation")), bits
+
+
+@contextmanager
+def _open_tiff(path: Path) -> Iterator[Any]:
+    try:
+        from tifffile import TiffFile
+    except ImportError as error:
+        raise DataError(f"{path}: such TIFF files need the extra `depth`: pip install gantoolkit[depth]") from error
+    with TiffFile(path) as file:
+        page = file.pages.first
+        refuse_many_pixels(path, page.imagewidth, page.imagelength)
+        yield page
+
+
+def _read_other(path: Path) -> tuple[np.ndarray, int]:
+    with open_image(path) as file:
+        if _is_deep_png(file):
+            return _turn_upright(_decode_deep_png(path), file.getexif().get(ExifTags.Base.Orientation)), 16
+        image = decode(file)
+        if image.mode in ("P", "PA", "YCbCr"):
+            image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+        elif image.mode == "1":
+            image = image.convert("L")
+        elif image.mode not in ("L", "LA", "RGB", "RGBA", "CMYK") and not image.mode.startswith("I;16"):
+            raise DataError(f"{path}: an image of mode '{image.mode}' is not read; save it as TIFF or .npy")
+        return np.asarray(image), 16 if image.mode.startswith("I;16") else 8
+
+
+def _is_deep_png(file: Image.Image) -> bool:
+    """Whether it has colours of 16 bits, of which Pillow keeps the higher 8."""
+    parts = (str(part.args) for part in getattr(file, "tile", ()))
+    return file.format == "PNG" and any(part.endswith(";16B") and part != "I;16B" for part in parts)
+
+
+def _decode_deep_png(path: Path) -> np.ndarray:
+    try:
+        from imagecodecs import png_decode
+    except ImportError as error:
+        raise DataError(
+            f"{path}: PNG of 16-bit colours needs the extra `depth`: pip install gantoolkit[depth]"
+        ) from error
+    return png_decode(path.read_bytes())
+
+
+def _turn_upright(values: np.ndarray, orientation: Any) -> np.ndarray:
+    """Values as EXIF's orientation, a number or a tag that holds it, asks for."""
+    match getattr(orientation, "value", orientation):
+        case 2:
+            return values[:, ::-1]
+        case 3:
+            return values[::-1, ::-1]
+        case 4:
+            return values[::-1]
+        case 5:
+            return values.swapaxes(0, 1)
+        case 6:
+            return np.rot90(values, -1)
+        case 7:
+            return values.swapaxes(0, 1)[::-1, ::-1]
+        case 8:
+            return np.rot90(values)
+    return values
+
+
+def _refuse_shape(path: str | Path, shape: tuple[int, ...], encoding: Encoding) -> None:
+    refuse_many_pixels(path, shape[1], shape[0])
+    channels = shape[2] if len(shape) == 3 else 1
+    alike = encoding.bits == 16 and {channels, encoding.channels} == {1, 3}
+    if channels != encoding.channels and not alike:
+        wanted = f"{encoding.channels} channel{'s' if encoding.channels > 1 else ''}"
+        raise DataError(f"{path}: has {channels} channels, where images of its domain have {wanted}")
+
+
+def _encode(flat: np.ndarray, path: Path, suffix: str, encoding: Encoding) -> None:
+    if suffix == ".npy":
+        with path.open("wb") as file:  # by a path numpy would add an ending
+            np.save(file, flat, allow_pickle=False)
+        return
+    try:
+        from imagecodecs import png_encode
+        from tifffile import imwrite
+    except ImportError as error:
+        raise DataError(f"{suffix} files need the extra `depth`: pip install gantoolkit[depth]") from error
+    if suffix == ".png":
+        whole = np.rint(flat).astype(np.uint8 if encoding.high <= 255 else np.uint16)
+        path.write_bytes(png_encode(whole))
+        return
+    is_colour = encoding.channels in (3, 4)
+    imwrite(
+        path,
+        flat,
+        photometric="rgb" if is_colour else "minisblack",
+        planarconfig="contig" if flat.ndim == 3 else None,
+        extrasamples=["unassalpha"] if encoding.channels == 4 else None,
+        compression="zlib",
+        metadata=None,
+    )

@@ -360,3 +360,26 @@ def test_halves_of_any_depth(tmp_path: Path) -> None:
     make_image(0, (7, 5)).save(tmp_path / "odd.png")
     with pytest.raises(DataError, match="is 7 pixels wide"):
         read_pixels(Half(tmp_path / "odd.png", "left"), PICTURE)
+
+
+def test_a_data_set_is_checked_as_its_recipe_reads_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    random = np.random.default_rng(0)
+    for domain in "AB":
+        (tmp_path / "set" / f"train{domain}").mkdir(parents=True)
+        for number in range(2):
+            np.save(tmp_path / "set" / f"train{domain}" / f"{number}.npy", random.uniform(-1, 3, (40, 36, 5)))
+    recipe = tmp_path / "five.toml"
+    recipe.write_text(
+        'recipe = "cyclegan"\n[data]\nchannels_A = 5\nchannels_B = 5\nrange_A = [-1.0, 3.0]\nrange_B = [-1.0, 3.0]\n'
+    )
+    folder, sheet = str(tmp_path / "set"), tmp_path / "sheet.png"
+    assert main(["data", "check", folder, "--recipe", str(recipe)]) == 0
+    assert main(["data", "stats", folder, "--recipe", str(recipe), "--sheet", str(sheet)]) == 0
+    assert "1 1 1 1 1" in capsys.readouterr().out
+    with Image.open(sheet) as drawn:
+        assert drawn.mode == "RGB"
+    np.save(tmp_path / "set" / "trainA" / "2.npy", np.full((40, 36, 5), 9.0))
+    assert main(["data", "check", folder, "--recipe", str(recipe)]) == 3
+    assert "holds values from 9 to 9, where those of its domain go from -1 to 3" in capsys.readouterr().out
+    assert main(["data", "check", folder]) == 2
+    assert "has 5 channels, where images of its domain have 3" in capsys.readouterr().out

@@ -97,7 +97,7 @@ def download(
 
 
 @app.command
-def check(folder: Path, /) -> int:
+def check(folder: Path, /, *, recipe: str = "") -> int:
     """Read every image of a data set and say what is wrong with it.
 
     Exit code 0: nothing; 3: flaws that training survives; 2: it cannot be trained on.
@@ -106,10 +106,12 @@ def check(folder: Path, /) -> int:
     ----------
     folder
         The data set, with trainA and trainB in it, or with train, where A and B are side by side.
+    recipe
+        A recipe's name or file that says what the images hold, where these are not pictures: data.channels_A, data.range_A.
     """
     from gantoolkit.data.survey import find_problems
 
-    found = _survey(folder)
+    found = _survey(folder, recipe)
     problems = find_problems(found)
     for problem in problems:
         print(f"{'error' if problem.serious else 'flaw'}: {problem.text}")
@@ -123,7 +125,7 @@ def check(folder: Path, /) -> int:
 
 
 @app.command
-def stats(folder: Path, /, *, sheet: Path | None = None) -> int:
+def stats(folder: Path, /, *, sheet: Path | None = None, recipe: str = "") -> int:
     """Count the images of a data set, and draw some of them on a contact sheet.
 
     Parameters
@@ -132,6 +134,8 @@ def stats(folder: Path, /, *, sheet: Path | None = None) -> int:
         The data set.
     sheet
         PNG or JPEG to write; by default the folder's name with -sheet.png behind it.
+    recipe
+        A recipe's name or file that says what the images hold, where these are not pictures.
     """
     from rich.console import Console
     from rich.table import Table
@@ -139,9 +143,9 @@ def stats(folder: Path, /, *, sheet: Path | None = None) -> int:
     from gantoolkit.data import write_image
     from gantoolkit.data.survey import describe_sizes, draw_contact_sheet
 
-    found = _survey(folder)
+    found = _survey(folder, recipe)
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("", "images", "unreadable", "grey", "size", "mean red, green, blue", "standard deviation"):
+    for heading in ("", "images", "unreadable", "grey", "size", "mean of each channel", "standard deviation"):
         table.add_column(heading)
     for name, domain in found.domains.items():
         mean, std = (" ".join(f"{value:.0f}" for value in figures) for figures in (domain.mean, domain.std))
@@ -190,11 +194,13 @@ def pair(
     return 0
 
 
-def _survey(folder: Path) -> "Survey":
+def _survey(folder: Path, recipe: str) -> "Survey":
     from gantoolkit.data.survey import survey
+    from gantoolkit.recipes import find_recipe
 
+    settings = find_recipe(recipe).data if recipe else None
     with _bar("Reading", unit="images") as progress:
-        return survey(folder, progress=progress)
+        return survey(folder, settings, progress=progress)
 
 
 @contextmanager

@@ -9,13 +9,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from gantoolkit.data.encoding import PICTURE, Encoding, encoding_of
 from gantoolkit.data.folders import open_dataset, open_test_images
-from gantoolkit.data.images import Half, ImageFile, read_image
+from gantoolkit.data.images import Half, ImageFile, draw_tensor
+from gantoolkit.data.pixels import read_pixels
 from gantoolkit.errors import DataError
+from gantoolkit.settings import DataSettings
 
 __all__ = ["DomainSurvey", "Problem", "Survey", "describe_sizes", "draw_contact_sheet", "find_problems", "survey"]
 
-_FLAT = 2.0
+_FLAT = 0.008  # of the range: two of 255 levels
 _LONG = 1.5
 _TINY = 32
 _FONT_SIZE = 12
@@ -31,10 +34,11 @@ class DomainSurvey:
         sizes: Width and height of each that can be read.
         bad: Files that cannot be read, with the reason.
         flat: Files that show one colour only.
-        grey: How many show no colour.
+        grey: How many of those with several channels show no colour.
         checksums: Files by the content of what they show.
-        mean: Mean red, green and blue over the images, 0 to 255.
+        mean: Mean of each channel over the images, in the values that files hold: for pictures red, green, blue, 0 to 255.
         std: Mean over the images of each channel's standard deviation.
+        encoding: How its images are read.
     """
 
     files: tuple[ImageFile, ...]
@@ -45,6 +49,7 @@ class DomainSurvey:
     checksums: dict[str, list[str]] = field(default_factory=dict)
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    encoding: Encoding = PICTURE
 
 
 @dataclass(frozen=True)
@@ -70,10 +75,13 @@ class Problem:
     serious: bool
 
 
-def survey(root: Path, *, progress: Callable[[int, int], None] | None = None) -> Survey:
+def survey(
+    root: Path, settings: DataSettings | None = None, *, progress: Callable[[int, int], None] | None = None
+) -> Survey:
     """Read every image of a data set once.
 
     Args:
+        settings: Say what its files hold; by default pictures, RGB of 8 bits.
         progress: Told how many files of how many are read.
 
     Raises:
@@ -86,7 +94,8 @@ def survey(root: Path, *, progress: Callable[[int, int], None] | None = None) ->
     total, done = sum(map(len, folders.values())), 0
     domains: dict[str, DomainSurvey] = {}
     for name, files in folders.items():
-        domains[name] = found = DomainSurvey(files)
+        encoding = encoding_of(settings, name[-1]) if settings else PICTURE
+        domains[name] = found = DomainSurvey(files, encoding=encoding)
         moments: list[np.ndarray] = []
         for file in files:
             _look_at(file, found, moments)
@@ -156,7 +165,8 @@ def draw_contact_sheet(found: Survey, *, columns: int = 8, rows: int = 2, side: 
         files = [file for file in domain.files if str(_path(file)) not in domain.bad]
         wanted = min(columns * rows, len(files))
         for cell in range(wanted):
-            picture = read_image(files[cell * len(files) // wanted])
+            pixels = read_pixels(files[cell * len(files) // wanted], domain.encoding)
+            picture = draw_tensor(domain.encoding.to_floats(pixels))
             picture.thumbnail((side - 4, side - 4), Image.Resampling.LANCZOS)
             left = cell % columns * side + (side - picture.width) // 2
             sheet.paste(picture, (left, top + _HEADING + cell // columns * side + (side - picture.height) // 2))
@@ -176,22 +186,23 @@ def describe_sizes(sizes: list[tuple[int, int]]) -> str:
 
 
 def _look_at(file: ImageFile, found: DomainSurvey, moments: list[np.ndarray]) -> None:
+    encoding = found.encoding
     try:
-        image = read_image(file)
+        pixels = read_pixels(file, encoding)
     except DataError as error:
         path = str(_path(file))
         found.bad[path] = str(error).removeprefix(f"{path}: ")
         return
-    pixels = np.asarray(image)
-    found.sizes.append(image.size)
-    digest = hashlib.sha256(repr(image.size).encode() + pixels.tobytes()).hexdigest()
+    size = (pixels.shape[1], pixels.shape[0])
+    found.sizes.append(size)
+    digest = hashlib.sha256(repr(size).encode() + pixels.tobytes()).hexdigest()
     found.checksums.setdefault(digest, []).append(str(file))
-    flattened = pixels.reshape(-1, 3).astype(np.float32)
+    flattened = pixels.reshape(-1, encoding.channels).astype(np.float32)
     moment = np.stack([flattened.mean(axis=0), flattened.std(axis=0)])
     moments.append(moment)
-    if moment[1].max() < _FLAT:
+    if moment[1].max() < _FLAT * (encoding.high - encoding.low):
         found.flat.append(str(file))
-    if (pixels.max(axis=2) == pixels.min(axis=2)).all():
+    if encoding.channels > 1 and (pixels.max(axis=2) == pixels.min(axis=2)).all():
         found.grey += 1
 
 

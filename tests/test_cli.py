@@ -37,7 +37,7 @@ def test_train_stop_resume_translate(command, dataset: Path, tmp_path: Path) -> 
     assert "finished at step 10" in output
     code, output, _ = command("translate", run, "--direction", "B2A", dataset / "testB", "--out", tmp_path / "out")
     assert code == 0
-    assert "2 images translated" in output
+    assert "2 files translated" in output
     with Image.open(tmp_path / "out" / "00.png") as image:
         assert image.size == (40, 36)
     code, output, _ = command(
@@ -79,7 +79,7 @@ def test_a_counted_skip(command, dataset: Path, tmp_path: Path) -> None:
         "translate", tmp_path / "run", "--direction=A2B", dataset / "trainA", "--out", tmp_path / "out"
     )
     assert code == 3
-    assert "4 images translated" in output
+    assert "4 files translated" in output
     assert "2 skipped" in output
     assert complaint.count("skipped: ") == 2
 

@@ -4,6 +4,7 @@ import io
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -24,6 +25,7 @@ from gantoolkit.data.pixels import forms_of, read_pixel_size, read_pixels, resiz
 from gantoolkit.errors import DataError, RecipeError
 from gantoolkit.inference import Translator, translate_files
 from gantoolkit.inference.files import plan_targets
+from gantoolkit.inference.sources import open_sources
 from gantoolkit.recipe import Recipe
 from gantoolkit.recipes import cyclegan
 from gantoolkit.training import LoadedGenerator
@@ -272,10 +274,10 @@ class TestTranslating:
     def test_files_keep_a_form_that_holds_their_values(self, tmp_path: Path) -> None:
         for name in ("a.tif", "b.npy", "c.png", "d.jpg"):
             (tmp_path / name).touch()
-        sources = sorted(tmp_path.iterdir())
+        with open_sources([tmp_path]) as sources:
 
-        def endings(**options: object) -> list[str]:
-            return [path.suffix for path in plan_targets(sources, tmp_path / "out", **options).values()]  # type: ignore[arg-type]
+            def endings(**options: Any) -> list[str]:
+                return [path.suffix for path in plan_targets(sources, tmp_path / "out", **options).values()]
 
         assert endings(encoding=PICTURE) == [".png", ".png", ".png", ".jpg"]
         assert endings(encoding=DEEP) == [".tif", ".npy", ".png", ".png"]
@@ -292,7 +294,8 @@ class TestTranslating:
         folder.mkdir()
         np.save(folder / "good.npy", np.full((9, 9), 0.25))
         np.save(folder / "bad.npy", np.full((9, 9), 7.0))
-        targets = plan_targets([folder], tmp_path / "out", encoding=translator.generator.target)
+        with open_sources([folder]) as sources:
+            targets = plan_targets(sources, tmp_path / "out", encoding=translator.generator.target)
         found = list(translate_files(translator, targets))
         assert [each.problem.partition(":")[0] for each in found] == [str(folder / "bad.npy"), ""]
         np.testing.assert_allclose(np.load(tmp_path / "out" / "good.npy"), 0.25)

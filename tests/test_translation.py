@@ -1,4 +1,6 @@
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from torch import nn
 from gantoolkit.errors import CheckpointError, DataError
 from gantoolkit.inference import Translator, translate_files
 from gantoolkit.inference.files import plan_targets
+from gantoolkit.inference.sources import SourceFile, open_sources
 from gantoolkit.recipe import Recipe
 from gantoolkit.recipes import cyclegan
 from gantoolkit.run import Run
@@ -142,6 +145,11 @@ def test_a_damaged_generator_is_refused(run: Run) -> None:
         run.translator("A2B")
 
 
+def plan(sources: Sequence[Path], out: Path, **options: Any) -> dict[SourceFile, Path]:
+    with open_sources(sources, out=out) as files:
+        return plan_targets(files, out, **options)
+
+
 class TestFiles:
     def test_names_and_tree_are_kept(self, tmp_path: Path) -> None:
         for name in ("in/a.jpg", "in/deep/b.PNG", "in/deep/c.webp"):
@@ -149,7 +157,7 @@ class TestFiles:
             make_image(0).save(tmp_path / name)
         single = tmp_path / "single.jpeg"
         make_image(1).save(single)
-        targets = plan_targets([tmp_path / "in", single], tmp_path / "out")
+        targets = plan([tmp_path / "in", single], tmp_path / "out")
         results = list(translate_files(negative(), targets, batch_size=2))
         assert {str(result.target.relative_to(tmp_path / "out")) for result in results} == {
             "a.jpg",
@@ -166,16 +174,14 @@ class TestFiles:
 
     def test_a_form_can_be_chosen(self, tmp_path: Path) -> None:
         make_image(0).save(tmp_path / "a.jpg")
-        assert list(plan_targets([tmp_path / "a.jpg"], tmp_path / "out", form="png").values()) == [
-            tmp_path / "out" / "a.png"
-        ]
+        assert list(plan([tmp_path / "a.jpg"], tmp_path / "out", form="png").values()) == [tmp_path / "out" / "a.png"]
 
     def test_a_bad_file_is_reported_and_the_others_are_translated(self, tmp_path: Path) -> None:
         make_image(0).save(tmp_path / "a.png")
         (tmp_path / "b.png").write_text("broken")
         make_image(1).save(tmp_path / "c.png")
-        results = list(translate_files(negative(), plan_targets([tmp_path], tmp_path / "out"), batch_size=3))
-        assert {result.source.name: bool(result.problem) for result in results} == {
+        results = list(translate_files(negative(), plan([tmp_path], tmp_path / "out"), batch_size=3))
+        assert {result.source.path.name: bool(result.problem) for result in results} == {
             "a.png": False,
             "b.png": True,
             "c.png": False,
@@ -192,7 +198,7 @@ class TestFiles:
         for name, width in (("a", 16), ("b", 8), ("c", 16)):
             make_image(0, (width, 16)).save(tmp_path / f"{name}.png")
         translator = Translator(LoadedGenerator(Choosy(), "A2B", cyclegan(), step=0))
-        results = list(translate_files(translator, plan_targets([tmp_path], tmp_path / "out")))
+        results = list(translate_files(translator, plan([tmp_path], tmp_path / "out")))
         assert [result.problem for result in results] == [
             "",
             f"{tmp_path / 'b.png'}: an image of 8×16 pixels cannot be translated: too narrow",
@@ -203,8 +209,8 @@ class TestFiles:
         make_image(0).save(tmp_path / "a.bmp")
         make_image(0).save(tmp_path / "a.png")
         with pytest.raises(DataError, match=r"would both become .*a\.png; translate them into two folders"):
-            plan_targets([tmp_path], tmp_path / "out")
+            plan([tmp_path], tmp_path / "out")
         with pytest.raises(DataError, match=r"a\.png: would be overwritten by its own translation"):
-            plan_targets([tmp_path / "a.png"], tmp_path)
+            plan([tmp_path / "a.png"], tmp_path)
         with pytest.raises(DataError, match="no such file or folder"):
-            plan_targets([tmp_path / "none.png"], tmp_path / "out")
+            plan([tmp_path / "none.png"], tmp_path / "out")

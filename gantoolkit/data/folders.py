@@ -1,5 +1,6 @@
 """Data sets as folders: trainA and trainB, testA and testB; or train and test, with A and B side by side in each image."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,8 +24,11 @@ class Dataset:
     pairing: Pairing = "unpaired"
 
 
-def find_images(folder: str | Path) -> list[Path]:
+def find_images(folder: str | Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
     """Every image file below a folder, sorted by path; names that begin with a dot are passed over.
+
+    Args:
+        suffixes: Endings of the names that are taken.
 
     Raises:
         DataError: When there is no such folder, it cannot be listed, or it holds no image.
@@ -33,12 +37,12 @@ def find_images(folder: str | Path) -> list[Path]:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
     try:
-        files = [path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()]
+        files = [path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file()]
     except OSError as error:
         raise DataError(f"{folder}: cannot be listed ({error.strerror or error})") from error
     images = sorted(path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts))
     if not images:
-        raise DataError(f"{folder}: holds no image; known endings are {', '.join(SUFFIXES)}")
+        raise DataError(f"{folder}: holds no image; known endings are {', '.join(suffixes)}")
     return images
 
 

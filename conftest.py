@@ -105,6 +105,7 @@ COMMANDS = {
 def set_up(namespace: dict[str, Any]) -> None:
     """Go to a new folder with small data sets, and put the small commands first on the path."""
     import torch
+    from films import make_video
     from small import make_dataset, make_image, official_resnet
 
     folder = Path(tempfile.mkdtemp(prefix="gantoolkit-docs-"))
@@ -116,6 +117,7 @@ def set_up(namespace: dict[str, Any]) -> None:
     (folder / "photographs").mkdir()
     make_image(1).save(folder / "photographs" / "one.jpg")
     make_image(2).save(folder / "horse.jpg")
+    make_video(folder / "film.mp4", frames=5)
     torch.save(official_resnet(2, 2, False, True, ""), folder / "latest_net_G_A.pth")
     for name, text in COMMANDS.items():
         command = folder / "bin" / name

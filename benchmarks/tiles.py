@@ -101,17 +101,20 @@ def main() -> None:
         made = {}
         ways = {"tiles_anew": arguments.tile, "tiles": arguments.tile}  # what needs least memory first
         ways |= {"whole": None} if side <= arguments.whole_up_to else {}
-        meter = MemoryMeter(device)
+        meter, pixels = MemoryMeter(device), translator.read(image)
         for way, tile in ways.items():
             translator.tile = tile
             translator.share_kept = 0.0 if way == "tiles_anew" else SHARE_KEPT
+            bound = translator.memory_bound(side, side)
             meter.restart()
             began = time.perf_counter()
-            made[way] = translator(image)
+            (made[way],) = translator.translate_pixels([pixels])
             case[way] = {
                 "seconds": round(time.perf_counter() - began, 2),
                 "peak_megabytes": round((meter.read() or 0) / 1e6, 1),
             }
+            if way == "tiles_anew":
+                case[way]["bound_megabytes"] = round(bound / 1e6, 1)
         if "whole" in made:
             images = to_floats(image)
             translator.tile = None
@@ -120,7 +123,7 @@ def main() -> None:
             case["tiles"] |= compare(translator.translate_tensor(images).cpu(), right, arguments.tile)
             separate = translate_separately(translator, images.to(device), arguments.tile).cpu()
             case["separate_tiles"] = compare(separate, right, arguments.tile)
-            levels = [np.asarray(made[way]).astype(int) for way in ("tiles", "whole")]
+            levels = [made[way].astype(int) for way in ("tiles", "whole")]
             case["tiles"]["largest_difference_in_levels"] = int(np.abs(levels[0] - levels[1]).max())
         cases.append(case)
     norms = sum(isinstance(layer, torch.nn.InstanceNorm2d) for layer in translator.generator.network.modules())

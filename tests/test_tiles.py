@@ -13,6 +13,7 @@ from small import make_image, make_tiny
 from torch import Tensor, nn
 
 from gantoolkit.assembly import build_system, initialize
+from gantoolkit.cost.ledger import Ledger
 from gantoolkit.cost.translation import count_translation_bytes
 from gantoolkit.errors import DataError
 from gantoolkit.inference import Translator
@@ -223,3 +224,21 @@ def test_the_command(tmp_path: Path, dataset: Path) -> None:
     whole, tiled = (np.asarray(Image.open(tmp_path / tile / "large.png")).astype(int) for tile in ("none", "24"))
     assert np.abs(tiled - whole).max() <= 1
     assert Run.open(folder).translator("A2B", device="cpu", tile=24).tile == 24
+
+
+def test_no_more_memory_is_taken_than_the_bound_and_that_grows_by_pixels_alone() -> None:
+    translator = open_translator(RESNET, tile=64)
+    translator.share_kept = 0
+    for height, width in ((200, 328), (400, 328)):
+        pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        with Ledger() as ledger:
+            ledger.start_peak()
+            before = ledger.now
+            translator.translate_pixels([pixels])
+            taken = ledger.peak - before
+        assert 0 < taken <= translator.memory_bound(height, width)
+    bounds = [translator.memory_bound(side, side) for side in (512, 1024, 2048)]
+    pixels_alone = [6 * side * side for side in (512, 1024, 2048)]
+    assert len({bound - alone for bound, alone in zip(bounds, pixels_alone, strict=True)}) == 1
+    translator.tile = None
+    assert translator.memory_bound(2048, 2048) > 10 * bounds[-1]

@@ -104,7 +104,9 @@ def plan_rows(result: dict[str, Any]) -> list[list[str]]:
 
 def tile_rows(result: dict[str, Any]) -> list[list[str]]:
     """Of images in tiles: one row for each way of each size."""
-    rows = [[result["network"], "seconds", "peak, MB", "relative difference", "largest difference in levels"]]
+    rows = [
+        [result["network"], "seconds", "peak, MB", "bound, MB", "relative difference", "largest difference in levels"]
+    ]
     for case in result["tiled"]:
         names = {
             "whole": "whole",
@@ -116,7 +118,9 @@ def tile_rows(result: dict[str, Any]) -> list[list[str]]:
             if way not in case:
                 continue
             found = case[way]
-            figures = [f"{found[key]:,.0f}" if key in found else "" for key in ("seconds", "peak_megabytes")]
+            figures = [
+                f"{found[key]:,.0f}" if key in found else "" for key in ("seconds", "peak_megabytes", "bound_megabytes")
+            ]
             relative, largest = found.get("relative_difference"), found.get("largest_difference")
             figures.append("" if relative is None else f"{relative:.1e}")
             figures.append("" if largest is None else f"{largest * 127.5:,.3g}")

@@ -218,7 +218,7 @@ class Translator:
             lambda down, right, part: write(*_cut(down, right, part, size)),
             tile=tile,
             reach=reach,
-            keep=int(self.share_kept * (available_memory(torch.device("cpu")) or 0)),
+            keep=self._may_keep(),
         )
 
     def _run(self, images: Tensor, size: tuple[int, int]) -> Tensor:
@@ -246,6 +246,24 @@ class Translator:
         if (count, height, width) not in self._chosen:
             self._chosen[count, height, width] = self._find_fitting(count, height, width)
         return self._chosen[count, height, width]
+
+    def memory_bound(self, height: int, width: int) -> int:
+        """The most bytes that translating one image of a size takes at once: its pixels and those of its translation, what goes
+        through the network (a tile with its border, or all of it), and the features that may be kept from tile to tile.
+
+        With `share_kept = 0` that grows with the image by its pixels alone.
+        """
+        generator, tile = self.generator, self._choose_tile(1, height, width)
+        if tile is None:
+            floats = 4 * height * width * (generator.source.channels + generator.target.channels)
+            return int(self._needs(1, height, width)) + floats
+        border = 2 * self._reach
+        part = self._needs(1, *(min(tile + border, side) for side in (height, width)))
+        pixels = height * width * (generator.source.bytes_per_pixel + generator.target.bytes_per_pixel)
+        return int(part) + pixels + self._may_keep()
+
+    def _may_keep(self) -> int:
+        return int(self.share_kept * (available_memory(torch.device("cpu")) or 0))
 
     def _find_fitting(self, count: int, height: int, width: int) -> int | None:
         free = available_memory(self.device)

@@ -1,5 +1,6 @@
 """GAN blocks for image translation: generators, discriminators, losses and pools that recipes compose into CycleGAN."""
 
+import os
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +18,9 @@ def load(model: "str | Path", direction: str | None = None, **options: Any) -> "
     """A trained generator, as a function from image to image.
 
     Args:
-        model: A generator's file, or a run's folder.
-        direction: `A2B` or `B2A`; needed for a folder that has both.
+        model: A generator's file, or a run's folder; or, as text that names nothing here, a repository on the Hugging Face Hub:
+            `owner/name`, or `owner/name@revision`.
+        direction: `A2B` or `B2A`; needed where there are both.
         options: As `gantoolkit.inference.Translator.load`: device, precision, compile, tile.
 
     Raises:
@@ -26,4 +28,8 @@ def load(model: "str | Path", direction: str | None = None, **options: Any) -> "
     """
     from gantoolkit.run import open_translator  # torch comes with it
 
+    if isinstance(model, str) and not os.path.lexists(model):
+        from gantoolkit.hub import find_model  # and much more with this
+
+        model = find_model(model, direction)
     return open_translator(model, direction, **options)

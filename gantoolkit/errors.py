@@ -43,3 +43,7 @@ class TrainingError(GantoolkitError):
 
 class ExportError(GantoolkitError):
     """A network that cannot be exported, or an exported file that does not compute what the network does."""
+
+
+class HubError(GantoolkitError):
+    """A repository on the Hugging Face Hub that cannot be reached, read or written."""

@@ -27,13 +27,13 @@ class Run:
     Args:
         folder: Where its files lie.
         recipe: Its resolved recipe.
-        data: Folder of the data set it learns from.
+        data: Folder of the data set it learns from; None for what its `run.json` says.
     """
 
-    def __init__(self, folder: RunFolder, recipe: Recipe, data: Path) -> None:
+    def __init__(self, folder: RunFolder, recipe: Recipe, data: Path | None) -> None:
         self.folder = folder
         self.recipe = recipe
-        self.data = data
+        self._data = data
 
     @classmethod
     def start(cls, recipe: Recipe, data: str | Path, out: str | Path) -> "Run":
@@ -71,11 +71,22 @@ class Run:
         """
         folder = RunFolder(path)
         recipe = folder.read_recipe().check()
-        return cls(folder, recipe, Path(data if data is not None else folder.read_about()["data"]))
+        if data is None and folder.about_file.exists():  # what was pulled has none, and translates without
+            data = folder.read_about()["data"]
+        return cls(folder, recipe, None if data is None else Path(data))
 
     @property
     def path(self) -> Path:
         return self.folder.path
+
+    @property
+    def data(self) -> Path:
+        """Folder of the data set.
+
+        Raises:
+            CheckpointError: When it is not known.
+        """
+        return Path(self.folder.read_about()["data"]) if self._data is None else self._data
 
     @property
     def report(self) -> Path:
@@ -186,7 +197,7 @@ class Run:
         """What the data set has of the domain that a direction translates, for tests if it can be; none if it has moved."""
         try:
             dataset = open_test_images(self.data) or open_dataset(self.data)
-        except DataError:
+        except (DataError, CheckpointError):
             return ()
         return dataset.A if direction[0] == "A" else dataset.B
 

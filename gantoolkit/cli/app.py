@@ -29,6 +29,7 @@ from gantoolkit.cli import (
     plan,
     plugins,
     segmenter,
+    sharing,
     show,
     study,
     train,
@@ -46,7 +47,7 @@ BAD_INPUT = 2
 INTERRUPTED = 130
 TERMINATED = 143
 
-_ALONE = ("ablate", "bench", "demo", "evaluate", "export", "translate", "train-segmenter")
+_ALONE = ("ablate", "bench", "card", "demo", "evaluate", "export", "pull", "push", "translate", "train-segmenter")
 """Commands that would do everything, and write every file, once in each process of a launcher."""
 
 app = cyclopts.App(
@@ -64,6 +65,9 @@ app.command(train.train)
 app.command(translate.translate)
 app.command(export.export)
 app.command(show.show)
+app.command(sharing.card)
+app.command(sharing.push)
+app.command(sharing.pull)
 app.command(evaluate.evaluate)
 app.command(ablate.ablate)
 app.command(segmenter.train_segmenter)

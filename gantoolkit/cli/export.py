@@ -24,20 +24,20 @@ def export(
     Parameters
     ----------
     model
-        A run's folder, or a generator's file.
+        A run's folder, a generator's file, or a repository on the Hugging Face Hub: owner/name, owner/name@revision.
     format
         onnx for onnxruntime and its like; torch for torch.export, which needs PyTorch alone; safetensors for the weights.
     out
         The file to write.
     direction
-        A2B or B2A; needed for a run's folder that has both.
+        A2B or B2A; needed where there are both.
     images
         Files and folders of images to try it on; by default those of the run's data set, or else pictures made for it.
     """
     from gantoolkit.export import export_generator
     from gantoolkit.run import Run
 
-    generator = load(model, direction, device="cpu").generator
+    generator = load(str(model), direction, device="cpu").generator
     sources = images or (Run.open(model).example_images(generator.direction) if model.is_dir() else ())
     made = export_generator(generator, out, format, images=sources)
     print(

@@ -37,13 +37,13 @@ def translate(
     Parameters
     ----------
     model
-        A run's folder, or a generator's file.
+        A run's folder, a generator's file, or a repository on the Hugging Face Hub: owner/name, owner/name@revision.
     sources
         Files, folders, archives, and patterns in quotes, such as 'photos/**/*.jpg'; the tree below them is kept.
     out
         Folder for the translations.
     direction
-        A2B or B2A; needed for a run's folder that has both.
+        A2B or B2A; needed where there are both.
     batch_size
         Images, or frames of a video, translated together, where their sizes agree.
     form
@@ -73,7 +73,7 @@ def translate(
         raise DataError("translate needs images: gantoolkit translate RUN --direction A2B IMAGES... --out DIR")
     with open_sources(sources, out=out) as files:
         pixels = None if tile == "none" else tile
-        translator = load(model, direction, device=device, precision=precision, compile=compile, tile=pixels)
+        translator = load(str(model), direction, device=device, precision=precision, compile=compile, tile=pixels)
         targets = plan_targets(files, out, form=form, encoding=translator.generator.target)
         how = {"generator": fingerprint(translator), "precision": translator.generator.precision, "resize": resize}
         manifest = Manifest(out, how)

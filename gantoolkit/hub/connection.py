@@ -1,0 +1,158 @@
+"""The way to the Hub: where it is, who asks, and in one sentence why something could not be done there."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from gantoolkit.errors import HubError
+from gantoolkit.hub.names import RepositoryName
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import ModelInfo
+
+__all__ = ["SECONDS", "UnreachableHubError", "connect", "explain", "find_token", "read_token", "survey"]
+
+SECONDS = 10.0
+"""Within which the Hub has to begin to answer."""
+
+_HUB = "https://huggingface.co"
+
+
+class UnreachableHubError(HubError):
+    """The Hub does not answer."""
+
+
+def connect(command: str) -> "HfApi":
+    """The Hub that `HF_ENDPOINT` names, or else huggingface.co.
+
+    Args:
+        command: What needs it, for the message.
+
+    Raises:
+        HubError: When the package is not installed, or `HF_ENDPOINT` is no address.
+    """
+    try:
+        from huggingface_hub import HfApi
+    except ImportError as error:
+        raise HubError(f"{command}: needs the extra `hub`: pip install gantoolkit[hub] ({error})") from error
+    # Said here, since the package reads the environment only when it is imported, which may have been long ago.
+    endpoint = (os.environ.get("HF_ENDPOINT") or _HUB).rstrip("/")
+    if not endpoint.startswith(("https://", "http://")):
+        raise HubError(f"{command}: HF_ENDPOINT is {endpoint!r}, which is no address; the Hub's is {_HUB}")
+    return HfApi(endpoint=endpoint, library_name="gantoolkit")
+
+
+def find_token() -> str | None:
+    """The token of `HF_TOKEN`, or of who has logged in, if there is one.
+
+    Raises:
+        HubError: When it cannot be one; the message does not quote it.
+    """
+    from huggingface_hub import get_token
+
+    token = get_token()
+    if token and not (
+        token.isascii() and token.isprintable() and " " not in token
+    ):  # what cannot be sent is quoted by others
+        raise HubError("the token of HF_TOKEN, or of the login, holds signs that no token has; copy it anew")
+    return token
+
+
+def read_token(command: str) -> str:
+    """The token, where none will not do.
+
+    Raises:
+        HubError: When there is none.
+    """
+    token = find_token()
+    if not token:
+        raise HubError(
+            f"{command}: needs a token with the right to write, from {_HUB}/settings/tokens: set HF_TOKEN, or log in with: "
+            "hf auth login"
+        )
+    return token
+
+
+def survey(api: "HfApi", name: RepositoryName, token: str | None) -> "ModelInfo":
+    """What a repository holds; the first question of all, which waits for seconds, not for minutes."""
+    return api.model_info(
+        name.repository, revision=name.revision, files_metadata=True, timeout=SECONDS, token=token or False
+    )
+
+
+@contextlib.contextmanager
+def explain(api: "HfApi", name: RepositoryName, doing: str) -> Iterator[None]:
+    """Say in one sentence what has gone wrong on the way or at the other end; no token is in it.
+
+    Args:
+        doing: `push` or `pull`, say.
+
+    Raises:
+        HubError: In place of what huggingface_hub raises.
+        UnreachableHubError: When there is no network, or the Hub does not answer.
+    """
+    from huggingface_hub import errors
+
+    web: type[Exception] = errors.HfHubHTTPError.__bases__[
+        0
+    ]  # of httpx or its successor: the mother of all that goes wrong on the web
+    try:
+        yield
+    except errors.RevisionNotFoundError as error:
+        raise HubError(f"{doing}: {name.repository} has no revision '{name.revision}'") from error
+    except errors.GatedRepoError as error:
+        raise HubError(
+            f"{doing}: {name.repository} is gated: ask for access at {api.endpoint}/{name.repository}"
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise HubError(
+            f"{doing}: there is no repository {name.repository} at {api.endpoint}, or it is private and no token was given "
+            "that may read it (HF_TOKEN, or hf auth login)"
+        ) from error
+    except errors.HfHubHTTPError as error:
+        raise HubError(f"{doing}: {_describe_answer(api, name, error.response.status_code, error)}") from error
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, web, TimeoutError, ConnectionError) as error:
+        raise UnreachableHubError(
+            f"{doing}: {api.endpoint} cannot be reached ({_reason(error)}); is there a network?"
+        ) from error
+    except (errors.FileMetadataError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise HubError(f"{doing}: {api.endpoint} answers for {name} what no Hub does ({_first_line(error)})") from error
+
+
+def _describe_answer(api: "HfApi", name: RepositoryName, status: int, error: Exception) -> str:
+    if status == 401:
+        return f"{api.endpoint} refuses the token (401); make one at {api.endpoint}/settings/tokens, and set HF_TOKEN to it"
+    if status == 403:
+        return (
+            f"the token may not do that in {name.repository} (403); it needs the right to write there, and the owner's name "
+            "has to be yours or your organisation's"
+        )
+    if status == 429:
+        return f"{api.endpoint} has been asked too often (429); try again in some minutes"
+    if status >= 500:
+        return f"{api.endpoint} is out of order ({status}); try again later"
+    return f"{api.endpoint} answers {status} for {name}: {_first_line(error)}"
+
+
+def _reason(error: Exception) -> str:
+    cause: BaseException | None = error
+    text = ""
+    while cause is not None:  # the first cause knows best
+        text = f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__
+        if "Name or service not known" in text or "name resolution" in text:
+            return "the name of the server cannot be resolved"
+        if "Connection refused" in text:
+            return "connection refused"
+        if "offline mode" in text:
+            return "HF_HUB_OFFLINE is set"
+        if "Timeout" in type(cause).__name__:
+            return "no answer in time"
+        cause = cause.__cause__ or cause.__context__
+    return _first_line(error) or text
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

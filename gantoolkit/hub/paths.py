@@ -1,0 +1,42 @@
+"""Paths of the machine that a run was trained on, which are nobody else's business."""
+
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Any
+
+from gantoolkit.recipe import Recipe
+
+__all__ = ["shorten_paths"]
+
+_FILE = "file:"
+
+
+def shorten_paths(recipe: Recipe) -> tuple[Recipe, list[str]]:
+    """The recipe with nothing but the last part of each absolute path in it, and the fields that held one.
+
+    A path can be a file of weights that a block was given, or the name of a recipe that was read from a file.
+
+    >>> from gantoolkit.recipes import cyclegan
+    >>> short, fields = shorten_paths(cyclegan().swap(name="/home/ada/mine.toml"))
+    >>> short.name, fields
+    ('mine.toml', ['name'])
+    """
+    fields: list[str] = []
+    mapping = _shorten(recipe.to_mapping(), "", fields)
+    return (Recipe.from_mapping(mapping) if fields else recipe), fields
+
+
+def _shorten(value: Any, field: str, fields: list[str]) -> Any:
+    match value:
+        case dict():
+            return {key: _shorten(inner, f"{field}.{key}" if field else key, fields) for key, inner in value.items()}
+        case list() | tuple():
+            return [_shorten(inner, field, fields) for inner in value]
+        case str():
+            scheme, path = (_FILE, value.removeprefix(_FILE)) if value.startswith(_FILE) else ("", value)
+            if PurePosixPath(path).is_absolute() or path.startswith("~"):
+                fields.append(field)
+                return f"{scheme}{PurePosixPath(path).name}"
+            if PureWindowsPath(path).is_absolute():
+                fields.append(field)
+                return f"{scheme}{PureWindowsPath(path).name}"
+    return value

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -93,35 +94,76 @@ def explain(api: "HfApi", name: RepositoryName, doing: str) -> Iterator[None]:
         HubError: In place of what huggingface_hub raises.
         UnreachableHubError: When there is no network, or the Hub does not answer.
     """
-    from huggingface_hub import errors
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    web: type[Exception] = errors.HfHubHTTPError.__bases__[
-        0
-    ]  # of httpx or its successor: the mother of all that goes wrong on the web
+    # Of httpx or its successor: all that goes wrong on the web is one.
+    web: type[Exception] = HfHubHTTPError.__bases__[0]
+    try:
+        with _quietly():
+            yield
+    except (
+        web,
+        LocalEntryNotFoundError,
+        TimeoutError,
+        ConnectionError,
+        ValueError,
+        KeyError,
+        TypeError,
+        RuntimeError,
+    ) as error:
+        raise _describe(api, name, doing, error, web) from error
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Its log tells of retries and of tokens that might be set; what goes wrong in the end is said once, by us.
+
+    Its bars are for a terminal alone.
+    """
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars, logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    hides_bars = not (
+        sys.stderr.isatty() or are_progress_bars_disabled() or "HF_HUB_DISABLE_PROGRESS_BARS" in os.environ
+    )
+    if hides_bars:
+        disable_progress_bars()
     try:
         yield
-    except errors.RevisionNotFoundError as error:
-        raise HubError(f"{doing}: {name.repository} has no revision '{name.revision}'") from error
-    except errors.GatedRepoError as error:
-        raise HubError(
-            f"{doing}: {name.repository} is gated: ask for access at {api.endpoint}/{name.repository}"
-        ) from error
-    except errors.RepositoryNotFoundError as error:
-        raise HubError(
-            f"{doing}: there is no repository {name.repository} at {api.endpoint}, or it is private and no token was given "
-            "that may read it (HF_TOKEN, or hf auth login)"
-        ) from error
-    except errors.HfHubHTTPError as error:
-        raise HubError(f"{doing}: {_describe_answer(api, name, error.response.status_code, error)}") from error
-    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, web, TimeoutError, ConnectionError) as error:
-        raise UnreachableHubError(
-            f"{doing}: {api.endpoint} cannot be reached ({_reason(error)}); is there a network?"
-        ) from error
-    except (errors.FileMetadataError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise HubError(f"{doing}: {api.endpoint} answers for {name} what no Hub does ({_first_line(error)})") from error
+    finally:
+        logging.set_verbosity(verbosity)
+        if hides_bars:
+            enable_progress_bars()
 
 
-def _describe_answer(api: "HfApi", name: RepositoryName, status: int, error: Exception) -> str:
+def _describe(api: "HfApi", name: RepositoryName, doing: str, error: BaseException, web: type[Exception]) -> HubError:
+    from huggingface_hub import errors
+
+    if isinstance(error, RuntimeError) and error.__cause__ is not None:  # that of a thread which uploads a file
+        return _describe(api, name, doing, error.__cause__, web)
+    match error:
+        case errors.RevisionNotFoundError():
+            return HubError(f"{doing}: {name.repository} has no revision '{name.revision}'")
+        case errors.GatedRepoError():
+            return HubError(f"{doing}: {name.repository} is gated: ask for access at {api.endpoint}/{name.repository}")
+        case errors.RepositoryNotFoundError():
+            return HubError(
+                f"{doing}: there is no repository {name.repository} at {api.endpoint}, or it is private and no token was given "
+                "that may read it (HF_TOKEN, or hf auth login)"
+            )
+        case errors.HfHubHTTPError():
+            return HubError(f"{doing}: {_describe_answer(api, name, error.response.status_code, error)}")
+        case errors.LocalEntryNotFoundError() | errors.OfflineModeIsEnabled() | TimeoutError() | ConnectionError():
+            is_unreachable = True
+        case _:
+            is_unreachable = isinstance(error, web)
+    if is_unreachable:
+        return UnreachableHubError(f"{doing}: {api.endpoint} cannot be reached ({_reason(error)}); is there a network?")
+    return HubError(f"{doing}: {api.endpoint} answers for {name} what no Hub does ({_first_line(error)})")
+
+
+def _describe_answer(api: "HfApi", name: RepositoryName, status: int, error: BaseException) -> str:
     if status == 401:
         return f"{api.endpoint} refuses the token (401); make one at {api.endpoint}/settings/tokens, and set HF_TOKEN to it"
     if status == 403:
@@ -136,7 +178,7 @@ def _describe_answer(api: "HfApi", name: RepositoryName, status: int, error: Exc
     return f"{api.endpoint} answers {status} for {name}: {_first_line(error)}"
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     cause: BaseException | None = error
     text = ""
     while cause is not None:  # the first cause knows best
@@ -153,6 +195,6 @@ def _reason(error: Exception) -> str:
     return _first_line(error) or text
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__

@@ -100,6 +100,8 @@ def fetch_generator(repository: str, direction: str | None = None) -> Path:
     name = RepositoryName.parse(repository)
     doing = f"{name}: no such file or folder here, and not to be had from the Hub"
     api, token = connect(doing), find_token()
+    from huggingface_hub.constants import HF_HUB_CACHE  # it is there: see `connect`
+
     try:
         with explain(api, name, doing):
             found = survey(api, name, token)
@@ -112,12 +114,14 @@ def fetch_generator(repository: str, direction: str | None = None) -> Path:
         filename = f"generators/{_choose_direction(name, sorted(held), direction)}.safetensors"
         (file,) = (file for file in found.siblings or [] if file.rfilename == filename)
         _refuse_large(name, file)
-        with explain(api, name, doing), _quietly():
-            path = Path(
-                api.hf_hub_download(
+        try:
+            with explain(api, name, doing):
+                fetched = api.hf_hub_download(
                     name.repository, filename, revision=name.revision, etag_timeout=SECONDS, token=token or False
                 )
-            )
+        except OSError as error:  # the cache, then, cannot be written
+            raise HubError(f"{name}: {describe_failure(Path(HF_HUB_CACHE), error, file.size or 0)}") from error
+        path = Path(fetched)
     try:
         read_generator_header(path)
         read_tensors(path)
@@ -214,7 +218,7 @@ def _check_space(folder: Path, needed: int) -> None:
 def _fetch(
     api: "HfApi", name: RepositoryName, commit: str, file: "RepoSibling", folder: Path, token: str | None
 ) -> None:
-    with explain(api, name, "pull"), _quietly():
+    with explain(api, name, "pull"):
         api.hf_hub_download(
             name.repository,
             file.rfilename,
@@ -224,19 +228,6 @@ def _fetch(
             etag_timeout=SECONDS,
             token=token or False,
         )
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Its log tells of retries and of tokens that might be set; what went wrong in the end is said once, by us."""
-    from huggingface_hub.utils import logging
-
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
 
 
 def _examine(name: RepositoryName, file: "RepoSibling", path: Path) -> None:

@@ -3,7 +3,7 @@
 Shell blocks run in a folder of their own that holds small images where the pages speak of data sets. `gantoolkit` there is the
 real command, with settings added that make networks and epochs small, and an archive in place of the web; `make demo` runs
 that command, and of other targets it is checked that the Makefile knows them. `torchrun` starts that `gantoolkit` too, and in
-place of SLURM its job's script is run here, on two machines that are both this one.
+place of SLURM its job's script is run here, on two machines that are both this one. The Hugging Face Hub is a stand-in too.
 """
 
 import doctest
@@ -106,10 +106,21 @@ def set_up(namespace: dict[str, Any]) -> None:
     """Go to a new folder with small data sets, and put the small commands first on the path."""
     import torch
     from films import make_video
+    from hub_server import TOKEN, HubServer
+    from huggingface_hub import constants
     from small import make_dataset, make_image, official_resnet
 
     folder = Path(tempfile.mkdtemp(prefix="gantoolkit-docs-"))
-    namespace["_before"] = (folder, Path.cwd(), dict(os.environ))
+    hub = HubServer()
+    hub.__enter__()
+    namespace["_before"] = (
+        folder,
+        Path.cwd(),
+        dict(os.environ),
+        hub,
+        constants.HF_HUB_CACHE,
+        constants.HF_HUB_DISABLE_XET,
+    )
     make_dataset(folder / "data" / "horse2zebra", count_A=2, count_B=2, test=1)
     make_dataset(folder / "data" / "pairs", count_A=2, count_B=2, test=0)
     make_dataset(folder / "data" / "cityscapes", count_A=3, count_B=3, test=3)
@@ -127,12 +138,19 @@ def set_up(namespace: dict[str, Any]) -> None:
     os.chdir(folder)
     os.environ["PATH"] = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
     os.environ["GANTOOLKIT_CACHE"] = str(folder / "cache")
+    os.environ |= {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HOME": str(folder / "hf"), "HF_HUB_DISABLE_XET": "1"}
+    # In this process the package may have read its environment already.
+    constants.HF_HUB_CACHE, constants.HF_HUB_DISABLE_XET = str(folder / "hf" / "hub"), True
     os.environ["DOCS_SITE"] = str(folder / "site")
     os.environ["PYTHONPATH"] = f"{folder / 'gantoolkit-stripes' / 'src'}{os.pathsep}{folder / 'site'}"
 
 
 def tear_down(namespace: dict[str, Any]) -> None:
-    folder, before, environment = namespace["_before"]
+    from huggingface_hub import constants
+
+    folder, before, environment, hub, *kept = namespace["_before"]
+    constants.HF_HUB_CACHE, constants.HF_HUB_DISABLE_XET = kept
+    hub.__exit__(None, None, None)
     os.chdir(before)
     os.environ.clear()
     os.environ.update(environment)

@@ -423,7 +423,7 @@ class TestLoad:
     def test_a_cache_that_cannot_be_written(self, run: Run, hub: HubServer, tmp_path: Path) -> None:
         push(run, NAME)
         (tmp_path / "hf").write_text("a file where a folder is needed")
-        with pytest.raises(HubError, match="ada/tiny: .* cannot be written"):
+        with pytest.raises(HubError, match=r"ada/tiny: .* cannot be written"):
             gantoolkit.load(NAME, "A2B")
 
     def test_directions(self, run: Run, hub: HubServer) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import jinja2
 
 from gantoolkit import __version__
+from gantoolkit.data.encoding import encoding_of
 from gantoolkit.errors import CheckpointError, GantoolkitError, HubError
 from gantoolkit.evaluation.scoring import DirectionScores, RunScores
 from gantoolkit.evaluation.tables import format_number, read_scores
@@ -78,6 +79,7 @@ def make_card(
         tags=["gantoolkit", "image-to-image", "gan"] + ([recipe.system.name] if recipe.system.name.isalnum() else []),
         recipe=recipe,
         recipe_text=recipe.to_toml(),
+        images={domain: encoding_of(recipe.data, domain) for domain in "AB"},
         differs=_differences(recipe),
         headers=headers,
         data=Path(about["data"]).name if about.get("data") else "",

@@ -17,10 +17,11 @@ from starlette.testclient import TestClient
 from gantoolkit.cli import main
 from gantoolkit.errors import DataError
 from gantoolkit.evaluation.intervals import wilson
-from gantoolkit.evaluation.study import Materials, Protocol, Store, guard, summarise_study
-from gantoolkit.evaluation.study.guard import Guard
-from gantoolkit.evaluation.study.server import make_app
+from gantoolkit.evaluation.study import Materials, Protocol, Store, summarise_study
+from gantoolkit.evaluation.study.server import make_app, make_guard
 from gantoolkit.evaluation.study.store import RefusedError
+from gantoolkit.web import guard
+from gantoolkit.web.guard import Guard
 
 REAL = [f"real-{number}" for number in range(8)]
 FAKES = {"one": [f"one-{number}" for number in range(8)], "two": [f"two-{number}" for number in range(5)]}
@@ -147,7 +148,7 @@ def materials(tmp_path: Path) -> Materials:
 def app(tmp_path: Path, materials: Materials) -> Iterator[Guard]:
     names = {name: [path.name for path in files] for name, files in materials.fakes.items()}
     store = Store(tmp_path / "study.sqlite", Protocol(), [path.name for path in materials.real], names)
-    yield Guard(make_app(store, materials), hosts=["study.example"], token="secret")
+    yield make_guard(make_app(store, materials), ["study.example"], "secret")
     store.close()
 
 

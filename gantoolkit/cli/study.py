@@ -1,6 +1,5 @@
 """`gantoolkit study`: serving a perceptual study, and reading what came of it."""
 
-import secrets
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -70,8 +69,8 @@ def serve(
     from gantoolkit.evaluation.study import Materials, Protocol, Store
 
     try:
-        from gantoolkit.evaluation.study.guard import is_loopback
         from gantoolkit.evaluation.study.server import run_server
+        from gantoolkit.web.listening import address_of, choose_token, names_of
     except ImportError as error:
         raise DataError(f"study: needs the extra `study`: pip install gantoolkit[study] ({error})") from error
 
@@ -83,8 +82,7 @@ def serve(
         if name in folders:
             raise DataError(f"--fake {given}: there are two algorithms of the name {name}")
         folders[name] = Path(folder)
-    if host in ("0.0.0.0", "::") and not names:
-        raise DataError(f"--host {host}: say with --name under which name or address visitors reach it")
+    names_of(host, names or [])  # says what is wrong with them before images are read
     materials = Materials.open(real, folders, side=side)
     for problem in materials.problems:
         print(f"warning: {problem}", file=sys.stderr)
@@ -99,12 +97,9 @@ def serve(
         for name, files in {"": materials.real, **materials.fakes}.items()
     }
     store = Store(database, protocol, listed.pop(""), listed)
-    if not is_loopback(host):
-        token = token or secrets.token_urlsafe(16)
-    shown = next(iter(names or []), host)
-    shown = f"[{shown}]" if ":" in shown else shown
+    token = choose_token(host, token)
     print(f"study of {', '.join(folders)}, answers in {database}", flush=True)
-    print(f"http://{shown}:{port}/{f'?token={token}' if token else ''}", flush=True)
+    print(address_of(host, port, names or [], token), flush=True)
     try:
         run_server(store, materials, host=host, port=port, names=names or [], token=token)
     finally:

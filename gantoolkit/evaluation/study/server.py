@@ -1,28 +1,27 @@
 """The study as a web application: one page, and the few requests that it makes."""
 
-import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
-import uvicorn
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
-from gantoolkit.errors import DataError
-from gantoolkit.evaluation.study.guard import Guard
 from gantoolkit.evaluation.study.materials import Materials
 from gantoolkit.evaluation.study.store import RefusedError, Side, Store, Trial
+from gantoolkit.web.guard import Guard
+from gantoolkit.web.listening import listen, names_of, run_app
 
-__all__ = ["make_app", "run_server"]
+__all__ = ["make_app", "make_guard", "run_server"]
 
 _PARTICIPANT = "study_participant"
 _PAGE = Path(__file__).parent / "page"
-_CONNECTIONS = 256
+_LARGEST_BODY = 2048
 _YEAR = 365 * 24 * 3600
 
 
@@ -123,27 +122,13 @@ def run_server(
     Raises:
         DataError: When nothing can be bound there.
     """
-    try:
-        listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except OSError as error:
-        raise DataError(
-            f"{host}, port {port}: cannot be listened on ({error.strerror}); take another --port"
-        ) from error
-    own = ["127.0.0.1", "localhost", "::1", host]
-    app = Guard(make_app(store, materials), hosts=[name.lower() for name in (*own, *names)], token=token)
-    config = uvicorn.Config(
-        app,
-        host=host,
-        port=port,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        limit_concurrency=_CONNECTIONS,
-        timeout_keep_alive=10,
-        timeout_graceful_shutdown=3,
-    )
-    with listening:
-        uvicorn.Server(config).run(sockets=[listening])
+    listening = listen(host, port)
+    run_app(make_guard(make_app(store, materials), names_of(host, names), token), listening)
+
+
+def make_guard(app: ASGIApp, hosts: Sequence[str], token: str | None) -> Guard:
+    """The guard of a study; see `Guard`."""
+    return Guard(app, hosts=hosts, token=token, cookie="study_access", largest_body=_LARGEST_BODY)
 
 
 def _say_refusal(request: Request, error: Exception) -> Response:

@@ -1,4 +1,4 @@
-"""The server of a study in a process of its own."""
+"""A server, that of a study or of models, in a process of its own."""
 
 import socket
 import subprocess
@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 import requests
 from small import make_image
@@ -28,18 +29,22 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-class StudyServer:
-    """`gantoolkit study serve`, from `with` to its end; `kill` is kill -9, and `start` begins again on the same port."""
+class Server:
+    """A command that serves, from `with` to its end; `kill` is kill -9, and `start` begins again on the same port.
 
-    def __init__(self, arguments: Sequence[str], *, port: int | None = None) -> None:
+    Args:
+        command: Words, such as `study serve`.
+        port: A free one if none is given.
+    """
+
+    def __init__(self, *command: str, port: int | None = None) -> None:
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.arguments = [*arguments, "--port", str(self.port)]
+        self.command = [sys.executable, "-m", "gantoolkit", *command, "--port", str(self.port)]
         self.process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "gantoolkit", "study", "serve", *self.arguments]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
@@ -60,7 +65,7 @@ class StudyServer:
                 self.process.stdout.close()
             self.process = None
 
-    def __enter__(self) -> "StudyServer":
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -68,3 +73,17 @@ class StudyServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.kill()
+
+
+class StudyServer(Server):
+    """`gantoolkit study serve`."""
+
+    def __init__(self, arguments: Sequence[str], *, port: int | None = None) -> None:
+        super().__init__("study", "serve", *arguments, port=port)
+
+
+class ModelServer(Server):
+    """`gantoolkit serve`."""
+
+    def __init__(self, arguments: Sequence[str], *, port: int | None = None) -> None:
+        super().__init__("serve", *arguments, port=port)

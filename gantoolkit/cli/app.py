@@ -29,6 +29,7 @@ from gantoolkit.cli import (
     plan,
     plugins,
     segmenter,
+    serve,
     sharing,
     show,
     study,
@@ -47,7 +48,19 @@ BAD_INPUT = 2
 INTERRUPTED = 130
 TERMINATED = 143
 
-_ALONE = ("ablate", "bench", "card", "demo", "evaluate", "export", "pull", "push", "translate", "train-segmenter")
+_ALONE = (
+    "ablate",
+    "bench",
+    "card",
+    "demo",
+    "evaluate",
+    "export",
+    "pull",
+    "push",
+    "serve",
+    "translate",
+    "train-segmenter",
+)
 """Commands that would do everything, and write every file, once in each process of a launcher."""
 
 app = cyclopts.App(
@@ -65,6 +78,7 @@ app.command(train.train)
 app.command(translate.translate)
 app.command(export.export)
 app.command(show.show)
+app.command(serve.serve)
 app.command(sharing.card)
 app.command(sharing.push)
 app.command(sharing.pull)

@@ -9,6 +9,7 @@ of LAB, is refused. Colour profiles are passed over.
 Images of other depths and channels are arrays, not pictures: see `gantoolkit.data.pixels`.
 """
 
+import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +29,9 @@ __all__ = [
     "MAX_PIXELS",
     "Half",
     "ImageFile",
+    "TooManyPixelsError",
     "decode",
+    "decode_image",
     "draw_tensor",
     "explain_damage",
     "from_tensor",
@@ -44,6 +47,10 @@ __all__ = [
 
 MAX_PIXELS = 178_956_970
 """Larger images are refused before they are decoded: a small file can hold one that fills the memory. Pillow's own bound."""
+
+
+class TooManyPixelsError(DataError):
+    """An image that is larger than what is decoded."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +116,24 @@ def read_image(path: str | ImageFile, channels: int = 3) -> Image.Image:
             raise DataError(f"{path}: {error}") from error
 
 
+def decode_image(content: bytes, channels: int = 3, *, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Read what is in an image file, as `read_image` does.
+
+    Args:
+        name: What errors call it.
+        max_pixels: The most that it may have.
+
+    Raises:
+        TooManyPixelsError: When it has more; nothing has been decoded then.
+        DataError: As `read_image`.
+    """
+    with open_image(name, io.BytesIO(content), min(max_pixels, MAX_PIXELS)) as file:
+        try:
+            return to_mode(decode(file), channels)
+        except DataError as error:
+            raise DataError(f"{name}: {error}") from error
+
+
 def read_size(path: str | Path) -> tuple[int, int]:
     """Width and height that a file's header speaks of; nothing is decoded, and nothing turned as EXIF asks for.
 
@@ -130,28 +155,41 @@ def has_colour(path: str | Path) -> bool:
 
 
 @contextmanager
-def open_image(path: str | Path) -> Iterator[Image.Image]:
+def open_image(
+    path: str | Path, content: io.BytesIO | None = None, max_pixels: int = MAX_PIXELS
+) -> Iterator[Image.Image]:
     """Open an image file with Pillow; nothing is decoded yet.
+
+    Args:
+        path: The file, or what errors call its content.
+        content: What it holds, where it is in memory.
+        max_pixels: The most that it may have.
 
     Raises:
         DataError: As `read_image`.
     """
-    with explain_damage(path), warnings.catch_warnings():
+    with explain_damage(path, is_file=content is None), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # our own bound stands in for Pillow's warning about large images
-        with Image.open(path, formats=_FORMATS) as file:
-            refuse_many_pixels(path, *file.size)
-            yield file
+        try:
+            with Image.open(content or path, formats=_FORMATS) as file:
+                refuse_many_pixels(path, *file.size, max_pixels)
+                yield file
+        except Image.DecompressionBombError:
+            raise TooManyPixelsError(f"{path}: has more than the {max_pixels:,} pixels allowed") from None
 
 
 @contextmanager
-def explain_damage(path: str | Path) -> Iterator[None]:
+def explain_damage(path: str | Path, *, is_file: bool = True) -> Iterator[None]:
     """Whatever a reader raises at a file becomes one sentence.
 
+    Args:
+        is_file: Whether there has to be a regular file of that name.
+
     Raises:
-        DataError: When the body raises, or there is no regular file.
+        DataError: When the body raises, or there is no such file.
     """
     try:
-        if problem := describe_absence(Path(path), "an image file"):
+        if is_file and (problem := describe_absence(Path(path), "an image file")):
             raise DataError(f"{path}: {problem}")
         yield
     except DataError:
@@ -160,21 +198,19 @@ def explain_damage(path: str | Path) -> Iterator[None]:
         raise DataError(
             f"{path}: is no image that can be read; {', '.join(_FORMATS)} can (content, not name, decides)"
         ) from None
-    except Image.DecompressionBombError:
-        raise DataError(f"{path}: has more than the {MAX_PIXELS:,} pixels allowed") from None
     # At damaged files readers raise whatever their code comes to: IndexError, struct.error, MemoryError.
     except Exception as error:
         raise DataError(f"{path}: is damaged or cannot be read ({str(error) or type(error).__name__})") from error
 
 
-def refuse_many_pixels(path: str | Path, width: int, height: int) -> None:
-    """Refuse an image that is larger than `MAX_PIXELS`.
+def refuse_many_pixels(path: str | Path, width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
+    """Refuse an image that is too large.
 
     Raises:
-        DataError: When it is.
+        TooManyPixelsError: When it is.
     """
-    if width * height > MAX_PIXELS:
-        raise DataError(f"{path}: {width}×{height} pixels are more than the {MAX_PIXELS:,} allowed")
+    if width * height > max_pixels:
+        raise TooManyPixelsError(f"{path}: {width}×{height} pixels are more than the {max_pixels:,} allowed")
 
 
 def decode(file: Image.Image) -> Image.Image:

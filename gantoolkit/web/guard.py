@@ -139,7 +139,7 @@ def _bound(receive: Receive, largest: int) -> Receive:
         if message["type"] == "http.request":
             read += len(message.get("body", b""))
             if read > largest:
-                raise HTTPException(413, f"too large: no more than {largest:,} bytes are read", {"connection": "close"})
+                raise HTTPException(413, f"too large: no more than {largest:,} bytes are read")
         return message
 
     return receiving

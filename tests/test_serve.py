@@ -315,8 +315,9 @@ class TestQueue:
             await asyncio.wait([others[1]])
             del others[1]
             gc.collect()
-            assert [ref() is None for ref in kept] == [False, True, False]  # while the first is still computed
+            freed = [ref() is None for ref in kept]  # while the first is still computed
             gate.set()
+            assert freed == [False, True, False]
             await asyncio.gather(first, *others)
             assert queue.served == 3
             queue.close()
@@ -334,12 +335,11 @@ class TestQueue:
             upload = asyncio.ensure_future(queue.unless_closed(asyncio.sleep(60)))
             await asyncio.sleep(0.05)
             queue.close()
-            for waiting in (*jobs, upload):
-                with pytest.raises(ClosedError):
-                    await waiting
+            found = await asyncio.wait_for(asyncio.gather(*jobs, upload, return_exceptions=True), 10)
+            gate.set()
+            assert [type(each) for each in found] == [ClosedError] * 4
             with pytest.raises(ClosedError), queue.place():
                 pass
-            gate.set()
             queue.wait()
 
         asyncio.run(use())

@@ -43,16 +43,17 @@ def page() -> ModuleType:
         ("inference", ["--side", 32, "--rounds", 1, "--device", "cpu"]),
         ("scaling", ["--sides", 32, "--rounds", 1, "--device", "cpu"]),
         ("tiles", ["--sides", 96, "--tile", 64, "--width", 4, "--blocks", 1, "--device", "cpu"]),
+        ("serving", ["--clients", 3, "--requests", 1, "--queue", 2, "--side", 32]),
         (
             "data",
             ["--images", 4, "--width", 40, "--height", 40, "--side", 36, "--crop", 32, "--batches", 3, "--steps", 2],
         ),
     ],
-    ids=["training", "inference", "scaling", "tiles", "data"],
+    ids=["training", "inference", "scaling", "tiles", "serving", "data"],
 )
 def test_a_benchmark_writes_what_the_page_shows(module, arguments, page, tmp_path, monkeypatch) -> None:
-    rounds = [] if "--rounds" in arguments or module == "tiles" else ["--rounds", 1, "--networks", 4, "--device", "cpu"]
-    done = run(module, *arguments, *rounds, "--out", tmp_path / "made.json")
+    more = ["--rounds", 1, "--networks", 4, "--device", "cpu"] if module == "data" else []
+    done = run(module, *arguments, *more, "--out", tmp_path / "made.json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout[done.stdout.index("{") :]) == json.loads((tmp_path / "made.json").read_text())
     monkeypatch.setattr(page, "RESULTS", tmp_path)

@@ -32,6 +32,8 @@ def show(name: str) -> str:
         rows = soak_rows(result)
     elif "tiled" in result:
         rows = tile_rows(result)
+    elif "loads" in result:
+        rows = serving_rows(result)
     elif "cases" in result:
         rows = plan_rows(result)
     else:
@@ -125,6 +127,20 @@ def tile_rows(result: dict[str, Any]) -> list[list[str]]:
             figures.append("" if relative is None else f"{relative:.1e}")
             figures.append("" if largest is None else f"{largest * 127.5:,.3g}")
             rows.append([f"{case['side']}², {name}", *figures])
+    return rows
+
+
+def serving_rows(result: dict[str, Any]) -> list[list[str]]:
+    """Of a server: one row for each load, with what its process grew to in it."""
+    head = [f"{result['clients']} clients send", "answers", "errors", "a second", "an answer, median", "95 %"]
+    rows = [[*head, "with waiting, median", "95 %", "server before, MB", "peak", "after"]]
+    memory = result["server_megabytes"]
+    sizes = (("before", "peak", "after"), ("after", "peak_with_largest", "after_largest"))
+    for (load, found), keys in zip(result["loads"].items(), sizes, strict=True):
+        answers = ", ".join(f"{count:,} of {status}" for status, count in found["answers"].items())
+        times = [*found["seconds_to_answer"].values(), *found["seconds_with_waiting_to_be_let_in"].values()]
+        figures = [*(f"{seconds:.2f} s" for seconds in times), *(f"{memory[key]:,.0f}" for key in keys)]
+        rows.append([load, answers, str(len(found["errors"])), f"{found['per_second']:.1f}", *figures])
     return rows
 
 

@@ -4,11 +4,13 @@ Shell blocks run in a folder of their own that holds small images where the page
 real command, with settings added that make networks and epochs small, and an archive in place of the web; `make demo` runs
 that command, and of other targets it is checked that the Makefile knows them. `torchrun` starts that `gantoolkit` too, and in
 place of SLURM its job's script is run here, on two machines that are both this one. The Hugging Face Hub is a stand-in too.
+What `gantoolkit serve` serves can be asked with `curl` until the page ends.
 """
 
 import doctest
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -23,6 +25,7 @@ ROOT = Path(__file__).parent
 sys.path.insert(0, str(ROOT / "tests"))  # one way to make small images, shared with the tests
 
 GANTOOLKIT = f"""#!{sys.executable}
+import os
 import sys
 sys.path.insert(0, "{ROOT / "tests"}")
 from gantoolkit.cli import main
@@ -49,6 +52,14 @@ if __name__ == "__main__":  # processes that load images import this file again
 
         with StudyServer(arguments[2:]):  # until it answers
             sys.exit(0)
+    if arguments[:1] == ["serve"]:
+        from serving import ModelServer
+
+        server = ModelServer(arguments[1:])  # until the page ends, for `curl`
+        server.start()
+        with open("server", "w") as about:
+            about.write(f"{{server.port}} {{server.process.pid}}")
+        os._exit(0)
     if arguments[:2] == ["data", "download"] and len(arguments) > 2:
         arguments += ["--archive", "public.zip"]  # in place of the web
     if arguments[:1] == ["demo"]:
@@ -85,12 +96,18 @@ SRUN = """#!/bin/bash
 "$@" & second=$!
 wait $first && wait $second
 """
+# To the server that the page has started, on the port that was free.
+CURL = f"""#!/bin/bash
+read -r port process < server
+exec {shutil.which("curl")} --silent --show-error "${{@/8766/$port}}"
+"""
 PYTEST = f"""#!/bin/sh
 exec {sys.executable} -m pytest -p no:cacheprovider "$@"
 """
 
 
 COMMANDS = {
+    "curl": CURL,
     "gantoolkit": GANTOOLKIT,
     "make": MAKE,
     "pip": PIP,
@@ -151,6 +168,8 @@ def tear_down(namespace: dict[str, Any]) -> None:
     folder, before, environment, hub, *kept = namespace["_before"]
     constants.HF_HUB_CACHE, constants.HF_HUB_DISABLE_XET = kept
     hub.__exit__(None, None, None)
+    if (folder / "server").is_file():
+        os.kill(int((folder / "server").read_text().split()[1]), signal.SIGTERM)
     os.chdir(before)
     os.environ.clear()
     os.environ.update(environment)

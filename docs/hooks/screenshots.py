@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))  # one way to find a browser and to start a study
 from chromium import NoBrowserError, find_chromium
-from serving import StudyServer
+from serving import ModelServer, StudyServer
 
 from gantoolkit.cli import main
 from gantoolkit.demo import make_demo_set
@@ -50,6 +50,8 @@ NAMES = (
     "study-practice",
     "study-phone",
     "study-report",
+    "serve",
+    "serve-phone",
 )
 WIDE, PHONE = {"width": 1100, "height": 760}, {"width": 390, "height": 780}
 
@@ -76,7 +78,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def take(folder: Path, chromium: str) -> dict[str, bytes]:
-    """Make runs, measure them, hold a study, and take a picture of each page."""
+    """Make runs, measure them, hold a study, serve them, and take a picture of each page."""
     from playwright.sync_api import sync_playwright
 
     data, ablation, scores = make_demo_set(folder / "data", crops=100), folder / "ablation", folder / "scores"
@@ -95,6 +97,7 @@ def take(folder: Path, chromium: str) -> dict[str, bytes]:
             return {
                 **_take_pages(browser, *(made / "report.html" for made in (scores, runs["cycle_alone"], ablation))),
                 **_take_study(browser, folder, data),
+                **_take_serve(browser, runs, next(iter(sorted((data / "testA").iterdir())))),
             }
         finally:
             browser.close()
@@ -148,6 +151,21 @@ def _take_study(browser: Any, folder: Path, data: Path) -> dict[str, bytes]:
     page.goto((folder / "report" / "study.html").as_uri())
     taken["study-report"] = page.screenshot()
     page.close()
+    return taken
+
+
+def _take_serve(browser: Any, runs: dict[str, Path], image: Path) -> dict[str, bytes]:
+    taken: dict[str, bytes] = {}
+    phone = {"viewport": PHONE, "has_touch": True, "is_mobile": True, "color_scheme": "dark"}
+    with ModelServer([f"{name}={run}" for name, run in runs.items()]) as server:
+        for name, kind in {"serve": {"viewport": WIDE}, "serve-phone": phone}.items():
+            page = browser.new_context(**kind).new_page()
+            page.goto(server.url)
+            page.get_by_label("Choose an image").set_input_files(image)
+            for model in runs:
+                page.get_by_role("region", name=model, exact=True).get_by_text("Done in").wait_for()
+            taken[name] = page.screenshot(full_page=True)
+            page.context.close()
     return taken
 
 

@@ -102,6 +102,7 @@ class TestPushAndPull:
         code, output, _ = command("pull", NAME, "--out", tmp_path / "got")
         assert code == 0
         assert repository.head in output
+        assert f"use it with: gantoolkit translate {tmp_path / 'got'} --direction A2B" in output
         found = {
             path.relative_to(tmp_path / "got").as_posix() for path in (tmp_path / "got").rglob("*") if path.is_file()
         }

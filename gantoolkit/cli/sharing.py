@@ -94,5 +94,6 @@ def pull(repository: str, /, *, out: Path) -> int:
 
     made = pull(repository, out)
     print(f"pulled {', '.join(made.files)} of commit {made.commit}")
-    print(f"use it with: gantoolkit translate {made.folder} --direction A2B IMAGES --out DIR")
+    direction = next(Path(file).stem for file in made.files if file.startswith("generators/"))
+    print(f"use it with: gantoolkit translate {made.folder} --direction {direction} IMAGES --out DIR")
     return 0

@@ -48,8 +48,8 @@ def remove_leftovers(folder: Path) -> None:
             part.unlink()
 
 
-def printable(path: Path) -> str:
-    """A path as text that every file and terminal takes: bytes of its name that are no UTF-8 are replaced."""
+def printable(path: Path | str) -> str:
+    """A path, or text that names one, as every file and terminal takes it: bytes of names that are no UTF-8 are replaced."""
     return str(path).encode(errors="surrogateescape").decode(errors="replace")
 
 

@@ -1,6 +1,7 @@
 """The plain settings of a recipe: how images are read, and how long and in what rhythm a run trains."""
 
 import math
+import struct
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -51,11 +52,16 @@ class DataSettings(BaseModel):
         pair = isinstance(value, list | tuple) and len(value) == 2
         if not pair or any(isinstance(end, bool) or not isinstance(end, int | float) for end in value):
             raise ValueError
-        low, high = map(float, value)
-        if not low < high or not math.isfinite(high - low):
+        try:
+            low, high = map(float, value)
+            narrow = [struct.unpack("f", struct.pack("f", end))[0] for end in (low, high)]
+        except OverflowError:
+            raise ValueError from None
+        if not narrow[0] < narrow[1] or not math.isfinite(narrow[1] - narrow[0]):
             raise PydanticCustomError(
                 "range",
-                "{given} is no range; the first value becomes -1 and the second 1, so write the smaller one first",
+                "{given} is no range; the first value becomes -1 and the second 1, so write the smaller one first, and two "
+                "that float32 can tell apart",
                 {"given": [low, high]},
             )
         return low, high

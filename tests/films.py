@@ -16,10 +16,11 @@ def make_video(
     sound: bool = True,
     codec: str = "libx264",
     turn: int = 0,
+    options: dict[str, str] | None = None,
 ) -> list[np.ndarray]:
     """A video of soft shapes at uneven times, with a tone; its frames."""
     made = [np.asarray(make_image(number, size)) for number in range(frames)]
-    with av.open(str(path), "w") as file:
+    with av.open(str(path), "w", options=options or {}) as file:
         video = file.add_stream(codec, rate=25)
         video.width, video.height = size
         video.pix_fmt = "yuv420p"

@@ -50,12 +50,34 @@ class TestSources:
         assert places(f"{photos}/**/*.png") == ["a.png", "deep/b.png"]
         assert places(f"{photos}/deep/*/*") == ["er/c.jpg", "er/d.tif"]
         assert places(f"{photos}/[a]*.png") == ["a.png"]
-        with pytest.raises(DataError, match=r"\*\.gif: no file matches"):
+        with pytest.raises(DataError, match=r"\*\.gif: matches no image"):
             places(f"{photos}/**/*.gif")
 
     def test_a_name_with_such_characters_is_a_name_where_there_is_such_a_file(self, photos: Path) -> None:
         shutil.copy(photos / "a.png", photos / "[a].png")
         assert places(photos / "[a].png") == ["[a].png"]
+
+    def test_a_pattern_takes_what_a_folder_does(self, photos: Path, tmp_path: Path) -> None:
+        (photos / "._a.png").write_bytes(b"")
+        (photos / "notes.txt").write_text("")
+        shutil.make_archive(str(photos / "more"), "zip", photos / "deep")
+        assert places(f"{photos}/*") == ["a.png", "b.png", "er/c.jpg", "er/d.tif"]
+        assert places(f"{photos}/**") == places(f"{photos}/**/*")
+        with pytest.raises(DataError, match=r"\*\*in: is no pattern"):
+            places(f"{photos}/**in")
+
+    def test_a_file_that_is_named_twice_is_there_once(self, photos: Path) -> None:
+        assert places(photos, photos / "a.png", f"{photos}/*.png") == [
+            "a.png",
+            "deep/b.png",
+            "deep/er/c.jpg",
+            "deep/er/d.tif",
+        ]
+
+    def test_translations_may_lie_above_the_images(self, photos: Path, tmp_path: Path) -> None:
+        before = places(photos)
+        assert places(photos, out=tmp_path) == before
+        assert places(f"{photos}/**/*.png", out=photos) == ["a.png", "deep/b.png"]
 
     def test_an_archive_is_a_folder(self, photos: Path, tmp_path: Path) -> None:
         for kind in ("zip", "gztar"):
@@ -142,6 +164,17 @@ class TestManifest:
         assert "2 there already" in said
         assert len(manifest_of(tmp_path / "out")) == 4
 
+    @pytest.mark.parametrize("name", ["x\u2028y.png", "x\x85y.png", "ü.png", "x\udcffy.png"])
+    def test_any_name_is_remembered(self, name: str, model: str, tmp_path: Path, capsys) -> None:
+        (tmp_path / "in").mkdir()
+        make_image(0).save(tmp_path / "in" / name)
+        (tmp_path / "in" / f"{name}.broken.png").write_text("")
+        command = ["translate", model, str(tmp_path / "in"), "--out", str(tmp_path / "out")]
+        for said in ("1 file translated", "1 there already"):
+            assert main(command) == 3
+            assert said in capsys.readouterr().out
+        assert len(manifest_of(tmp_path / "out")) == 2
+
     def test_another_generator_translates_again(
         self, photos: Path, model: str, tiny: Recipe, tmp_path: Path, capsys
     ) -> None:
@@ -160,6 +193,16 @@ class TestManifest:
         (tmp_path / "out").write_text("")
         with pytest.raises(DataError, match=r"manifest\.jsonl: cannot be written"):
             Manifest(tmp_path / "out", {})
+
+
+def test_one_that_would_be_too_large_is_skipped(model: str, tmp_path: Path, capsys) -> None:
+    Image.new("RGB", (20_000, 1)).save(tmp_path / "long.png")
+    make_image(0).save(tmp_path / "good.png")
+    command = ["translate", model, str(tmp_path), "--out", str(tmp_path / "out"), "--resize", "256"]
+    assert main(command) == 3
+    said = capsys.readouterr()
+    assert "long.png: 5120000×256 pixels are more than the 178,956,970 allowed" in said.err
+    assert "1 file translated" in said.out
 
 
 @pytest.mark.parametrize(("size", "expected"), [((40, 36), (22, 20)), ((30, 60), (20, 40)), ((20, 20), (20, 20))])

@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,108 @@ def test_frames_times_and_sound(ending: str, tmp_path: Path) -> None:
     difference = np.mean([np.abs(255.0 - old - new).mean() for old, new in zip(before, after, strict=True)])
     assert difference < 4, difference
     assert not list(target.parent.glob(".*"))
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
+class TestMadeByFfmpeg:
+    """What other programs make of a video is translated too, with as many frames as ffmpeg shows, in as much time."""
+
+    def make(self, folder: Path, name: str, *options: str) -> Path:
+        make_video(folder / "film.mp4", frames=40)
+        subprocess.run(["ffmpeg", "-v", "error", "-y", "-i", folder / "film.mp4", *options, folder / name], check=True)
+        return folder / name
+
+    def translate(self, path: Path) -> tuple[int, float]:
+        """Frames, and for how many seconds they are shown but for the last one."""
+        translate_video(negative(), path, path.with_name("new.mkv"))
+        frames, times, _ = read_video(path.with_name("new.mkv"))
+        return len(frames), times[-1] - times[0]
+
+    def test_a_trimmed_beginning(self, tmp_path: Path) -> None:
+        path = tmp_path / "trimmed.mp4"
+        make_video(tmp_path / "film.mp4", frames=40)
+        subprocess.run(
+            ["ffmpeg", "-v", "error", "-ss", "0.5", "-i", tmp_path / "film.mp4", "-c", "copy", path], check=True
+        )
+        shown = len(read_video(path)[0])
+        with av.open(str(path)) as file:
+            assert file.streams.video[0].frames > shown, "nothing was hidden"
+        assert self.translate(path)[0] == shown
+
+    def test_times_that_are_missing_or_go_back(self, tmp_path: Path) -> None:
+        frames, seconds = self.translate(self.make(tmp_path, "film.avi", "-c:v", "copy", "-an"))
+        assert frames == 40
+        assert 1.2 < seconds < 2.2
+        frames, seconds = self.translate(self.make(tmp_path, "raw.m4v", "-c:v", "copy", "-an", "-f", "h264"))
+        assert frames == 40
+        assert seconds == pytest.approx(39 / 25, abs=0.1)
+
+    def test_several_tracks_of_sound_are_kept(self, tmp_path: Path) -> None:
+        path = self.make(
+            tmp_path, "two.mkv", "-map", "0:v", "-map", "0:a", "-map", "0:a", "-c", "copy", "-c:a:1", "mp3"
+        )
+        translate_video(negative(), path, tmp_path / "new.mkv")
+        with av.open(str(tmp_path / "new.mkv")) as file:
+            assert [track.codec_context.name for track in file.streams.audio] == ["aac", "mp3float"]
+
+    def test_sound_that_cannot_be_copied_is_named(self, tmp_path: Path) -> None:
+        path = self.make(tmp_path, "film.ogg", "-c:v", "libtheora", "-c:a", "libvorbis")
+        path = path.rename(tmp_path / "film.mov")
+        with pytest.raises(DataError, match=r"film\.mov: its sound \(vorbis\) cannot be copied into mov"):
+            translate_video(negative(), path, tmp_path / "new.mov")
+
+    def test_large_videos_that_do_not_say_it_are_bt709(self, tmp_path: Path) -> None:
+        colour = "color=c=0xC83214:size=1280x720:rate=25:duration=0.1,scale=out_color_matrix=bt709,format=yuv420p"
+        path = tmp_path / "red.mp4"
+        command = [
+            "ffmpeg",
+            "-v",
+            "error",
+            "-f",
+            "lavfi",
+            "-i",
+            colour,
+            "-c:v",
+            "libx264",
+            "-colorspace",
+            "unknown",
+            path,
+        ]
+        subprocess.run(command, check=True)
+        with av.open(str(path)) as file:
+            assert int(next(file.decode(video=0)).colorspace) == 2
+        translate_video(negative(), path, tmp_path / "new.mp4", size=lambda size: (64, 36))
+        (frame, *_), _, _ = read_video(tmp_path / "new.mp4")
+        assert np.abs(255 - frame.reshape(-1, 3).mean(axis=0) - (200, 50, 20)).max() < 4
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="this system has no such limits")
+def test_a_full_disk_ends_the_run_and_is_not_blamed_on_the_source(tmp_path: Path) -> None:
+    make_video(tmp_path / "film.mp4", frames=30)
+    program = (
+        f"import resource, sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "from pathlib import Path\n"
+        "from test_video import negative, translate_video\n"
+        "translator = negative()\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))\n"
+        f"translate_video(translator, Path({str(tmp_path / 'film.mp4')!r}), Path({str(tmp_path / 'out' / 'new.mp4')!r}))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert "UnwritableError" in done.stderr
+    assert "new.mp4: cannot be written (File too large" in done.stderr
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_stopped_translation_leaves_nothing(tmp_path: Path) -> None:
+    make_video(tmp_path / "film.mp4")
+
+    def stop(done: int, total: int | None) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        translate_video(negative(), tmp_path / "film.mp4", tmp_path / "out" / "new.mp4", batch_size=2, progress=stop)
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_what_is_written_says_what_it_is(tmp_path: Path) -> None:
@@ -158,12 +261,24 @@ class TestBadFiles:
             file.mux(tone.encode())
         assert "holds no video" in self.refused(tmp_path / "tone.mp4")
 
-    @pytest.mark.parametrize("share", [0.3, 0.7, 0.97])
-    def test_one_that_is_cut_off(self, share: float, tmp_path: Path) -> None:
-        make_video(tmp_path / "film.mp4", frames=60)
+    @pytest.mark.parametrize("ending", [".mp4", ".mkv"])
+    @pytest.mark.parametrize("share", [0.3, 0.6, 0.8])
+    def test_one_that_is_cut_off(self, share: float, ending: str, tmp_path: Path) -> None:
+        options = {"movflags": "faststart"} if ending == ".mp4" else {}
+        make_video(tmp_path / f"film{ending}", frames=100, options=options)
+        content = (tmp_path / f"film{ending}").read_bytes()
+        (tmp_path / f"cut{ending}").write_bytes(content[: int(share * len(content))])
+        assert "is cut off: it has" in self.refused(tmp_path / f"cut{ending}")
+
+    def test_one_whose_index_is_cut_off(self, tmp_path: Path) -> None:
+        make_video(tmp_path / "film.mp4")
         content = (tmp_path / "film.mp4").read_bytes()
-        (tmp_path / "cut.mp4").write_bytes(content[: int(share * len(content))])
-        assert "is damaged" in (said := self.refused(tmp_path / "cut.mp4")) or "is cut off" in said
+        (tmp_path / "cut.mp4").write_bytes(content[: len(content) // 2])
+        assert "is damaged, or no video that can be read" in self.refused(tmp_path / "cut.mp4")
+
+    def test_an_ending_that_is_none(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match=r"new\.avi: videos are written as \.mp4, \.m4v, \.mov, \.mkv"):
+            translate_video(negative(), tmp_path / "film.mp4", tmp_path / "new.avi")
 
     def test_a_generator_of_other_images(self, tmp_path: Path) -> None:
         make_video(tmp_path / "film.mp4", frames=2)

@@ -148,7 +148,8 @@ def stats(folder: Path, /, *, sheet: Path | None = None, recipe: str = "") -> in
     for heading in ("", "images", "unreadable", "grey", "size", "mean of each channel", "standard deviation"):
         table.add_column(heading)
     for name, domain in found.domains.items():
-        mean, std = (" ".join(f"{value:.0f}" for value in figures) for figures in (domain.mean, domain.std))
+        form = ".0f" if domain.encoding.bits else ".4g"
+        mean, std = (" ".join(format(value, form) for value in figures) for figures in (domain.mean, domain.std))
         sizes = describe_sizes(domain.sizes)
         table.add_row(name, str(len(domain.files)), str(len(domain.bad)), str(domain.grey), sizes, mean, std)
     Console(soft_wrap=True, highlight=False).print(table)

@@ -8,6 +8,7 @@ from cyclopts import Parameter, validators
 
 from gantoolkit import load
 from gantoolkit.errors import DataError
+from gantoolkit.files import printable
 
 __all__ = ["translate"]
 
@@ -97,7 +98,7 @@ def translate(
                 bars.update(frames, visible=False)
                 counts["skipped" if result.problem else "kept" if result.kept else "done"] += 1
                 if result.problem:
-                    print(f"skipped: {result.problem}", file=sys.stderr)
+                    print(f"skipped: {printable(result.problem)}", file=sys.stderr)
     told = [f"{counts['done']} file{'s' if counts['done'] != 1 else ''} translated into {out}"]
     told += [f"{counts['kept']} there already"] if counts["kept"] else []
     told += [f"{counts['skipped']} skipped"] if counts["skipped"] else []

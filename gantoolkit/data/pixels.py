@@ -29,7 +29,7 @@ from gantoolkit.data.images import (
 from gantoolkit.errors import DataError
 from gantoolkit.files import describe_failure, whole_file
 
-__all__ = ["fit_pixels", "forms_of", "read_pixel_size", "read_pixels", "resize_pixels", "write_pixels"]
+__all__ = ["bands_of", "fit_pixels", "forms_of", "read_pixel_size", "read_pixels", "resize_pixels", "write_pixels"]
 
 _NPY, _TIFF = b"\x93NUMPY", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _LUMINANCE = np.array([299, 587, 114]) / 1000  # ITU-R BT.601, as Pillow has it
@@ -58,8 +58,8 @@ def read_pixels(file: str | ImageFile, encoding: Encoding) -> np.ndarray:
         if kind == "npy":
             values, bits = _read_npy(path, encoding)
         else:
-            values, bits = (_read_tiff(path, encoding) if kind == "tiff" else None) or _read_other(path)
-        return fit_pixels(path, np.atleast_3d(values), bits, encoding)
+            values, bits = (_read_tiff(path, encoding) if kind == "tiff" else None) or _read_other(path, encoding)
+        return fit_pixels(path, values, bits, encoding)
 
 
 def read_pixel_size(path: str | Path, encoding: Encoding) -> tuple[int, int]:
@@ -81,7 +81,7 @@ def read_pixel_size(path: str | Path, encoding: Encoding) -> tuple[int, int]:
 
 
 def fit_pixels(path: str | Path, values: np.ndarray, bits: int, encoding: Encoding) -> np.ndarray:
-    """Values (H, W, C) as an encoding has them.
+    """Values (H, W) or (H, W, C) as an encoding has them: (H, W, C).
 
     Args:
         path: What they are called in messages.
@@ -90,10 +90,11 @@ def fit_pixels(path: str | Path, values: np.ndarray, bits: int, encoding: Encodi
     Raises:
         DataError: When they have other channels, or are none that the encoding has.
     """
-    if values.ndim != 3 or 0 in values.shape:
+    if values.ndim not in (2, 3) or 0 in values.shape:
         raise DataError(
             f"{path}: holds an array {values.shape}; an image is (height, width) or (height, width, channels)"
         )
+    values = np.atleast_3d(values)
     _refuse_shape(path, values.shape, encoding)
     if not encoding.bits:
         if values.dtype.kind not in "uif":
@@ -181,10 +182,11 @@ def _read_tiff(path: Path, encoding: Encoding) -> tuple[np.ndarray, int] | None:
     """A page whose samples are the values; None where Pillow has to look up, or to convert, what they mean."""
     with _open_tiff(path) as page:
         bits = page.bitspersample
-        if page.photometric.name not in _PLAIN or bits < 8:
+        if page.photometric.name not in _PLAIN or (bits < 8 and encoding.bits):
             return None
         _refuse_shape(path, (page.imagelength, page.imagewidth, page.samplesperpixel), encoding)
         values = page.asarray()
+        values = values.astype(np.uint8) if values.dtype == bool else values
         if page.axes.startswith("S"):
             values = np.moveaxis(values, 0, -1)
         if values.ndim > 3 or values.shape[:2] != (page.imagelength, page.imagewidth):
@@ -206,18 +208,44 @@ def _open_tiff(path: Path) -> Iterator[Any]:
         yield page
 
 
-def _read_other(path: Path) -> tuple[np.ndarray, int]:
+def _read_other(path: Path, encoding: Encoding) -> tuple[np.ndarray, int]:
     with open_image(path) as file:
         if _is_deep_png(file):
             return _turn_upright(_decode_deep_png(path), file.getexif().get(ExifTags.Base.Orientation)), 16
-        image = decode(file)
-        if image.mode in ("P", "PA", "YCbCr"):
-            image = image.convert("RGBA" if image.has_transparency_data else "RGB")
-        elif image.mode == "1":
-            image = image.convert("L")
-        elif image.mode not in ("L", "LA", "RGB", "RGBA", "CMYK") and not image.mode.startswith("I;16"):
-            raise DataError(f"{path}: an image of mode '{image.mode}' is not read; save it as TIFF or .npy")
-        return np.asarray(image), 16 if image.mode.startswith("I;16") else 8
+        widened = _widened_by(path, file)
+        values, bits = bands_of(decode(file))
+    return (values, bits) if encoding.bits else (values // widened, bits)
+
+
+def bands_of(image: Image.Image) -> tuple[np.ndarray, int]:
+    """An open image's levels, with those of its palette looked up, and their bits.
+
+    Raises:
+        DataError: When its mode is none of levels.
+    """
+    if image.mode in ("P", "PA", "YCbCr"):
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    elif image.mode == "1":
+        image = image.convert("L")
+    elif image.mode not in ("L", "LA", "RGB", "RGBA", "CMYK") and not image.mode.startswith("I;16"):
+        raise DataError(f"an image of mode '{image.mode}' is not read; save it as TIFF or .npy")
+    return np.asarray(image), 16 if image.mode.startswith("I;16") else 8
+
+
+def _widened_by(path: Path, file: Image.Image) -> int:
+    """By what Pillow multiplies the values of a file that has fewer than 8 bits.
+
+    Raises:
+        DataError: When it stretches them by no whole number.
+    """
+    arguments = [part.args for part in getattr(file, "tile", ())]
+    if file.format == "PPM":
+        highest = next((each[1] for each in arguments if isinstance(each, tuple) and len(each) > 1), 255)
+        if highest not in (255, 65535):
+            raise DataError(
+                f"{path}: has {highest} as its highest level; save it as PNG, TIFF or .npy, which keep values"
+            )
+    return {"1": 255, "L;1": 255, "L;2": 85, "L;4": 17}.get(str(next(iter(arguments), "")), 1)
 
 
 def _is_deep_png(file: Image.Image) -> bool:
@@ -259,10 +287,10 @@ def _turn_upright(values: np.ndarray, orientation: Any) -> np.ndarray:
 def _refuse_shape(path: str | Path, shape: tuple[int, ...], encoding: Encoding) -> None:
     refuse_many_pixels(path, shape[1], shape[0])
     channels = shape[2] if len(shape) == 3 else 1
-    alike = encoding.bits == 16 and {channels, encoding.channels} == {1, 3}
+    alike = bool(encoding.bits) and {channels, encoding.channels} == {1, 3}
     if channels != encoding.channels and not alike:
-        wanted = f"{encoding.channels} channel{'s' if encoding.channels > 1 else ''}"
-        raise DataError(f"{path}: has {channels} channels, where images of its domain have {wanted}")
+        found, wanted = (f"{count} channel{'s' if count > 1 else ''}" for count in (channels, encoding.channels))
+        raise DataError(f"{path}: has {found}, where images of its domain have {wanted}")
 
 
 def _encode(flat: np.ndarray, path: Path, suffix: str, encoding: Encoding) -> None:

@@ -33,7 +33,7 @@ class DomainSurvey:
         files: All that are taken for images.
         sizes: Width and height of each that can be read.
         bad: Files that cannot be read, with the reason.
-        flat: Files that show one colour only.
+        flat: Files that show one colour, or hold one value, only.
         grey: How many of those with several channels show no colour.
         checksums: Files by the content of what they show.
         mean: Mean of each channel over the images, in the values that files hold: for pictures red, green, blue, 0 to 255.
@@ -198,9 +198,9 @@ def _look_at(file: ImageFile, found: DomainSurvey, moments: list[np.ndarray]) ->
     digest = hashlib.sha256(repr(size).encode() + pixels.tobytes()).hexdigest()
     found.checksums.setdefault(digest, []).append(str(file))
     flattened = pixels.reshape(-1, encoding.channels).astype(np.float32)
-    moment = np.stack([flattened.mean(axis=0), flattened.std(axis=0)])
+    moment = np.stack([flattened.mean(axis=0, dtype=np.float64), flattened.std(axis=0, dtype=np.float64)])
     moments.append(moment)
-    if moment[1].max() < _FLAT * (encoding.high - encoding.low):
+    if moment[1].max() <= (_FLAT * encoding.high if encoding.bits else 0):
         found.flat.append(str(file))
     if encoding.channels > 1 and (pixels.max(axis=2) == pixels.min(axis=2)).all():
         found.grey += 1

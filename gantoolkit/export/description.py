@@ -27,9 +27,8 @@ def describe(generator: LoadedGenerator, tensors: str) -> dict[str, str]:
         "in_images": str(generator.source),
         "out_images": str(generator.target),
         "in_values": f"what the network takes = {_scale(generator.source)}",
-        "out_values": f"what the network gives = {_scale(generator.target)}, rounded and clipped"
-        if generator.target.bits
-        else f"what the network gives = {_scale(generator.target)}",
+        "out_values": f"what the network gives = {_scale(generator.target)}; value is "
+        + ("rounded and clipped" if generator.target.bits else "clipped"),
         "size_multiple": str(size_multiple_of(generator.network)),
         "smallest_side": str(smallest_side_of(generator)),
         "tensors": tensors,
@@ -41,8 +40,8 @@ def describe(generator: LoadedGenerator, tensors: str) -> dict[str, str]:
 
 
 def _scale(encoding: Encoding) -> str:
-    low = f"(value - {encoding.low:g})" if encoding.low else "value"
-    return f"{low} / {(encoding.high - encoding.low) / 2:.10g} - 1"
+    low = f"(value - {encoding.low!r})" if encoding.low else "value"
+    return f"{low} / {(encoding.high - encoding.low) / 2!r} - 1"
 
 
 def smallest_side_of(generator: LoadedGenerator) -> int:

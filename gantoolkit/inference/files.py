@@ -9,12 +9,13 @@ from typing import Literal
 import numpy as np
 
 from gantoolkit.data.encoding import PICTURE, Encoding
+from gantoolkit.data.images import refuse_many_pixels
 from gantoolkit.data.pixels import forms_of, resize_pixels, write_pixels
 from gantoolkit.errors import DataError
 from gantoolkit.inference.manifest import Manifest
 from gantoolkit.inference.sources import SourceFile
 from gantoolkit.inference.translator import Translator
-from gantoolkit.inference.video import translate_video, video_target
+from gantoolkit.inference.video import UnwritableError, translate_video, video_target
 
 __all__ = ["Form", "Translated", "plan_targets", "translate_files"]
 
@@ -144,9 +145,13 @@ def _translate_batch(
             pixels = translator.read(source.path)
             size = (pixels.shape[1], pixels.shape[0])
             wanted = _resized(size, resize)
+            refuse_many_pixels(source.name, *wanted)
             read.append((source, pixels if wanted == size else resize_pixels(pixels, wanted, encoding)))
-        except DataError as error:  # what it is called may not be where it lies
-            yield source, str(error).replace(str(source.path), source.name)
+        except UnwritableError:
+            raise
+        except DataError as error:  # what it is called may not be where it lies, or not be said
+            told = str(error).replace(str(source.path), source.name)
+            yield source, told if source.name in told else f"{source.name}: {told}"
     for (source, _), made in zip(read, _translate_all(translator, [pixels for _, pixels in read]), strict=True):
         if isinstance(made, DataError):
             yield source, f"{source.name}: {made}"

@@ -103,4 +103,4 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def _write(line: Mapping[str, Any]) -> str:
-    return json.dumps(line, ensure_ascii=False) + "\n"
+    return json.dumps(line) + "\n"  # in ASCII: names may hold what ends a line, or is no text

@@ -17,6 +17,7 @@ __all__ = ["VIDEO_SUFFIXES", "SourceFile", "open_sources"]
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
 """File names that are taken for videos."""
 
+_MEDIA = (*SUFFIXES, *VIDEO_SUFFIXES)
 _ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
 
 
@@ -27,7 +28,7 @@ class SourceFile:
     Args:
         path: Where it can be read.
         place: Its place in the tree that translations keep.
-        name: What it is called: its path, or for one from an archive the archive's with its place inside.
+        name: What it is called: its path, or for one from an archive the archive's, with its place.
         size: Bytes of the file, or of its archive.
         modified: When that was changed last, in nanoseconds.
     """
@@ -51,49 +52,71 @@ def open_sources(sources: Sequence[str | Path], *, out: str | Path | None = None
     Args:
         sources: Files, folders, patterns (`**` stands for any folders, and what a pattern begins with is left out of the tree),
             archives.
-        out: A folder to pass over, as translations lie there.
+        out: Folder of the translations; where it lies within a source, it is passed over.
 
     Raises:
         DataError: When a source is missing or empty, or an archive is damaged or hostile.
     """
     with ExitStack() as stack:
-        found: list[SourceFile] = []
-        passed_over = Path(out).resolve() if out is not None else None
-        for source in map(Path, sources):
-            if not source.exists() and glob.has_magic(str(source)):
-                found += _match(str(source), passed_over)
-            elif source.is_dir():
-                found += [_describe(path, path.relative_to(source)) for path in _search(source, passed_over)]
-            elif source.name.lower().endswith(_ARCHIVE_SUFFIXES) and source.is_file():
-                folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gantoolkit-"))) / "archive"
-                unpack(source, folder)
-                found += [_describe(path, path.relative_to(folder), source) for path in _search(folder, None)]
-            else:
-                found.append(_describe(source, PurePath(source.name)))
-        yield found
+        found: dict[tuple[str, PurePath], SourceFile] = {}
+        for given in map(Path, sources):
+            for source in _find(given, Path(out).resolve() if out is not None else None, stack):
+                found.setdefault((source.name, source.place), source)  # a file may be named twice
+        yield list(found.values())
 
 
-def _match(pattern: str, passed_over: Path | None) -> list[SourceFile]:
-    parts = Path(pattern).parts
+def _find(given: Path, out: Path | None, stack: ExitStack) -> Iterator[SourceFile]:
+    if not given.exists() and glob.has_magic(str(given)):
+        for path, place in _match(given, out):
+            yield from _open_archive(path, stack) if _is_archive(path) else [_describe(path, place)]
+    elif given.is_dir():
+        images = [path for path in find_images(given, _MEDIA) if not _lies_in(path, out, given)]
+        if not images:
+            raise DataError(f"{given}: holds nothing but translations")
+        yield from (_describe(path, path.relative_to(given)) for path in images)
+    elif _is_archive(given):
+        yield from _open_archive(given, stack)
+    else:
+        yield _describe(given, PurePath(given.name))
+
+
+def _match(pattern: Path, out: Path | None) -> list[tuple[Path, Path]]:
+    """What a pattern matches that can be translated, as in a folder, and its place below what the pattern begins with."""
+    parts = [*pattern.parts, *(["*"] if pattern.name == "**" else [])]
     count = next(place for place, part in enumerate(parts) if glob.has_magic(part))
     fixed = Path(*parts[:count])
-    matching = sorted(fixed.glob(str(Path(*parts[count:]))))
-    files = [path for path in matching if path.is_file() and not _lies_in(path, passed_over)]
-    if not files:
-        raise DataError(f"{pattern}: no file matches")
-    return [_describe(path, path.relative_to(fixed)) for path in files]
-
-
-def _search(folder: Path, passed_over: Path | None) -> list[Path]:
-    inside = passed_over if passed_over != folder.resolve() else None  # else it is a mistake that `plan_targets` names
-    found = [path for path in find_images(folder, (*SUFFIXES, *VIDEO_SUFFIXES)) if not _lies_in(path, inside)]
+    try:
+        matching = sorted(fixed.glob(str(Path(*parts[count:]))))
+    except ValueError as error:
+        raise DataError(f"{pattern}: is no pattern ({error})") from error
+    found = [
+        (path, path.relative_to(fixed))
+        for path in matching
+        if path.is_file()
+        and (path.suffix.lower() in _MEDIA or _is_archive(path))
+        and not any(part.startswith(".") for part in path.relative_to(fixed).parts)
+        and not _lies_in(path, out, fixed)
+    ]
     if not found:
-        raise DataError(f"{folder}: holds nothing but translations")
+        raise DataError(f"{pattern}: matches no image, video or archive")
     return found
 
 
-def _lies_in(path: Path, folder: Path | None) -> bool:
-    return folder is not None and path.resolve().is_relative_to(folder)
+def _open_archive(archive: Path, stack: ExitStack) -> list[SourceFile]:
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gantoolkit-"))) / "archive"
+    unpack(archive, folder)
+    return [_describe(path, path.relative_to(folder), archive) for path in find_images(folder, _MEDIA)]
+
+
+def _is_archive(path: Path) -> bool:
+    return path.name.lower().endswith(_ARCHIVE_SUFFIXES) and path.is_file()
+
+
+def _lies_in(path: Path, out: Path | None, source: Path) -> bool:
+    """Whether a file is a translation, in a folder for them that lies within its source."""
+    if out is None or out == source.resolve() or not out.is_relative_to(source.resolve()):
+        return False
+    return path.resolve().is_relative_to(out)
 
 
 def _describe(path: Path, place: PurePath, archive: Path | None = None) -> SourceFile:

@@ -14,7 +14,7 @@ from torch import Tensor
 from gantoolkit.cost.limits import MARGIN, available_memory
 from gantoolkit.cost.translation import count_translation_bytes
 from gantoolkit.data.images import to_mode
-from gantoolkit.data.pixels import fit_pixels, read_pixels
+from gantoolkit.data.pixels import bands_of, fit_pixels, read_pixels
 from gantoolkit.device import lacks_memory, select_device
 from gantoolkit.errors import DataError
 from gantoolkit.inference.padding import acceptable_size, mirror_pad, mirrored_places
@@ -116,7 +116,9 @@ class Translator:
             return read_pixels(image, encoding)
         if isinstance(image, Image.Image) and encoding.is_picture:
             return np.atleast_3d(np.asarray(to_mode(image, encoding.channels)))
-        values = np.atleast_3d(np.asarray(image))
+        if isinstance(image, Image.Image) and image.mode not in ("I", "F"):
+            return fit_pixels("the image", *bands_of(image), encoding)
+        values = np.asarray(image)
         return fit_pixels("the image", values, 8 * values.dtype.itemsize, encoding)
 
     def translate(self, images: Sequence[Image.Image | np.ndarray]) -> list[Image.Image]:

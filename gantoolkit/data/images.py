@@ -156,14 +156,14 @@ def has_colour(path: str | Path) -> bool:
 
 @contextmanager
 def open_image(
-    path: str | Path, content: io.BytesIO | None = None, max_pixels: int = MAX_PIXELS
+    path: str | Path, content: io.BytesIO | None = None, max_pixels: int | None = None
 ) -> Iterator[Image.Image]:
     """Open an image file with Pillow; nothing is decoded yet.
 
     Args:
         path: The file, or what errors call its content.
         content: What it holds, where it is in memory.
-        max_pixels: The most that it may have.
+        max_pixels: The most that it may have, if not `MAX_PIXELS`.
 
     Raises:
         DataError: As `read_image`.
@@ -175,7 +175,7 @@ def open_image(
                 refuse_many_pixels(path, *file.size, max_pixels)
                 yield file
         except Image.DecompressionBombError:
-            raise TooManyPixelsError(f"{path}: has more than the {max_pixels:,} pixels allowed") from None
+            raise TooManyPixelsError(f"{path}: has more than the {max_pixels or MAX_PIXELS:,} pixels allowed") from None
 
 
 @contextmanager
@@ -203,14 +203,18 @@ def explain_damage(path: str | Path, *, is_file: bool = True) -> Iterator[None]:
         raise DataError(f"{path}: is damaged or cannot be read ({str(error) or type(error).__name__})") from error
 
 
-def refuse_many_pixels(path: str | Path, width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
+def refuse_many_pixels(path: str | Path, width: int, height: int, max_pixels: int | None = None) -> None:
     """Refuse an image that is too large.
+
+    Args:
+        max_pixels: The most that it may have, if not `MAX_PIXELS`.
 
     Raises:
         TooManyPixelsError: When it is.
     """
-    if width * height > max_pixels:
-        raise TooManyPixelsError(f"{path}: {width}×{height} pixels are more than the {max_pixels:,} allowed")
+    most = MAX_PIXELS if max_pixels is None else max_pixels
+    if width * height > most:
+        raise TooManyPixelsError(f"{path}: {width}×{height} pixels are more than the {most:,} allowed")
 
 
 def decode(file: Image.Image) -> Image.Image:

@@ -74,9 +74,11 @@ class _Moments:
 
     @classmethod
     def of(cls, features: Tensor) -> "_Moments":
-        values = features.double()
-        mean = values.mean((0, 2, 3))
-        return cls(features[0, 0].numel(), mean, (values - mean[:, None, None]).square_().sum((0, 2, 3)))
+        # One feature map at a time: all of them in float64 would be twice what the network itself takes.
+        found = [torch.var_mean(values.double(), correction=0) for values in features[0]]
+        variance, mean = (torch.stack(each) for each in zip(*found, strict=True))
+        count = features[0, 0].numel()
+        return cls(count, mean, variance * count)
 
     def add(self, other: "_Moments") -> None:
         """Chan, Golub and LeVeque 1983, §2: nothing is lost where the mean is large."""

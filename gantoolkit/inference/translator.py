@@ -1,6 +1,7 @@
 """A trained generator as a function from image to image, of any size."""
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +33,10 @@ them, and as large as it allows; None never does."""
 SHARE_KEPT = 0.5
 _ALWAYS_WHOLE = 1 << 20
 """Images of no more pixels are not asked whether they fit."""
+_SCRATCH = 2 * 16 * 4
+"""Bytes for each pixel of a tile: on CPUs convolutions pad narrow layers, their inputs and outputs, to 16 channels."""
+_LIBRARIES = 200_000_000
+"""Bytes that a process grows by when it convolves for the first time: 160 MB were measured."""
 _SIDES = (4096, 2048, 1024, 512, 256)
 """Of tiles that `auto` chooses from."""
 
@@ -260,7 +265,8 @@ class Translator:
             floats = 4 * height * width * (generator.source.channels + generator.target.channels)
             return int(self._needs(1, height, width)) + floats
         border = 2 * self._reach
-        part = self._needs(1, *(min(tile + border, side) for side in (height, width)))
+        seen = [min(tile + border, side) for side in (height, width)]
+        part = self._needs(1, *seen) + _SCRATCH * math.prod(seen) + _LIBRARIES
         pixels = height * width * (generator.source.bytes_per_pixel + generator.target.bytes_per_pixel)
         return int(part) + pixels + self._may_keep()
 

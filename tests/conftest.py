@@ -5,11 +5,13 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: see gantoolkit.cli.app.main
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from chromium import NoBrowserError, find_chromium
 from hypothesis import settings
 from small import TINY, make_dataset, make_lively, make_tiny
 
@@ -45,6 +47,20 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the folder ../shared with real data and golden records is not there")
     return SHARED
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A headless Chromium that the tests of a module share."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    try:
+        path = find_chromium()
+    except NoBrowserError as error:
+        pytest.skip(str(error))
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        yield opened
+        opened.close()
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from chromium import NoBrowserError, find_chromium
 from PIL import Image
 from serving import ModelServer
 from small import make_dataset, make_image, make_tiny
@@ -16,18 +15,6 @@ from gantoolkit import load
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 SOON = 30_000
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    try:
-        path = find_chromium()
-    except NoBrowserError as error:
-        pytest.skip(str(error))
-    with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")

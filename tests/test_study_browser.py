@@ -2,27 +2,13 @@
 
 import sqlite3
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from chromium import NoBrowserError, find_chromium
 from serving import StudyServer, make_folders
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    try:
-        path = find_chromium()
-    except NoBrowserError as error:
-        pytest.skip(str(error))
-    with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"])
-        yield opened
-        opened.close()
 
 
 def read(database: Path, query: str) -> list[tuple[Any, ...]]:

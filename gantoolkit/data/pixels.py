@@ -90,12 +90,8 @@ def fit_pixels(path: str | Path, values: np.ndarray, bits: int, encoding: Encodi
     Raises:
         DataError: When they have other channels, or are none that the encoding has.
     """
-    if values.ndim not in (2, 3) or 0 in values.shape:
-        raise DataError(
-            f"{path}: holds an array {values.shape}; an image is (height, width) or (height, width, channels)"
-        )
-    values = np.atleast_3d(values)
     _refuse_shape(path, values.shape, encoding)
+    values = np.atleast_3d(values)
     if not encoding.bits:
         if values.dtype.kind not in "uif":
             raise DataError(f"{path}: holds {values.dtype}; an image holds integers or floats")
@@ -170,10 +166,6 @@ def _recognise(path: Path) -> str:
 
 def _read_npy(path: Path, encoding: Encoding) -> tuple[np.ndarray, int]:
     values = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: its shape is looked at before it takes memory
-    if values.ndim not in (2, 3) or 0 in values.shape:
-        raise DataError(
-            f"{path}: holds an array {values.shape}; an image is (height, width) or (height, width, channels)"
-        )
     _refuse_shape(path, values.shape, encoding)
     return np.array(values, dtype=values.dtype.newbyteorder("=")), 8 * values.dtype.itemsize
 
@@ -285,6 +277,8 @@ def _turn_upright(values: np.ndarray, orientation: Any) -> np.ndarray:
 
 
 def _refuse_shape(path: str | Path, shape: tuple[int, ...], encoding: Encoding) -> None:
+    if len(shape) not in (2, 3) or 0 in shape:
+        raise DataError(f"{path}: holds an array {shape}; an image is (height, width) or (height, width, channels)")
     refuse_many_pixels(path, shape[1], shape[0])
     channels = shape[2] if len(shape) == 3 else 1
     alike = bool(encoding.bits) and {channels, encoding.channels} == {1, 3}

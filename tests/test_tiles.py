@@ -17,7 +17,7 @@ from gantoolkit.cost.ledger import Ledger
 from gantoolkit.cost.translation import count_translation_bytes
 from gantoolkit.errors import DataError
 from gantoolkit.inference import Translator
-from gantoolkit.inference.tiling import measure_reach, translate_in_tiles
+from gantoolkit.inference.tiling import measure_reach, seen_length, translate_in_tiles
 from gantoolkit.recipes import cyclegan
 from gantoolkit.training import LoadedGenerator
 
@@ -224,6 +224,33 @@ def test_the_command(tmp_path: Path, dataset: Path) -> None:
     whole, tiled = (np.asarray(Image.open(tmp_path / tile / "large.png")).astype(int) for tile in ("none", "24"))
     assert np.abs(tiled - whole).max() <= 1
     assert Run.open(folder).translator("A2B", device="cpu", tile=24).tile == 24
+
+
+@given(
+    units=st.integers(1, 60), tile=st.integers(1, 80), reach=st.integers(0, 40), multiple=st.sampled_from([1, 2, 4, 16])
+)
+def test_all_tiles_see_equally_much_and_as_far_as_they_must(units: int, tile: int, reach: int, multiple: int) -> None:
+    length = units * multiple
+    image, seen, given_rows = torch.zeros(1, 1, length, multiple), [], []
+    network = nn.Identity()
+    network.size_multiple = multiple  # type: ignore[assignment]
+
+    def read(rows: slice, columns: slice) -> Tensor:
+        seen.append(rows)
+        return image[..., rows, columns]
+
+    def write(rows: slice, columns: slice, part: Tensor) -> None:
+        assert part.shape[2] == rows.stop - rows.start
+        given_rows.append(rows)
+
+    translate_in_tiles(network, network, (length, multiple), read, write, tile=tile, reach=reach)
+    assert {rows.stop - rows.start for rows in seen} == {seen_length(length, tile, reach, multiple)}
+    assert [row for rows in given_rows for row in range(rows.start, rows.stop)] == list(range(length))
+    for sees, gives in zip(seen, given_rows, strict=True):
+        assert gives.stop - gives.start <= max(tile, multiple)
+        assert 0 <= sees.start <= max(0, gives.start - reach)
+        assert min(length, gives.stop + reach) <= sees.stop <= length
+        assert sees.start % multiple == 0
 
 
 def test_no_more_memory_is_taken_than_the_bound_and_that_grows_by_pixels_alone() -> None:

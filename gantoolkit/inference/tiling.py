@@ -25,7 +25,7 @@ from gantoolkit.chain import Chain, Identity, Step, flatten
 from gantoolkit.errors import DataError
 from gantoolkit.layout import bare_copy
 
-__all__ = ["Statistics", "measure_reach", "translate_in_tiles"]
+__all__ = ["Statistics", "measure_reach", "seen_length", "translate_in_tiles"]
 
 Statistics = Literal["image", "tile"]
 """Over what instance norm takes its statistics. `tile` is what comes of translating each tile as an image of its own, with
@@ -270,14 +270,31 @@ def _translate(
     write(rows.given, columns.given, made[..., rows.own(made.shape[2]), columns.own(made.shape[3])])
 
 
+def seen_length(length: int, tile: int, reach: int, multiple: int) -> int:
+    """How many pixels of a side go through the network at once: those of a tile with its border.
+
+    Args:
+        length: Of the side, a multiple of `multiple`.
+        tile, reach: As `translate_in_tiles`.
+        multiple: The network's `size_multiple`.
+    """
+    side = _split(length, tile, reach, multiple)[0]
+    return side.end - side.begin
+
+
 def _split(length: int, tile: int, reach: int, multiple: int) -> list[_Side]:
-    """Parts of a side of about one length, each with its border as far as the image goes."""
+    """Parts of a side of about one length, which all see equally much: where the image ends, more than their border.
+
+    So tiles have one shape, and each takes the memory that the last one gave back; of several shapes an allocator keeps pieces.
+    """
     units, border = length // multiple, -(-reach // multiple) * multiple
     count = -(-units // max(1, tile // multiple))
     edges = [units * number // count * multiple for number in range(count + 1)]
+    seen = min(length, -(-units // count) * multiple + 2 * border)
+    begins = [min(max(0, first - border), length - seen) for first in edges[:-1]]
     return [
-        _Side(first, last, max(0, first - border), min(length, last + border))
-        for first, last in itertools.pairwise(edges)
+        _Side(first, last, begin, begin + seen)
+        for (first, last), begin in zip(itertools.pairwise(edges), begins, strict=True)
     ]
 
 

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from gantoolkit.assembly import size_multiple_of
 from gantoolkit.cost.limits import MARGIN, available_memory
 from gantoolkit.cost.translation import count_translation_bytes
 from gantoolkit.data.images import to_mode
@@ -19,7 +20,7 @@ from gantoolkit.data.pixels import bands_of, fit_pixels, read_pixels
 from gantoolkit.device import lacks_memory, select_device
 from gantoolkit.errors import DataError
 from gantoolkit.inference.padding import acceptable_size, mirror_pad, mirrored_places
-from gantoolkit.inference.tiling import measure_reach, translate_in_tiles
+from gantoolkit.inference.tiling import measure_reach, seen_length, translate_in_tiles
 from gantoolkit.layout import memory_format_of
 from gantoolkit.precision import Precision, arithmetic
 from gantoolkit.training import LoadedGenerator, load_generator, run_generator
@@ -258,15 +259,14 @@ class Translator:
         """The most bytes that translating one image of a size takes at once: its pixels and those of its translation, what goes
         through the network (a tile with its border, or all of it), and the features that may be kept from tile to tile.
 
-        With `share_kept = 0` that grows with the image by its pixels alone. Tensors keep to it; the process
-        took a tenth more where an image of 8192² pixels was measured (docs/tutorials/large-images.md).
+        With `share_kept = 0` that grows with the image by its pixels alone. docs/tutorials/large-images.md has
+        what a process took, beside it.
         """
         generator, tile = self.generator, self._choose_tile(1, height, width)
         if tile is None:
             floats = 4 * height * width * (generator.source.channels + generator.target.channels)
             return int(self._needs(1, height, width)) + floats
-        border = 2 * self._reach
-        seen = [min(tile + border, side) for side in (height, width)]
+        seen = self._seen(height, width, tile)
         part = self._needs(1, *seen) + _SCRATCH * math.prod(seen) + _LIBRARIES
         pixels = height * width * (generator.source.bytes_per_pixel + generator.target.bytes_per_pixel)
         return int(part) + pixels + self._may_keep()
@@ -278,9 +278,14 @@ class Translator:
         free = available_memory(self.device)
         if free is None or self._needs(count, height, width) <= free:
             return None
-        border = 2 * self._reach
-        fitting = (side for side in _SIDES if self._needs(1, side + border, side + border) <= free)
+        fitting = (side for side in _SIDES if self._needs(1, *self._seen(height, width, side)) <= free)
         return next(fitting, _SIDES[-1])
+
+    def _seen(self, height: int, width: int, tile: int) -> list[int]:
+        """Height and width of what goes through the network at once."""
+        network = self.generator.network
+        multiple = size_multiple_of(network)
+        return [seen_length(side, tile, self._reach, multiple) for side in acceptable_size((height, width), network)]
 
     def _needs(self, count: int, height: int, width: int) -> float:
         shape = (

@@ -8,7 +8,7 @@ from torch.nn import functional
 from gantoolkit import convolution
 from gantoolkit.convolution import Conv3x3
 from gantoolkit.generators.resnet import ResNetGenerator
-from gantoolkit.kernels import winograd
+from gantoolkit.kernels import channels_last, winograd
 from gantoolkit.kernels.channels_last import channels_last_instance_norm
 from gantoolkit.kernels.winograd import winograd_convolution
 from gantoolkit.normalization import InstanceNorm
@@ -170,11 +170,19 @@ class TestConv3x3:
 
 
 class TestChannelsLastNorm:
-    @given(count=st.integers(1, 3), channels=st.integers(2, 5), height=st.integers(1, 7), width=st.integers(2, 7))
-    def test_is_instance_norm(self, count: int, channels: int, height: int, width: int) -> None:
+    @given(
+        count=st.integers(1, 3),
+        channels=st.integers(2, 5),
+        height=st.integers(1, 7),
+        width=st.integers(2, 7),
+        run=st.sampled_from([4, channels_last._RUN]),
+    )
+    def test_is_instance_norm(self, count: int, channels: int, height: int, width: int, run: int) -> None:
         features = random(count, channels, height, width).contiguous(memory_format=LAST)
         weight, bias = random(channels, seed=1), random(channels, seed=2)
-        made = differentiated(channels_last_instance_norm, features, weight, bias)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(channels_last, "_RUN", run)
+            made = differentiated(channels_last_instance_norm, features, weight, bias)
         plain = differentiated(lambda x, w, b: functional.instance_norm(x, weight=w, bias=b), features, weight, bias)
         for ours, theirs in zip(made, plain, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
@@ -190,6 +198,14 @@ class TestChannelsLastNorm:
         exact = differentiated(functional.instance_norm, features.double())
         for ours, wanted in zip(differentiated(channels_last_instance_norm, features), exact, strict=True):
             assert error(ours, wanted) < (1e-4 if dtype == torch.float32 else 5e-3)
+
+    def test_many_pixels_do_not_add_up_to_an_error(self) -> None:
+        """A million numbers added up one after the other, in float32, have an error of 1e-4."""
+        features = (random(1, 3, 1023, 1031, dtype=torch.float32) + 3).contiguous(memory_format=LAST)
+        made, gradient = differentiated(channels_last_instance_norm, features)
+        exact, exact_gradient = differentiated(functional.instance_norm, features.double().contiguous())
+        assert error(made, exact) < 1e-6
+        assert error(gradient, exact_gradient) < 1e-5
 
     def test_flat_images_become_zero_without_nan(self) -> None:
         features = torch.full((1, 3, 8, 8), 0.7).contiguous(memory_format=LAST)

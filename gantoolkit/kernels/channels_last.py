@@ -7,6 +7,9 @@ from torch import Tensor
 
 __all__ = ["channels_last_instance_norm"]
 
+_RUN = 1024
+"""The most pixels that are added to one sum in float32."""
+
 
 def channels_last_instance_norm(
     features: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, *, eps: float = 1e-5
@@ -33,10 +36,12 @@ class _InstanceNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, features: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
         made = torch.empty_like(features)
-        means, deviations = weight.new_empty(2, *features.shape[:2]).unbind()
-        for image, *out in zip(features.split(1), made.split(1), means, deviations, strict=True):
-            torch.native_batch_norm(image, weight, bias, None, None, True, 0.0, eps, out=out)
-        ctx.save_for_backward(features, weight, means, deviations)
+        means, variances = weight.new_empty(2, *features.shape[:2]).unbind()
+        unused = weight.new_empty(0), weight.new_empty(0)
+        for image, out, mean, variance in zip(features.split(1), made.split(1), means, variances, strict=True):
+            _measure(image, mean, variance)
+            torch.native_batch_norm(image, weight, bias, mean, variance, False, 0.0, eps, out=(out, *unused))
+        ctx.save_for_backward(features, weight, means, (variances + eps).rsqrt())
         ctx.eps = eps
         return made
 
@@ -68,3 +73,29 @@ class _InstanceNorm(torch.autograd.Function):
             torch.stack(to_bias).sum(0) if wanted[2] else None,
             None,
         )
+
+
+def _measure(image: Tensor, mean: Tensor, variance: Tensor) -> None:
+    """Put the mean and variance of each channel of one image in channels_last into (C,) each.
+
+    ATen adds up all the pixels of a channel one after the other, in float32: at 2048² a result is wrong by 2e-3. So pixels are
+    taken for more channels, of which each has few pixels, and these channels' statistics are put together in float64.
+    """
+    channels, pixels = image.shape[1], image.shape[2:].numel()
+    parts = 1 << ((pixels - 1) // _RUN).bit_length()
+    each = pixels // parts
+    in_order = image.permute(0, 2, 3, 1).reshape(pixels, channels)
+    # What the numbers here would be added to is thrown away; its type is that of the statistics.
+    nothing = mean.new_zeros(2, parts * channels)
+    found = torch.batch_norm_update_stats(in_order[: each * parts].view(each, parts * channels), *nothing, 0.0)
+    means, variances = (numbers.view(parts, channels).double() for numbers in found)
+    spread, middle = torch.var_mean(means, 0, correction=0)
+    within = variances.mean(0) + spread
+    if each * parts < pixels:
+        share = 1 - each * parts / pixels
+        rest_variance, rest_middle = torch.var_mean(in_order[each * parts :].double(), 0, correction=0)
+        gap = rest_middle - middle
+        within = within + share * (rest_variance - within) + share * (1 - share) * gap.square()
+        middle = middle + share * gap
+    mean.copy_(middle)
+    variance.copy_(within)

@@ -11,9 +11,6 @@ _LEAST_CHANNELS = {torch.float32: 128, torch.bfloat16: 256}
 _LEAST_WORK = {torch.float32: 2**14, torch.bfloat16: 2**17}
 """Channels × tiles from which on transforming pays; see benchmarks/convolution.py."""
 
-_MOST_BYTES = 2**28
-"""For one of the buffers: beyond, the plain convolution needs less memory."""
-
 
 class Conv3x3(nn.Conv2d):
     """A 3×3 convolution of stride 1 without padding.
@@ -46,6 +43,5 @@ class Conv3x3(nn.Conv2d):
             return False
         down, right = TILE[dtype]
         tiles = len(features) * -(-(features.shape[-2] - 2) // down) * -(-(features.shape[-1] - 2) // right)
-        fewest, most = sorted((self.in_channels, self.out_channels))
-        fits = (down + 2) * (right + 2) * tiles * most * dtype.itemsize <= _MOST_BYTES
-        return fits and fewest >= _LEAST_CHANNELS[dtype] and fewest * tiles >= _LEAST_WORK[dtype]
+        fewest = min(self.in_channels, self.out_channels)
+        return fewest >= _LEAST_CHANNELS[dtype] and fewest * tiles >= _LEAST_WORK[dtype]

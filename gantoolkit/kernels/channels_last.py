@@ -86,7 +86,7 @@ def _measure(image: Tensor, mean: Tensor, variance: Tensor) -> None:
     each = pixels // parts
     in_order = image.permute(0, 2, 3, 1).reshape(pixels, channels)
     # What the numbers here would be added to is thrown away; its type is that of the statistics.
-    nothing = mean.new_zeros(2, parts * channels)
+    nothing = mean.new_zeros(parts * channels), mean.new_zeros(parts * channels)
     found = torch.batch_norm_update_stats(in_order[: each * parts].view(each, parts * channels), *nothing, 0.0)
     means, variances = (numbers.view(parts, channels).double() for numbers in found)
     spread, middle = torch.var_mean(means, 0, correction=0)

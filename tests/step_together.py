@@ -66,6 +66,9 @@ def main(recipes: Path, out: Path) -> None:
             [[tensors["own"].tolist() for tensors in gathered], shared["it"].tolist(), list(shared["none"].shape)]
         )
         (out / f"notes.{processes.number}.json").write_text(json.dumps(notes))
+    threads = Path("/proc/self/task")  # which Linux has
+    names = [(thread / "comm").read_text().strip() for thread in threads.iterdir()] if threads.is_dir() else []
+    (out / f"threads.{processes.number}.json").write_text(json.dumps(names))
 
 
 if __name__ == "__main__":

@@ -172,6 +172,14 @@ class TestSteps:
         assert first[4] == [[[0, 0], [1, 1, 1]], [0, 1, 2], [0, 2]]
         assert second[4] == [[], [0, 1, 2], [0, 2]]
 
+    @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="only Linux lists a process's threads")
+    def test_no_thread_of_theirs_runs_on_afterwards(self, results: Path) -> None:
+        """What still ran while Python ended would now and then abort the process."""
+        for number in range(2):
+            names = json.loads((results / f"threads.{number}.json").read_text())
+            assert names
+            assert not [name for name in names if "gloo" in name]
+
 
 class TestBatches:
     def batches(self, root: Path, process: int, processes: int) -> TrainingBatches:

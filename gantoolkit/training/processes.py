@@ -4,6 +4,7 @@ Every process holds the same weights and computes on its share of each batch. On
 writes the run's folder, so that the others need not see it.
 """
 
+import importlib
 import json
 import os
 import socket
@@ -164,6 +165,9 @@ def join_processes(device: torch.device, interrupts: Interrupts) -> Iterator[Pro
         return
     is_ours = not dist.is_initialized()
     if is_ours:
+        # Its functions have the group that is there at its import as a default, and so would keep ours, and the threads of ours
+        # running, to the end of Python. Parts of torch import it when they are first used.
+        importlib.import_module("torch.distributed.nn.functional")
         _find_each_other(device, interrupts)
     processes = Processes(dist.get_rank(), dist.get_world_size())
     own = [socket.gethostname(), _name_device(device)]

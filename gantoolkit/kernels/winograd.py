@@ -49,11 +49,11 @@ def _convolve(images: Tensor, weight: Tensor) -> Tensor:
     count, _, height, width = images.shape
     made = images.new_empty(count, height - 2, width - 2, len(weight)).permute(0, 3, 1, 2)
     with torch.autocast("cpu", enabled=False):
-        transformed = None
-        for seen, given in _bands(images, weight):
+        whole = _Grid(images, weight)
+        transformed = whole.transform_weight(weight)
+        for seen, given in whole.bands():
             band = images[:, :, seen]
             grid = _Grid(band, weight)
-            transformed = grid.transform_weight(weight) if transformed is None else transformed
             products = grid.buffer("products", grid.above)
             torch.bmm(grid.transform_inputs(band), transformed, out=products)
             grid.collect_outputs(products, made[:, :, given])
@@ -67,7 +67,7 @@ def _convolve_backward(
     to_images = torch.zeros_like(images, memory_format=torch.channels_last) if wants_images else images.new_empty(0)
     to_weight = torch.zeros_like(weight) if wants_weight else weight.new_empty(0)
     with torch.autocast("cpu", enabled=False):
-        for seen, given in _bands(images, weight):
+        for seen, given in _Grid(images, weight).bands():
             band = images[:, :, seen]
             grid = _Grid(band, weight)
             above = grid.spread_gradient(gradient[:, :, given])
@@ -116,16 +116,6 @@ def _differentiate(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | 
 _convolve.register_autograd(_differentiate, setup_context=_keep)
 
 
-def _bands(images: Tensor, weight: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Rows of the images, and the rows of outputs that are made of them, so few at once that buffers stay small."""
-    grid = _Grid(images, weight)
-    largest = prod(max(grid.inputs, grid.above)) * images.itemsize
-    count = min(-(-largest // _MOST_BYTES), grid.rows)
-    edges = [grid.rows * number // count * grid.tile[0] for number in range(count + 1)]
-    for first, last in pairwise([*edges[:-1], grid.outputs[0]]):
-        yield slice(first, last + 2), slice(first, last)
-
-
 class _Grid:
     """How the images of one convolution lie in tiles, and the four transforms, each over all places of a tile at once.
 
@@ -146,6 +136,14 @@ class _Grid:
         self.above = (self.places, tiles, self.filters)
         self.weights = (self.places, self.channels, self.filters)
         self.outward, self.of_weight, self.inward = _transforms(*self.tile)
+
+    def bands(self) -> Iterator[tuple[slice, slice]]:
+        """Rows of the images, and the rows of outputs that are made of them, so few at once that buffers stay small."""
+        largest = self.places * self.inputs[1] * max(self.channels, self.filters) * self.dtype.itemsize
+        count = min(-(-largest // _MOST_BYTES), self.rows)
+        edges = [self.rows * number // count * self.tile[0] for number in range(count)]
+        for first, last in pairwise([*edges, self.outputs[0]]):
+            yield slice(first, last + 2), slice(first, last)
 
     def transform_inputs(self, images: Tensor) -> Tensor:
         """Bᵀ d B for each tile d: (places, tiles, C)."""
@@ -173,10 +171,11 @@ class _Grid:
         down, right = self.tile
         tiles = self._multiply(self.outward, products.view(self.places, -1), "outputs")
         tiles = tiles.view(down, right, self.count, self.rows, self.columns, self.filters).permute(2, 3, 0, 4, 1, 5)
-        made = tiles.new_empty(self.count, self.rows * down, self.columns * right, self.filters)
-        made.view(tiles.shape).copy_(tiles)
-        height, width = self.outputs
-        out.copy_(made[:, :height, :width].permute(0, 3, 1, 2))
+        pixels, whole = out.permute(0, 2, 3, 1), (self.rows * down, self.columns * right)
+        made = pixels if whole == self.outputs else tiles.new_empty(self.count, *whole, self.filters)
+        made.unflatten(2, (-1, right)).unflatten(1, (-1, down)).copy_(tiles)
+        if made is not pixels:
+            pixels.copy_(made[:, : self.outputs[0], : self.outputs[1]])
 
     def spread_gradient(self, gradient: Tensor) -> Tensor:
         """A y Aᵀ for each tile y of the outputs' gradient: (places, tiles, K)."""

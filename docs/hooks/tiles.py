@@ -10,8 +10,8 @@ from mkdocs.structure.files import File, Files
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # what is measured is what is shown
-from benchmarks.tiles import open_translator, to_floats, translate_separately
-from gantoolkit.data import from_tensor
+from benchmarks.tiles import open_translator, translate_separately
+from gantoolkit.data import from_tensor, to_tensor
 from gantoolkit.demo.photographs import TRAINING_PHOTOGRAPHS, load_photograph, to_cyanotype
 from gantoolkit.inference import Translator
 
@@ -38,7 +38,7 @@ def draw() -> bytes:
         translator = _learn_cyanotypes()
     whole = translator(photograph)
     translator.tile = TILE
-    apart = translate_separately(translator, to_floats(photograph), TILE)
+    apart = translate_separately(translator, to_tensor(photograph)[None], TILE)
     pictures = [photograph, whole, translator(photograph), from_tensor(apart[0])]
     sheet = Image.new("RGB", (len(pictures) * (SIDE + GAP) - GAP, SIDE), "white")
     for place, picture in enumerate(pictures):
@@ -55,7 +55,7 @@ def _learn_cyanotypes() -> Translator:
     optimizer = torch.optim.Adam(network.parameters(), 3e-3)
     photographs = [_sized(load_photograph(name)) for name in TRAINING_PHOTOGRAPHS[:5]]
     real_A, real_B = (
-        torch.cat([to_floats(image) for image in images]) for images in (photographs, map(to_cyanotype, photographs))
+        torch.stack([to_tensor(image) for image in images]) for images in (photographs, map(to_cyanotype, photographs))
     )
     for _ in range(STEPS):
         top, left = torch.randint(0, SIDE - CROP, (2,)).tolist()

@@ -109,6 +109,7 @@ def main() -> None:
             }
             if way == "tiles_anew":
                 case[way]["bound_megabytes"] = round(bound / 1e6, 1)
+                del made[way]  # it would count as memory of the next way
         if "whole" in made:
             images = translator.generator.source.to_floats(pixels)[None]
             translator.tile = None

@@ -283,14 +283,14 @@ def seen_length(length: int, tile: int, reach: int, multiple: int) -> int:
 
 
 def _split(length: int, tile: int, reach: int, multiple: int) -> list[_Side]:
-    """Parts of a side of about one length, which all see equally much: where the image ends, more than their border.
+    """Parts of a side of about one length, which all see equally much: some, more than their border.
 
     So tiles have one shape, and each takes the memory that the last one gave back; of several shapes an allocator keeps pieces.
     """
     units, border = length // multiple, -(-reach // multiple) * multiple
     count = -(-units // max(1, tile // multiple))
     edges = [units * number // count * multiple for number in range(count + 1)]
-    seen = min(length, -(-units // count) * multiple + 2 * border)
+    seen = max(min(length, last + border) - max(0, first - border) for first, last in itertools.pairwise(edges))
     begins = [min(max(0, first - border), length - seen) for first in edges[:-1]]
     return [
         _Side(first, last, begin, begin + seen)

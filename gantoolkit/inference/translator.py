@@ -259,8 +259,8 @@ class Translator:
         """The most bytes that translating one image of a size takes at once: its pixels and those of its translation, what goes
         through the network (a tile with its border, or all of it), and the features that may be kept from tile to tile.
 
-        With `share_kept = 0` that grows with the image by its pixels alone. docs/tutorials/large-images.md has
-        what a process took, beside it.
+        With `share_kept = 0` and in tiles, what is beside the pixels is at most that of a whole tile, however large the image.
+        docs/tutorials/large-images.md has what a process took, beside it.
         """
         generator, tile = self.generator, self._choose_tile(1, height, width)
         if tile is None:

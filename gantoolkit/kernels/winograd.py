@@ -25,7 +25,7 @@ TILE = {torch.float64: (4, 4), torch.float32: (4, 4), torch.bfloat16: (2, 2)}
 stays within 6e-7; in bfloat16, m = 2 has about twice the error of the plain one, and m = 4 would have seven times as much."""
 
 _MOST_BYTES = 2**24
-"""Of a buffer, unless one row of tiles takes more; three are as large. Larger ones are slower too, they leave the cache."""
+"""Of a buffer, unless one row of tiles takes more; three are as large. Larger ones are slower too."""
 
 _POINTS = {2: (0, 1, -1), 4: (0, 1, -1, Fraction(1, 2), -2)}
 """Where the polynomials of Toom and Cook are evaluated, beside infinity. With ½ and −2 in place of 2 and −2 the numbers in
@@ -65,9 +65,12 @@ def _convolve_backward(
     gradient: Tensor, images: Tensor, weight: Tensor, wants_images: bool, wants_weight: bool
 ) -> tuple[Tensor, Tensor]:
     to_images = torch.zeros_like(images, memory_format=torch.channels_last) if wants_images else images.new_empty(0)
-    to_weight = torch.zeros_like(weight) if wants_weight else weight.new_empty(0)
+    wide = torch.promote_types(weight.dtype, torch.float32)
+    to_weight = torch.zeros_like(weight, dtype=wide) if wants_weight else weight.new_empty(0)
     with torch.autocast("cpu", enabled=False):
-        for seen, given in _Grid(images, weight).bands():
+        whole = _Grid(images, weight)
+        transformed = whole.transform_weight(weight).transpose(1, 2) if wants_images else None
+        for seen, given in whole.bands():
             band = images[:, :, seen]
             grid = _Grid(band, weight)
             above = grid.spread_gradient(gradient[:, :, given])
@@ -75,11 +78,10 @@ def _convolve_backward(
                 inputs = grid.transform_inputs(band)
                 products = torch.bmm(inputs.transpose(1, 2), above, out=grid.buffer("weight", grid.weights))
                 to_weight += grid.collect_weight(products, weight)
-            if wants_images:
-                transformed = grid.transform_weight(weight).transpose(1, 2)
+            if transformed is not None:
                 products = torch.bmm(above, transformed, out=grid.buffer("inputs", grid.inputs))
                 to_images[:, :, seen] += grid.overlap_inputs(products)
-    return to_images, to_weight
+    return to_images, to_weight.to(weight.dtype)
 
 
 @_convolve.register_fake
@@ -139,8 +141,8 @@ class _Grid:
 
     def bands(self) -> Iterator[tuple[slice, slice]]:
         """Rows of the images, and the rows of outputs that are made of them, so few at once that buffers stay small."""
-        largest = self.places * self.inputs[1] * max(self.channels, self.filters) * self.dtype.itemsize
-        count = min(-(-largest // _MOST_BYTES), self.rows)
+        row = self.places * self.count * self.columns * max(self.channels, self.filters) * self.dtype.itemsize
+        count = -(-self.rows // max(1, _MOST_BYTES // max(1, row)))
         edges = [self.rows * number // count * self.tile[0] for number in range(count)]
         for first, last in pairwise([*edges, self.outputs[0]]):
             yield slice(first, last + 2), slice(first, last)

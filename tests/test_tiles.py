@@ -253,6 +253,10 @@ def test_all_tiles_see_equally_much_and_as_far_as_they_must(units: int, tile: in
         assert sees.start % multiple == 0
 
 
+def test_two_tiles_need_one_border_each() -> None:
+    assert seen_length(300, tile=256, reach=83, multiple=4) == 152 + 84
+
+
 def test_no_more_memory_is_taken_than_the_bound_and_that_grows_by_pixels_alone() -> None:
     translator = open_translator(RESNET, tile=64)
     translator.share_kept = 0

@@ -78,8 +78,8 @@ class _InstanceNorm(torch.autograd.Function):
 def _measure(image: Tensor, mean: Tensor, variance: Tensor) -> None:
     """Put the mean and variance of each channel of one image in channels_last into (C,) each.
 
-    ATen adds up all the pixels of a channel one after the other, in float32: at 2048² a result is wrong by 2e-3. So pixels are
-    taken for more channels, of which each has few pixels, and these channels' statistics are put together in float64.
+    ATen adds up all the pixels of a channel one after the other, in float32: at 2048² a result is wrong by up to 2e-3. So
+    pixels are taken for more channels, of which each has few, and these channels' statistics are put together in float64.
     """
     channels, pixels = image.shape[1], image.shape[2:].numel()
     parts = 1 << ((pixels - 1) // _RUN).bit_length()

@@ -165,8 +165,8 @@ def join_processes(device: torch.device, interrupts: Interrupts) -> Iterator[Pro
         return
     is_ours = not dist.is_initialized()
     if is_ours:
-        # Its functions have the group that is there at its import as a default, and so would keep ours, and the threads of ours
-        # running, to the end of Python. Parts of torch import it when they are first used.
+        # This module's functions have as a default the group that is there when it is imported. Parts of torch import it when
+        # they are first used, which would hold our group, and keep its threads running, to the end of Python.
         importlib.import_module("torch.distributed.nn.functional")
         _find_each_other(device, interrupts)
     processes = Processes(dist.get_rank(), dist.get_world_size())

@@ -48,12 +48,12 @@ if __name__ == "__main__":  # processes that load images import this file again
         small = ["backbone=resnet10t", "weights=none", "side=32", "epochs=1", "batch_size=2"]
     arguments += [word for setting in small for word in ("--set", setting)]
     if arguments[:2] == ["study", "serve"]:
-        from serving import StudyServer
+        from _helpers.serving import StudyServer
 
         with StudyServer(arguments[2:]):  # until it answers
             sys.exit(0)
     if arguments[:1] == ["serve"]:
-        from serving import ModelServer
+        from _helpers.serving import ModelServer
 
         server = ModelServer(arguments[1:])  # until the page ends, for `curl`
         server.start()
@@ -122,10 +122,10 @@ COMMANDS = {
 def set_up(namespace: dict[str, Any]) -> None:
     """Go to a new folder with small data sets, and put the small commands first on the path."""
     import torch
-    from films import make_video
-    from hub_server import TOKEN, HubServer
+    from _helpers.films import make_video
+    from _helpers.hub_server import TOKEN, HubServer
+    from _helpers.small import make_dataset, make_image, official_resnet
     from huggingface_hub import constants
-    from small import make_dataset, make_image, official_resnet
 
     folder = Path(tempfile.mkdtemp(prefix="gantoolkit-docs-"))
     hub = HubServer()
@@ -185,7 +185,7 @@ def run_shell(example: Example) -> None:
 
 
 def check_recipe(example: Example) -> None:
-    from gantoolkit.recipe import Recipe
+    from gantoolkit.recipes import Recipe
 
     Recipe.from_toml(example.parsed).check()
 

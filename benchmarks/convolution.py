@@ -2,7 +2,7 @@
 
     python -m benchmarks.convolution --out convolution.json
 
-`gantoolkit.convolution` takes it from the sizes on where the sum of forward and backward pass was shorter.
+`gantoolkit.layers.convolution` takes it from the sizes on where the sum of forward and backward pass was shorter.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.timing import alternate, describe_machine, write_result
-from gantoolkit.kernels.winograd import winograd_convolution
+from gantoolkit.layers.kernels.cpu_winograd import winograd_convolution
 
 CPU = torch.device("cpu")
 

@@ -26,10 +26,9 @@ from torch import Tensor
 
 from benchmarks.timing import describe_machine, write_result
 from gantoolkit.data import CacheMode, TrainingBatches, open_dataset
-from gantoolkit.device import select_device
 from gantoolkit.plugins import Pairing
-from gantoolkit.recipe import Recipe
-from gantoolkit.recipes import cyclegan
+from gantoolkit.recipes import Recipe, cyclegan
+from gantoolkit.runtime.device import select_device
 from gantoolkit.training.building import build_trainer
 
 Batch = dict[str, Tensor]
@@ -41,7 +40,7 @@ class Mode:
 
     Args:
         cache: Where decoded images are kept.
-        workers: Processes that load.
+        workers: ProcessGroup that load.
         cold: Whether each stretch begins with nothing kept.
     """
 

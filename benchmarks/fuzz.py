@@ -94,7 +94,7 @@ def make_recipes(folder: Path) -> None:
 
 
 def try_recipes() -> list[Try]:
-    from gantoolkit.recipe import Recipe
+    from gantoolkit.recipes import Recipe
 
     def from_text(path: Path) -> None:
         # Bytes that are no UTF-8 are for the file's reader below.
@@ -154,10 +154,10 @@ WORDS = (
 def make_checkpoints(folder: Path) -> None:
     import torch
 
+    from gantoolkit.files.tensors import write_tensors
     from gantoolkit.recipes import cyclegan
+    from gantoolkit.runs.generator_files import save_generators
     from gantoolkit.training.building import build_trainer
-    from gantoolkit.training.generatorfile import save_generators
-    from gantoolkit.training.tensorfile import write_tensors
 
     small = {
         "generator": {"name": "resnet", "width": 1, "blocks": 1},
@@ -188,10 +188,10 @@ def make_checkpoints(folder: Path) -> None:
 
 
 def try_checkpoints() -> list[Try]:
-    from gantoolkit.training.folder import RunFolder
-    from gantoolkit.training.generatorfile import load_generator
-    from gantoolkit.training.tensorfile import read_header, read_tensors
-    from gantoolkit.weightfiles import read_weights
+    from gantoolkit.files.tensors import read_header, read_tensors
+    from gantoolkit.files.untrusted_weights import read_weights
+    from gantoolkit.runs.folder import RunFolder
+    from gantoolkit.runs.generator_files import load_generator
 
     def weights(path: Path) -> None:
         for tensor in read_weights(path).values():
@@ -201,7 +201,7 @@ def try_checkpoints() -> list[Try]:
         run = RunFolder(path.parent)
         header = read_header(path)
         try:
-            from gantoolkit.recipe import Recipe
+            from gantoolkit.recipes import Recipe
 
             recipe = Recipe.from_toml(header["recipe"], where="run").resolve()
         except Exception:
@@ -254,12 +254,12 @@ def seal(header: dict[str, Any], tensors: bytes) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    from gantoolkit.training import tensorfile
+    from gantoolkit.files import tensors as tensor_files
 
     text = json.dumps(header).encode()
     with contextlib.suppress(SafetensorError, KeyError, ValueError, RuntimeError, TypeError, AttributeError):
         held = load(len(text).to_bytes(8, "little") + text + tensors)
-        header["__metadata__"]["sha256"] = tensorfile._checksum(held, header["__metadata__"]["header"])
+        header["__metadata__"]["sha256"] = tensor_files._checksum(held, header["__metadata__"]["header"])
 
 
 def mutate_zip(data: bytes, chance: random.Random, blindly: Callable[[bytes, int], bytes]) -> bytes:
@@ -287,8 +287,8 @@ def make_images(folder: Path) -> None:
     import numpy as np
     from PIL import Image
 
-    colours = np.random.default_rng(0).integers(0, 256, (6, 7, 4), dtype=np.uint8)
-    rgba = Image.fromarray(colours)
+    colors = np.random.default_rng(0).integers(0, 256, (6, 7, 4), dtype=np.uint8)
+    rgba = Image.fromarray(colors)
     forms = {
         "png": ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I"),
         "jpg": ("L", "RGB", "CMYK"),
@@ -301,7 +301,7 @@ def make_images(folder: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     exif[0x010E] = "words"
-    profile = Path(__file__).read_bytes()[:200]  # no colour profile is read; it has to be passed over
+    profile = Path(__file__).read_bytes()[:200]  # no color profile is read; it has to be passed over
     for suffix, modes in forms.items():
         for mode in modes:
             image = rgba.convert("L").convert(mode) if mode in ("I", "F", "I;16") else rgba.convert("RGB").convert(mode)
@@ -337,7 +337,7 @@ def try_images() -> list[Try]:
         images.read_size,
         lambda path: pixels(path, 3),
         lambda path: pixels(path, 1),
-        lambda path: images.read_image(images.Half(path, "left")),
+        lambda path: images.read_image(images.ImageFile(path, "left")),
     ]
 
 

@@ -18,12 +18,12 @@ from torch import Tensor
 
 from benchmarks.peer import load_peer
 from benchmarks.timing import alternate, describe_machine, medians, write_result
-from gantoolkit.assembly import build_system, initialize
-from gantoolkit.cost.rates import synchronise
-from gantoolkit.device import select_device
+from gantoolkit.cost.rates import synchronize
 from gantoolkit.inference import Translator
 from gantoolkit.recipes import cyclegan
-from gantoolkit.training import write_generator
+from gantoolkit.recipes.building import build_system, initialize
+from gantoolkit.runs import write_generator
+from gantoolkit.runtime.device import select_device
 
 ON_CPU = ("fp32", "bf16")
 ON_CUDA = ("fp32", "tf32", "bf16", "fp16")
@@ -75,7 +75,7 @@ def main() -> None:
             began = time.perf_counter()
             translator = open_translator(path, variant, device)
             translator.translate_tensor(images[:1])
-            synchronise(device)
+            synchronize(device)
             first[variant] = round(1000 * (time.perf_counter() - began), 1)
             functions[variant] = lambda translator=translator: translator.translate_tensor(images)
     seconds = alternate(functions, device, rounds=arguments.rounds, calls=arguments.calls, warm_up=2)

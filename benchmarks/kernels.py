@@ -4,7 +4,7 @@
 
 Shapes are those of the ResNet generator with 9 blocks for 256×256 images. Four ways alternate: `plain`, ATen's operators on
 (N, C, H, W) as it lies by default; `channels_last`, the same on channels_last, with the result brought back to it for the
-next convolution; `compiled`, that by torch.compile; `fused`, `gantoolkit.kernels`. Each is first compared with float64. Times
+next convolution; `compiled`, that by torch.compile; `fused`, `gantoolkit.layers.kernels`. Each is first compared with float64. Times
 are of CUDA graphs over inputs that together exceed the cache, and of the same calls without a graph (`eager`). The floor
 counts every input read once and every result written once, at the rate of a large copy.
 """
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gantoolkit.kernels import can_fuse, plain
+from gantoolkit.layers.kernels import can_fuse, reference
 
 SHAPES = ((64, 256, 3), (128, 128, 0), (256, 64, 1))
 """Channels, side in pixels, and the padding that comes next."""
@@ -54,7 +54,9 @@ def main() -> int:
     began = time.perf_counter()
     probe = torch.zeros(1, 8, 8, 8, device="cuda").contiguous(memory_format=torch.channels_last)
     if not can_fuse(probe):
-        print("the fused kernels are off or do not work here; see gantoolkit.kernels.has_kernels", file=sys.stderr)
+        print(
+            "the fused kernels are off or do not work here; see gantoolkit.layers.kernels.has_kernels", file=sys.stderr
+        )
         return 2
     import triton
 
@@ -85,7 +87,7 @@ def main() -> int:
 
 
 def make_ways(pad: int) -> dict[str, Way]:
-    from gantoolkit.kernels.instance_norm import fused_instance_norm
+    from gantoolkit.layers.kernels.triton_instance_norm import fused_instance_norm
 
     def aten(features: Tensor) -> Tensor:
         made = functional.relu(functional.instance_norm(features))
@@ -150,7 +152,7 @@ def find_error(way: Way, shape: tuple[int, ...], padded: tuple[int, ...], dtype:
     features = torch.randn(shape, device="cuda", dtype=dtype).contiguous(memory_format=way.layout)
     gradient = torch.randn(padded, device="cuda", dtype=dtype).contiguous(memory_format=way.layout)
     made = forward_and_backward(way.norm)(features, gradient)
-    exact = forward_and_backward(lambda exact: plain.instance_norm(exact, slope=0.0, pad=pad))
+    exact = forward_and_backward(lambda exact: reference.instance_norm(exact, slope=0.0, pad=pad))
     expected = exact(features.double(), gradient.double())
     distances = [float((a.double() - b).norm() / b.norm()) for a, b in zip(made, expected, strict=True)]
     return max(distances)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.timing import describe_machine, write_result
-from gantoolkit.device import select_device
+from gantoolkit.runtime.device import select_device
 
 CASES = (
     "cyclegan:data.crop_size=64",

@@ -16,12 +16,11 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from gantoolkit.assembly import build_system
-from gantoolkit.block import bind
 from gantoolkit.official import load_official_weights
 from gantoolkit.plugins import System
-from gantoolkit.recipe import Recipe
-from gantoolkit.recipes import cyclegan, pix2pix
+from gantoolkit.recipes import Recipe, cyclegan, pix2pix
+from gantoolkit.recipes.block_spec import bind
+from gantoolkit.recipes.building import build_system
 from gantoolkit.training import Trainer
 
 TOLERANCE = 1e-10

@@ -16,7 +16,7 @@ import torch
 
 from benchmarks.timing import alternate, describe_machine, medians, write_result
 from benchmarks.training import steps_of
-from gantoolkit.device import select_device
+from gantoolkit.runtime.device import select_device
 
 
 def measure_here(side: int, variant: str, rounds: int, device: torch.device) -> dict[str, float]:

@@ -128,7 +128,7 @@ def _run_at_once(act: Callable[[], None], count: int) -> float:
     return time.perf_counter() - began
 
 
-def summarise(told: Told, seconds: float) -> dict[str, Any]:
+def summarize(told: Told, seconds: float) -> dict[str, Any]:
     """The figures of one load."""
 
     def spread(times: list[float]) -> dict[str, float]:
@@ -171,10 +171,10 @@ def main() -> None:
             send_all(address, stream.getvalue(), clients=1, count=3)  # what the first images take is kept
             memory = {"before": process.megabytes("VmRSS")}
             size = {"clients": arguments.clients, "count": arguments.requests}
-            loads[f"images of {arguments.side}²"] = summarise(*send_all(address, stream.getvalue(), **size))
+            loads[f"images of {arguments.side}²"] = summarize(*send_all(address, stream.getvalue(), **size))
             memory |= {"after": process.megabytes("VmRSS"), "peak": process.megabytes("VmHWM")}
             largest = stream.getvalue()[:1000] + bytes(MEGABYTES * 1_000_000 - 1000)
-            loads[f"{MEGABYTES} MB, no image"] = summarise(*send_all(address, largest, **size))
+            loads[f"{MEGABYTES} MB, no image"] = summarize(*send_all(address, largest, **size))
             memory |= {"after_largest": process.megabytes("VmRSS"), "peak_with_largest": process.megabytes("VmHWM")}
     result = {
         "what": "serving",

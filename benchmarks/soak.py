@@ -35,9 +35,9 @@ import torch
 from PIL import Image
 
 from benchmarks.timing import describe_machine, write_result
-from gantoolkit.training import RunFolder
-from gantoolkit.training.log import read_log
-from gantoolkit.training.tensorfile import read_header, read_tensors
+from gantoolkit.files.tensors import read_header, read_tensors
+from gantoolkit.runs import RunFolder
+from gantoolkit.runs.log import read_log
 
 __all__ = ["main", "pooled_slope"]
 
@@ -133,7 +133,7 @@ def see(process: int, since: float, step: int) -> Look | None:
 
 
 def children_of(process: int) -> list[int]:
-    """Processes that a process has started, and theirs."""
+    """ProcessGroup that a process has started, and theirs."""
     found: list[int] = []
     for listed in Path(f"/proc/{process}/task").glob("*/children"):
         with contextlib.suppress(OSError):
@@ -266,7 +266,7 @@ def describe(lives: Sequence[Life], warm_up: float) -> dict[str, Any]:
     }
 
 
-def summarise(
+def summarize(
     lives: Sequence[Life], runs: dict[str, Any], arguments: argparse.Namespace, began: float
 ) -> dict[str, Any]:
     """All that is written down; of what was seen, one look a minute."""
@@ -354,7 +354,7 @@ def main() -> None:
             # When its time is over it may come to its end.
             after = None if time.monotonic() + after > until else after
             lives.append(live(f"{name}, disturbed", command, parts, output, after, kind))
-            write_result(summarise(lives, runs, arguments, began), arguments.out)
+            write_result(summarize(lives, runs, arguments, began), arguments.out)
         unlike = differences(whole, parts)
         runs[name] = {
             "steps": goal,
@@ -365,7 +365,7 @@ def main() -> None:
             },
             "disturbed": {**describe(lives[first:], arguments.warm_up), "folder_megabytes": size_of(parts.path)},
         }
-        write_result(summarise(lives, runs, arguments, began), arguments.out)
+        write_result(summarize(lives, runs, arguments, began), arguments.out)
     if any(found["differences"] for found in runs.values()):
         raise SystemExit("a run that was killed ended otherwise than one that was not")
 

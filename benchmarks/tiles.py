@@ -18,15 +18,15 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.timing import describe_machine, write_result
-from gantoolkit.assembly import build_system, initialize
-from gantoolkit.cost.usage import MemoryMeter
+from gantoolkit.cost.memory_meter import MemoryMeter
 from gantoolkit.demo.photographs import load_photograph
-from gantoolkit.device import select_device
 from gantoolkit.inference import Translator
 from gantoolkit.inference.tiling import measure_reach, translate_in_tiles
 from gantoolkit.inference.translator import SHARE_KEPT
 from gantoolkit.recipes import cyclegan
-from gantoolkit.training import LoadedGenerator
+from gantoolkit.recipes.building import build_system, initialize
+from gantoolkit.runs import LoadedGenerator
+from gantoolkit.runtime.device import select_device
 
 
 def open_translator(width: int, blocks: int, device: torch.device, **settings: Any) -> Translator:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from gantoolkit.cost.rates import synchronise
+from gantoolkit.cost.rates import synchronize
 
 __all__ = ["alternate", "describe_machine", "medians", "write_result"]
 
@@ -29,7 +29,7 @@ def alternate(
     for function in functions.values():
         for _ in range(warm_up):
             function()
-    synchronise(device)
+    synchronize(device)
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     gc.collect()
     gc.disable()  # what is collected in one function's time may be another's
@@ -39,7 +39,7 @@ def alternate(
                 began = time.perf_counter()
                 for _ in range(calls):
                     function()
-                synchronise(device)
+                synchronize(device)
                 seconds[name].append((time.perf_counter() - began) / calls)
     finally:
         gc.enable()

@@ -19,9 +19,9 @@ import torch
 
 from benchmarks.peer import load_peer, step_peer
 from benchmarks.timing import alternate, describe_machine, medians, write_result
-from gantoolkit.device import select_device
-from gantoolkit.precision import arithmetic
 from gantoolkit.recipes import cyclegan
+from gantoolkit.runtime.device import select_device
+from gantoolkit.runtime.precision import arithmetic
 from gantoolkit.training import build_trainer
 from gantoolkit.training.capture import CapturedStep, GraphRecorder
 

@@ -1,4 +1,11 @@
-"""The errors that gantoolkit raises on purpose: each message says what was wrong, where, and what would be right."""
+"""The errors that gantoolkit raises on purpose, and the parts that their messages share.
+
+Each message says what was wrong, where, and what would be right.
+"""
+
+import difflib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 _LONGEST = 2000
 
@@ -47,3 +54,34 @@ class ExportError(GantoolkitError):
 
 class HubError(GantoolkitError):
     """A repository on the Hugging Face Hub that cannot be reached, read or written."""
+
+
+def closest_match(word: str, known: Iterable[str]) -> str | None:
+    """The known word that a misspelled word was probably meant to be, or None."""
+    return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=0.55)), None)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A hint to append to a sentence, such as ` Did you mean 'resnet'?`; empty if no known word is close."""
+    match = closest_match(word, known)
+    return f" Did you mean '{match}'?" if match else ""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or the name of its type if it has no message."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+@contextmanager
+def requires_extra(extra: str, feature: str, error: type[GantoolkitError]) -> Iterator[None]:
+    """Turn a failed import inside the block into `error`, which says how to install what is missing.
+
+    Args:
+        extra: The optional dependency group of gantoolkit.
+        feature: The feature that needs it; the start of the sentence.
+        error: The type to raise.
+    """
+    try:
+        yield
+    except ImportError as missing:
+        raise error(f"{feature} needs the extra `{extra}`: pip install gantoolkit[{extra}] ({missing})") from missing

@@ -8,14 +8,20 @@ does not matter.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from gantoolkit.errors import CheckpointError
+from gantoolkit.files.untrusted_weights import read_weights
+from gantoolkit.plugins import Direction
+from gantoolkit.recipes import Recipe, find_recipe
+from gantoolkit.recipes.building import build_system
+from gantoolkit.runs import write_generator
 
-__all__ = ["OfficialGenerator", "load_official_weights", "recognise_generator"]
+__all__ = ["Converted", "OfficialGenerator", "convert_official", "load_official_weights", "recognize_generator"]
 
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 _PREFIXES = ("module.", "_orig_mod.")
@@ -31,7 +37,7 @@ class OfficialGenerator:
         block: The generator that it fits, as a recipe writes it.
         in_channels: Channels of the images that it translates.
         out_channels: Channels of its translations.
-        findings: In words, what was recognised and what is mended.
+        findings: In words, what was recognized and what is mended.
     """
 
     block: dict[str, Any]
@@ -40,7 +46,7 @@ class OfficialGenerator:
     findings: tuple[str, ...]
 
 
-def recognise_generator(weights: Mapping[str, Tensor]) -> OfficialGenerator:
+def recognize_generator(weights: Mapping[str, Tensor]) -> OfficialGenerator:
     """Find out from names and shapes which official generator a state dictionary belongs to.
 
     Raises:
@@ -131,6 +137,51 @@ def load_official_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> 
                 )
             for name, tensor in our_layer.items():
                 tensor.copy_(their_layer[name])
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A generator's file that was made, and in words what was found and mended on the way."""
+
+    path: Path
+    recipe: Recipe
+    findings: tuple[str, ...]
+
+
+def convert_official(source: str | Path, out: str | Path, *, direction: Literal["A2B", "B2A"] = "A2B") -> Converted:
+    """Read an official CycleGAN or pix2pix generator (`latest_net_G_A.pth`) and write it as a generator's file.
+
+    Args:
+        source: A file of weights; Python objects in it are refused, not loaded.
+        out: The file to write, `*.safetensors`.
+        direction: What the new file calls its translation.
+
+    Raises:
+        CheckpointError: When the file cannot be read, holds no such generator, or the new one cannot be written.
+    """
+    source, out = Path(source), Path(out)
+    if out.exists() and source.exists() and out.samefile(source):
+        raise CheckpointError(f"{source}: would be overwritten by what is made of it; choose another --out")
+    weights = read_weights(source)
+    try:
+        found = recognize_generator(weights)
+    except CheckpointError as error:
+        raise CheckpointError(f"{source}: {error}") from error
+    pix2pix = found.block["name"] == "unet" and found.block["norm"] == "batch"
+    channels = {Direction(direction).source: found.in_channels, Direction(direction).target: found.out_channels}
+    changes = {
+        "name": source.stem,
+        "generator": found.block,
+        "data.channels_A": channels["A"],
+        "data.channels_B": channels["B"],
+    }
+    if pix2pix:
+        changes["direction"] = direction
+    recipe = find_recipe("pix2pix" if pix2pix else "cyclegan").swap(changes).resolve()
+    network = build_system(recipe).directions[direction]
+    load_official_weights(network, weights)
+    write_generator(out, network, direction=direction, recipe=recipe, step=0, origin=source.name)
+    return Converted(out, recipe, found.findings)
 
 
 def _dimensions(layer: Mapping[str, Tensor]) -> int:

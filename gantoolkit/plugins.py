@@ -5,12 +5,10 @@ a call); what a *recipe* may set are its keyword-only parameters, typed and docu
 inherited: a block fits when it offers what its Protocol lists. Images are float tensors (N, C, H, W) in [−1, 1]
 everywhere; logits are (N, 1, H', W') and never pass through a sigmoid.
 
-A network may have a true attribute `channels_last`: then, where that is soonest done, its weights and its images lie so in
-memory. PyTorch's own `InstanceNorm2d` undoes that order, and has wrong gradients in it on a CPU; that of
-`gantoolkit.normalization` has neither fault. A network without the attribute gets everything in the usual order.
+The optional attributes of networks and metrics are in `NetworkTraits` and `MetricTraits`.
 
 A network may hold parts that are frozen when it is made (`requires_grad` is false), such as a pretrained one: no initializer
-and no optimiser touches them. What it draws at random while it trains, it draws from torch's global generators: a run seeds
+and no optimizer touches them. What it draws at random while it trains, it draws from torch's global generators: a run seeds
 these before every step, so that they need not be saved.
 
 Any block may have an attribute `expected_failures`, a mapping from names of rules of `gantoolkit.testing` to reasons: where it
@@ -22,15 +20,17 @@ Importing this module does not load torch, so that blocks can be listed in no ti
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal, Protocol, runtime_checkable
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol, TypeVar, runtime_checkable
 
-from gantoolkit.parameters import Slot
-from gantoolkit.registry import Registry
+from gantoolkit.registry.registry import Registry
+from gantoolkit.registry.signature import Slot
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
+
+Traits = TypeVar("Traits", "NetworkTraits", "MetricTraits")
 
 Batch = Mapping[str, "Tensor"]
 """Real images by domain: `{"A": ..., "B": ...}`, each (N, C, H, W) in [−1, 1]."""
@@ -39,19 +39,85 @@ Pairing = Literal["unpaired", "paired", "sequential"]
 """How images of A and B come together. `unpaired`: A in shuffled order, B drawn at random. `paired`: image i of A and image i
 of B show the same thing and are cropped alike. `sequential`: both in shuffled order, so that an epoch sees every image."""
 
+
+class Direction(str):
+    """A direction of translation, written `<source>2<target>`.
+
+    >>> direction = Direction("A2B")
+    >>> direction.source, direction.target, direction.reverse
+    ('A', 'B', 'B2A')
+    """
+
+    __slots__ = ()
+
+    @property
+    def source(self) -> str:
+        """The domain of the inputs."""
+        return self.partition("2")[0]
+
+    @property
+    def target(self) -> str:
+        """The domain of the results."""
+        return self.partition("2")[2]
+
+    @property
+    def reverse(self) -> Direction:
+        """The direction from the target back to the source."""
+        return Direction(f"{self.target}2{self.source}")
+
+
 Shared = dict[str, "Tensor"]
 """Images that one step makes once and its phases share, by name: fake_B, rec_A, ..."""
+
+
+@dataclass(frozen=True)
+class NetworkTraits:
+    """The optional attributes of a network, with their defaults; see `read_traits`.
+
+    Args:
+        size_multiple: Height and width of its images must be multiples of this. A generator must declare it.
+        smallest_size: The smallest height and width that it accepts.
+        channels_last: Whether it may run in the memory format channels_last. PyTorch's own `InstanceNorm2d` converts back from
+            that format, and on a CPU its gradients in it are wrong; `gantoolkit.layers.normalization` has neither fault.
+        stochastic: Whether its result depends on random numbers in evaluation mode too, or on the whole batch. Images are then
+            translated one at a time, from a fixed seed.
+        optimizes: Whether it translates by optimizing each image; it cannot be exported.
+    """
+
+    size_multiple: int | None = None
+    smallest_size: int = 1
+    channels_last: bool = False
+    stochastic: bool = False
+    optimizes: bool = False
+
+
+@dataclass(frozen=True)
+class MetricTraits:
+    """The optional attributes of a metric, with their defaults; see `read_traits`.
+
+    Args:
+        direction: The only direction that it applies to, `A2B` or `B2A`; None if it applies to all.
+        label_maps: Whether its targets are label maps, which are resized without mixing colors.
+        notes: What must be reported beside each of its values, such as the network that it uses.
+    """
+
+    direction: str | None = None
+    label_maps: bool = False
+    notes: str = ""
+
+
+def read_traits(block: object, table: type[Traits]) -> Traits:
+    """The optional attributes of a block: `read_traits(network, NetworkTraits).stochastic`."""
+    return table(**{trait.name: getattr(block, trait.name, trait.default) for trait in fields(table)})  # type: ignore[arg-type]
 
 
 class Generator(Protocol):
     """A network (`nn.Module`) that translates images, made by `block(in_channels, out_channels, *, ...)`."""
 
     size_multiple: int
-    """Heights and widths that it can take are multiples of this, from `smallest_side` on if it has that attribute too.
+    """Heights and widths that it can take are multiples of this, from `smallest_size` on if it has that attribute too.
 
-    A true attribute `stochastic` says that it draws random numbers also in evaluation mode, or looks at the whole batch:
-    images are then translated one by one, from a fixed seed. A true attribute `optimises` says that it translates by
-    optimising, and cannot be exported.
+    Optional attributes are in `NetworkTraits`.
     """
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -111,7 +177,7 @@ class FeatureExtractor(Protocol):
 
 
 class AdversarialLoss(Protocol):
-    """What a discriminator and its generator minimise, made by `block(*, ...)`; each method returns a mean (a scalar)."""
+    """What a discriminator and its generator minimize, made by `block(*, ...)`; each method returns a mean (a scalar)."""
 
     def real(self, logits: Tensor) -> Tensor:
         """The discriminator's loss on its logits for real images."""
@@ -127,8 +193,8 @@ class AdversarialLoss(Protocol):
 
 
 @runtime_checkable
-class PenalisedLoss(Protocol):
-    """An adversarial loss that also penalises the discriminator itself, as WGAN-GP does."""
+class PenalizedLoss(Protocol):
+    """An adversarial loss that also penalizes the discriminator itself, as WGAN-GP does."""
 
     def penalty(self, discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
         """A weighted scalar to add to the discriminator's loss; `real` and `fake` are (N, C, H, W)."""
@@ -174,7 +240,7 @@ class Scheduler(Protocol):
     """The learning rate over a run, made by `block(*, ...)`."""
 
     def multiplier(self, epoch: int, epochs: int) -> float:
-        """The factor ≥ 0 on every optimiser's rate in `epoch` (counted from 0) of a run of `epochs`."""
+        """The factor ≥ 0 on every optimizer's rate in `epoch` (counted from 0) of a run of `epochs`."""
         ...
 
 
@@ -208,13 +274,11 @@ class Optimizer(Protocol):
 class Metric(Protocol):
     """A figure for how good translations are, gathered over batches; made by `block(*, ...)`.
 
-    It may also have these attributes. `direction`, `A2B` or `B2A`: the only one that it makes sense for. `label_maps`, true:
-    what it measures by are maps of labels, so that they are resized without mixing their colours. `conditions`: words
-    that belong beside every figure of it, such as the network that it looks through and how images are resized for that.
+    Its optional attributes are in `MetricTraits`.
     """
 
-    against: Literal["truth", "input", "domain"]
-    """What images are measured by. `truth`: each by the right translation of its input, which paired data sets have;
+    against: Literal["ground_truth", "input", "domain"]
+    """What images are measured by. `ground_truth`: each by the right translation of its input, which paired data sets have;
     `input`: each by what it was made from; `domain`: all together by the real images of their domain, unpaired."""
 
     higher_is_better: bool
@@ -246,7 +310,7 @@ class SummedMetric(Protocol):
 
 
 @dataclass(frozen=True)
-class Setting:
+class SystemContext:
     """What a run tells its system."""
 
     channels_A: int
@@ -255,18 +319,18 @@ class Setting:
     crop_size: int = 256
     """Side of the training crops in pixels."""
 
-    process: int = 0
+    rank: int = 0
     """Which of the processes that share the run this is: each has image pools of its own."""
 
 
 @dataclass(frozen=True)
 class Phase:
-    """One optimiser step: the networks it trains and the named losses it minimises.
+    """One optimizer step: the networks it trains and the named losses it minimizes.
 
     Args:
         name: Heads the logged names of its losses: `G` gives `G/cycle_A`.
         trains: Names of the networks whose parameters the step changes; all others are frozen meanwhile.
-        losses: Makes the weighted terms from the real images and from what the step shares; their sum is minimised.
+        losses: Makes the weighted terms from the real images and from what the step shares; their sum is minimized.
         every: The phase runs in each step whose number is a multiple of this.
     """
 
@@ -277,9 +341,9 @@ class Phase:
 
 
 class System(Protocol):
-    """Networks and how they learn, made by `block(setting, *, ...)` from a `Setting`.
+    """Networks and how they learn, made by `block(context, *, ...)` from a `SystemContext`.
 
-    What its blocks are given and how objectives are put together, `gantoolkit.systems.terms` offers to every system.
+    What its blocks are given and how objectives are put together, `gantoolkit.systems.objectives` offers to every system.
     """
 
     pairing: Pairing

@@ -6,17 +6,19 @@ from typing import Any, Literal
 
 import torch
 
-from gantoolkit.assembly import build_system
-from gantoolkit.cost.lack import explain_lack_of_memory
+from gantoolkit.cost.out_of_memory import explain_out_of_memory
 from gantoolkit.data import CacheMode, open_dataset, open_test_images
 from gantoolkit.data.images import ImageFile
-from gantoolkit.device import select_device
 from gantoolkit.errors import CheckpointError, DataError
 from gantoolkit.export import Exported, Format, export_generator
 from gantoolkit.inference import Tile, Translator
-from gantoolkit.precision import Precision
-from gantoolkit.recipe import Recipe
-from gantoolkit.training import Callback, RunEnded, RunFolder, count_processes, is_writer, train
+from gantoolkit.plugins import Direction
+from gantoolkit.recipes import Recipe
+from gantoolkit.recipes.building import build_system
+from gantoolkit.runs import RunFolder
+from gantoolkit.runtime.device import select_device
+from gantoolkit.runtime.precision import Precision
+from gantoolkit.training import Callback, RunEnded, get_world_size, is_main_process, train
 
 __all__ = ["Run", "open_translator"]
 
@@ -54,8 +56,8 @@ class Run:
                     f"{folder.path}: lies in {images}, among whose images its samples would be; choose another --out"
                 )
         if folder.exists:
-            folder.take_up(checked)
-        if is_writer():  # of several processes the first
+            folder.check_resumable(checked)
+        if is_main_process():  # of several processes the first
             folder.create(checked, Path(data))
         return cls(folder, checked, Path(data))
 
@@ -71,8 +73,8 @@ class Run:
         """
         folder = RunFolder(path)
         recipe = folder.read_recipe().check()
-        if data is None and folder.about_file.exists():  # what was pulled has none, and translates without
-            data = folder.read_about()["data"]
+        if data is None and folder.metadata_file.exists():  # what was pulled has none, and translates without
+            data = folder.read_metadata()["data"]
         return cls(folder, recipe, None if data is None else Path(data))
 
     @property
@@ -86,7 +88,7 @@ class Run:
         Raises:
             CheckpointError: When it is not known.
         """
-        return Path(self.folder.read_about()["data"]) if self._data is None else self._data
+        return Path(self.folder.read_metadata()["data"]) if self._data is None else self._data
 
     @property
     def report(self) -> Path:
@@ -105,7 +107,7 @@ class Run:
         """Train to the end, or to step `stop_at`, from wherever the run stands.
 
         Args:
-            device: As `gantoolkit.device.select_device`.
+            device: As `gantoolkit.runtime.device.select_device`.
             workers: Processes that load images; they change nothing but the speed.
             cache: Where decoded images are kept, as `gantoolkit.data.CacheMode` says; nor does this.
             stop_at: Step after which to save and stop.
@@ -116,7 +118,7 @@ class Run:
         """
         where = select_device(device)
         rest = f"{self.path} is as it was at its last checkpoint, and other settings want another --out"
-        with explain_lack_of_memory(self.recipe, where, processes=count_processes(), rest=rest):
+        with explain_out_of_memory(self.recipe, where, world_size=get_world_size(), rest=rest):
             return train(
                 self.folder,
                 self.recipe,
@@ -199,7 +201,7 @@ class Run:
             dataset = open_test_images(self.data) or open_dataset(self.data)
         except (DataError, CheckpointError):
             return ()
-        return dataset.A if direction[0] == "A" else dataset.B
+        return dataset.files(Direction(direction).source)
 
 
 def open_translator(model: str | Path, direction: str | None = None, **options: Any) -> Translator:

@@ -11,13 +11,12 @@ from typing import Any
 
 import pytest
 import torch
-from chromium import NoBrowserError, find_chromium
+from _helpers.chromium import NoBrowserError, find_chromium
+from _helpers.small import TINY, make_dataset, make_lively, make_tiny
 from hypothesis import settings
-from small import TINY, make_dataset, make_lively, make_tiny
 
 from gantoolkit.cli import main
-from gantoolkit.recipe import Recipe
-from gantoolkit.recipes import pix2pix
+from gantoolkit.recipes import Recipe, pix2pix
 
 settings.register_profile("gantoolkit", deadline=None, derandomize=True, max_examples=25)
 settings.load_profile("gantoolkit")

@@ -98,7 +98,7 @@ def test_the_table_of_a_soak_shows_each_run_in_both_its_ways(page, tmp_path, mon
         kind: soak.describe([life], 60.0) for kind, life in zip(("undisturbed", "disturbed"), lives, strict=True)
     }
     runs = {"0 workers": {"steps": 2000, "differences": [], **described}}
-    result = soak.summarise(lives, runs, argparse.Namespace(warm_up=60.0), time.monotonic() - 300)
+    result = soak.summarize(lives, runs, argparse.Namespace(warm_up=60.0), time.monotonic() - 300)
     assert result["signals"] == {"SIGKILL": 1, "SIGTERM": 1}
     assert result["longest_life_minutes"] == pytest.approx(3.3)
     again = soak.describe_again(json.loads(json.dumps(result)), 60.0)

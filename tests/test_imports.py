@@ -30,7 +30,7 @@ def test_making_a_recipe_imports_no_torch() -> None:
 
 def test_heavy_libraries_wait_until_a_block_uses_them() -> None:
     code = (
-        "import sys, gantoolkit.run, gantoolkit.losses;"
+        "import sys, gantoolkit.run, gantoolkit.blocks.losses;"
         "print([name for name in ('kornia', 'timm', 'torchvision', 'matplotlib', 'tensorboard') if name in sys.modules])"
     )
     assert run_python(code) == "[]"
@@ -38,7 +38,7 @@ def test_heavy_libraries_wait_until_a_block_uses_them() -> None:
 
 def test_networks_on_the_cpu_import_no_triton() -> None:
     code = (
-        "import sys, torch; from gantoolkit.generators import ResNetGenerator;"
+        "import sys, torch; from gantoolkit.blocks.generators import ResNetGenerator;"
         "ResNetGenerator(3, 3, blocks=1, width=2)(torch.zeros(1, 3, 8, 8)).sum().backward();"
         "print('triton' in sys.modules)"
     )

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from small import official_resnet
+from _helpers.small import official_resnet
 from torch import nn
 
 from benchmarks import replay
-from gantoolkit.discriminators import PatchGANDiscriminator
+from gantoolkit.blocks.discriminators import PatchGANDiscriminator
+from gantoolkit.blocks.generators import ResNetGenerator, UNetGenerator
 from gantoolkit.errors import CheckpointError
-from gantoolkit.generators import ResNetGenerator, UNetGenerator
 from gantoolkit.official import load_official_weights
 
 

@@ -8,7 +8,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 from gantoolkit.plugins import REGISTRIES
-from gantoolkit.registry import API_VERSION
+from gantoolkit.registry.registry import API_VERSION
 from gantoolkit.scaffold import render_block
 from gantoolkit.testing import RULEBOOKS
 
@@ -18,19 +18,19 @@ PROTOCOLS = {
     "coupled_generators": ("plugins.CoupledGenerator",),
     "coupled_discriminators": ("plugins.CoupledDiscriminator",),
     "feature_extractors": ("plugins.FeatureExtractor",),
-    "adversarial_losses": ("plugins.AdversarialLoss", "plugins.PenalisedLoss"),
+    "adversarial_losses": ("plugins.AdversarialLoss", "plugins.PenalizedLoss"),
     "image_losses": ("plugins.ImageLoss",),
     "image_pools": ("plugins.ImagePool", "plugins.PlannedPool"),
     "schedulers": ("plugins.Scheduler", "plugins.ObservingScheduler"),
     "initializers": ("plugins.Initializer",),
     "optimizers": ("plugins.Optimizer",),
     "metrics": ("plugins.Metric", "plugins.SummedMetric"),
-    "systems": ("plugins.System", "plugins.Phase", "plugins.Setting", "systems.terms"),
-    "recipes": ("recipes.make_recipe",),
+    "systems": ("plugins.System", "plugins.Phase", "plugins.SystemContext", "systems.terms"),
+    "recipes": ("recipes.recipe_function", "recipes.RecipeFunction"),
 }
 WORDS = {
     "recipes": "A function whose arguments are keyword-only, all with defaults, and which returns a "
-    "[`Recipe`](../../reference/recipes.md). `make_recipe` makes one from the function's arguments.",
+    "[`Recipe`](../../reference/recipes.md). `recipe_function` turns a function that returns a paper's settings into one.",
 }
 
 INDEX = """# Kinds of blocks

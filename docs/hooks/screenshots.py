@@ -15,8 +15,8 @@ from mkdocs.structure.files import File, Files
 from PIL import Image, ImageDraw
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))  # one way to find a browser and to start a study
-from chromium import NoBrowserError, find_chromium
-from serving import ModelServer, StudyServer
+from _helpers.chromium import NoBrowserError, find_chromium
+from _helpers.serving import ModelServer, StudyServer
 
 from gantoolkit.cli import main
 from gantoolkit.demo import make_demo_set

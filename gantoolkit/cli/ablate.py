@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
 
-from gantoolkit.cli.train import EXIT_CODES, parse_setting
+from gantoolkit.cli.exit_codes import exit_code_of
+from gantoolkit.cli.train import parse_setting
 
 if TYPE_CHECKING:
     from gantoolkit.evaluation.ablation import Row
@@ -54,7 +55,7 @@ def ablate(
     """
     from gantoolkit.cli.evaluate import parse_metrics, report_skipped
     from gantoolkit.cli.progress import TrainingProgress
-    from gantoolkit.data.measured import MeasuredImages
+    from gantoolkit.data.evaluation_images import EvaluationImages
     from gantoolkit.evaluation.ablation import Ablation, plan_trials
     from gantoolkit.evaluation.pages import Scored, write_page
     from gantoolkit.evaluation.scoring import DEFAULT_METRICS, choose_metrics, score_references
@@ -72,7 +73,7 @@ def ablate(
         end = ablation.train(trial, device=device, workers=workers, watch=TrainingProgress)
         if end is not None and end.reason != "finished":
             print("the same command continues from here")
-            return EXIT_CODES[end.reason]
+            return exit_code_of(end.reason)
         measured.append(ablation.measure(trial, names, parameters, images=images, device=device))
     files = ablation.write()
     print_rows(ablation.rows())
@@ -80,7 +81,7 @@ def ablate(
     scored: list[Scored] = []
     for path, scores, count in shown:
         run = Run.open(path, data=data)
-        scored.append(Scored(scores, run, MeasuredImages.open(data, run.recipe.data).take(count).readable()))
+        scored.append(Scored(scores, run, EvaluationImages.open(data, run.recipe.data).take(count).readable()))
     directions = directions_of([each.scores for each in scored])
     references = score_references(scored[0].images, directions, chosen)
     page = out / "report.html"

@@ -15,7 +15,6 @@ from types import FrameType
 import cyclopts
 from rich.console import Console
 
-from gantoolkit import __version__
 from gantoolkit.cli import (
     ablate,
     bench,
@@ -25,28 +24,24 @@ from gantoolkit.cli import (
     demo,
     evaluate,
     export,
+    hub,
     importing,
     plan,
     plugins,
     segmenter,
     serve,
-    sharing,
     show,
     study,
     train,
     translate,
 )
+from gantoolkit.cli.exit_codes import BAD_INPUT, INTERNAL_ERROR, INTERRUPTED, SUCCESS, TERMINATED
 from gantoolkit.errors import GantoolkitError
-from gantoolkit.launcher import launched_processes, process_number
 from gantoolkit.plugins import REGISTRIES
+from gantoolkit.runtime.torchrun import launched_rank, launched_world_size
+from gantoolkit.runtime.version import __version__
 
-__all__ = ["INTERRUPTED", "TERMINATED", "app", "main"]
-
-OK = 0
-MISTAKE = 1
-BAD_INPUT = 2
-INTERRUPTED = 130
-TERMINATED = 143
+__all__ = ["app", "main"]
 
 _ALONE = (
     "ablate",
@@ -79,9 +74,9 @@ app.command(translate.translate)
 app.command(export.export)
 app.command(show.show)
 app.command(serve.serve)
-app.command(sharing.card)
-app.command(sharing.push)
-app.command(sharing.pull)
+app.command(hub.card)
+app.command(hub.push)
+app.command(hub.pull)
 app.command(evaluate.evaluate)
 app.command(ablate.ablate)
 app.command(segmenter.train_segmenter)
@@ -117,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return BAD_INPUT
     except BrokenPipeError:
         sys.stderr.close()  # the reader, `head` for instance, has had enough; nothing is left to say it to
-        return OK
+        return SUCCESS
     except KeyboardInterrupt as interrupt:
         is_terminated = signal.SIGTERM in interrupt.args
         _complain("terminated" if is_terminated else "interrupted")
@@ -134,8 +129,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _complain(f"a path that was given cannot be one on this system ({error}); write another")
             return BAD_INPUT
         _complain(_blame(error))
-        return MISTAKE
-    return result if isinstance(result, int) else OK
+        return INTERNAL_ERROR
+    return result if isinstance(result, int) else SUCCESS
 
 
 @contextmanager
@@ -193,14 +188,14 @@ def _show_warning(message: Warning | str, *details: object, **more: object) -> N
 def _speaker() -> str:
     """Which of the processes that a launcher has started speaks; where there is one alone it need not say so."""
     try:
-        return f"process {process_number()}: " if launched_processes() > 1 else ""
+        return f"process {launched_rank()}: " if launched_world_size() > 1 else ""
     except GantoolkitError:  # the command will say it
         return ""
 
 
 def _refuse_launchers(arguments: Sequence[str]) -> None:
-    process_number()  # says what is wrong with it
-    if launched_processes() > 1 and arguments and arguments[0] in _ALONE:
+    launched_rank()  # says what is wrong with it
+    if launched_world_size() > 1 and arguments and arguments[0] in _ALONE:
         raise GantoolkitError(
             f"gantoolkit {arguments[0]} cannot share its work among the processes that torchrun starts; call it without"
         )

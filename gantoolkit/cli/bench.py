@@ -1,21 +1,19 @@
 """`gantoolkit bench`."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
 
 from gantoolkit.cli.train import parse_setting
-from gantoolkit.errors import GantoolkitError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gantoolkit.cost import Bench, Share
 
-__all__ = ["bench", "format_count", "format_seconds", "print_facts", "write_json"]
+__all__ = ["bench", "format_count", "format_seconds", "print_facts"]
 
 
 def bench(
@@ -47,18 +45,19 @@ def bench(
         Write everything to this file too.
     """
     from gantoolkit import cost
+    from gantoolkit.files.text import write_json
     from gantoolkit.recipes import find_recipe
 
     changes = dict(parse_setting(setting) for setting in settings or [])
     measured = cost.bench(find_recipe(recipe, changes), device=device, steps=steps)
     print_bench(measured)
     if json_file is not None:
-        write_json(json_file, measured)
+        write_json(json_file, asdict(measured))
 
 
 def print_bench(measured: "Bench") -> None:
     """The figures, then where the time of a step goes."""
-    from gantoolkit.cost.limits import format_bytes
+    from gantoolkit.runtime.memory import format_bytes
 
     facts = {
         "speed": f"{measured.pairs_per_second:.3g} pairs/s, {format_seconds(measured.seconds_per_step)} a step "
@@ -115,21 +114,6 @@ def format_seconds(seconds: float) -> str:
     ('15.4 s', '231 ms')
     """
     return f"{seconds:.3g} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
-
-
-def write_json(path: Path, result: Any) -> None:
-    """Write a dataclass to a file.
-
-    Raises:
-        GantoolkitError: When it cannot be written.
-    """
-    from gantoolkit.files import whole_file
-
-    try:
-        with whole_file(path) as part:
-            part.write_text(json.dumps(asdict(result), indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise GantoolkitError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
 def _print_shares(title: str, shares: "Sequence[Share]") -> None:

@@ -6,9 +6,8 @@ import cyclopts
 from rich.console import Console
 from rich.table import Table
 
-from gantoolkit.errors import PluginError
+from gantoolkit.errors import PluginError, did_you_mean
 from gantoolkit.plugins import REGISTRIES
-from gantoolkit.registry import suggest
 
 __all__ = ["app", "find_kinds", "recipes"]
 
@@ -25,7 +24,7 @@ def list_blocks(kind: str | None = None, /) -> None:
         One kind only, such as generators.
     """
     if kind is not None and kind not in REGISTRIES:
-        hint = f" Did you mean '{meant}'?" if (meant := suggest(kind, REGISTRIES)) else ""
+        hint = did_you_mean(kind, REGISTRIES)
         raise PluginError(f"blocks: no kind '{kind}'.{hint} Known: {', '.join(REGISTRIES)}")
     for name in REGISTRIES:
         if kind in (None, name):
@@ -41,7 +40,7 @@ def show(name: str, /) -> None:
     name
         A block's name, with its kind in front where two kinds share it: image_pools/none.
     """
-    from gantoolkit.parameters import read_parameters
+    from gantoolkit.registry.signature import read_parameters
 
     console = Console(soft_wrap=True, highlight=False)
     for position, kind in enumerate(find_kinds(name)):
@@ -54,7 +53,7 @@ def show(name: str, /) -> None:
         table = Table(box=None, padding=(0, 2, 0, 0))
         for heading in ("parameter", "type", "default", ""):
             table.add_column(heading)
-        for parameter in read_parameters(getattr(block, "__wrapped__", block)).values():
+        for parameter in read_parameters(block).values():
             kind_and_default = str(parameter).rpartition(", ")
             table.add_row(
                 parameter.name, kind_and_default[0], kind_and_default[2].removeprefix("default "), parameter.doc
@@ -88,7 +87,7 @@ def find_kinds(name: str) -> list[str]:
     found = found or [kind for kind, registry in wanted.items() if registry.hidden(short)]  # asking will say so
     if not found:
         everything = sorted({known for registry in REGISTRIES.values() for known in registry.names()})
-        hint = f" Did you mean '{meant}'?" if (meant := suggest(short, everything)) else ""
+        hint = did_you_mean(short, everything)
         raise PluginError(f"blocks: no '{name}'.{hint} See `gantoolkit blocks`")
     return found
 

@@ -5,14 +5,13 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from rich.console import Console
 
-from gantoolkit.block import Block, merge_field
 from gantoolkit.cli.blocks import find_kinds
+from gantoolkit.cli.exit_codes import INCOMPLETE
 from gantoolkit.cli.train import parse_setting
-from gantoolkit.errors import PluginError
+from gantoolkit.errors import PluginError, requires_extra
+from gantoolkit.recipes.block_spec import BlockSpec, merge_field
 
-__all__ = ["BROKEN", "check"]
-
-BROKEN = 3
+__all__ = ["check"]
 
 _STYLES = {"kept": "green", "broken": "bold red", "departs": "yellow", "not applicable": "dim"}
 
@@ -43,12 +42,10 @@ def check(
     device
         cpu, cuda, or auto: the CPU, then CUDA where there is one.
     """
-    from gantoolkit.device import available_devices, select_device
+    from gantoolkit.runtime.device import available_devices, select_device
 
-    try:
+    with requires_extra("testing", "gantoolkit check", PluginError):
         from gantoolkit.testing import RULEBOOKS, Subject
-    except ImportError as error:
-        raise PluginError(f"check: needs the extra `testing`: pip install gantoolkit[testing] ({error})") from error
 
     names = available_devices() if device == "auto" else [device]
     console = Console(soft_wrap=True, highlight=False)
@@ -58,7 +55,7 @@ def check(
     for field, value in map(parse_setting, settings or []):
         merge_field(parameters, field.split("."), value, short)
     for kind in find_kinds(name):
-        block = Block.of(short, **parameters)
+        block = BlockSpec.of(short, **parameters)
         for device_name in names:
             subject = Subject(kind, block, select_device(device_name), sizes, layers or ())
             subject.factory()  # a block that cannot be had, or a wrong parameter, breaks no rule
@@ -72,4 +69,4 @@ def check(
                     broken += 1
                     print("".join(f"                 {line}\n" for line in outcome.message.splitlines()[1:]), end="")
     print(f"{broken} broken" if broken else "no rule is broken")
-    return BROKEN if broken else 0
+    return INCOMPLETE if broken else 0

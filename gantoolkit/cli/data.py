@@ -53,15 +53,15 @@ def download(
     keep_archive
         Leave the archive beside the folder.
     """
-    from gantoolkit.data.archives import unpack
-    from gantoolkit.data.catalogue import CATALOGUE, find_public_dataset
-    from gantoolkit.data.download import UnreachableError, file_checksum
-    from gantoolkit.data.download import download as fetch
+    from gantoolkit.data.fetch.archives import unpack
+    from gantoolkit.data.fetch.catalog import CATALOG, find_public_dataset
+    from gantoolkit.data.fetch.download import UnreachableError, file_checksum
+    from gantoolkit.data.fetch.download import download as fetch
 
     if name is None and (url or archive):
         raise DataError("data download: say what to call it, such as gantoolkit data download horses --archive FILE")
     if name is None:
-        for each in CATALOGUE.values():
+        for each in CATALOG.values():
             print(f"{each.name:20} {each.shows}{'' if each.url else ' (to be had from its authors only)'}")
         return 0
     if url is None and archive is None:
@@ -145,13 +145,13 @@ def stats(folder: Path, /, *, sheet: Path | None = None, recipe: str = "") -> in
 
     found = _survey(folder, recipe)
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("", "images", "unreadable", "grey", "size", "mean of each channel", "standard deviation"):
+    for heading in ("", "images", "unreadable", "gray", "size", "mean of each channel", "standard deviation"):
         table.add_column(heading)
     for name, domain in found.domains.items():
         form = ".0f" if domain.encoding.bits else ".4g"
         mean, std = (" ".join(format(value, form) for value in figures) for figures in (domain.mean, domain.std))
         sizes = describe_sizes(domain.sizes)
-        table.add_row(name, str(len(domain.files)), str(len(domain.bad)), str(domain.grey), sizes, mean, std)
+        table.add_row(name, str(len(domain.files)), str(len(domain.bad)), str(domain.gray), sizes, mean, std)
     Console(soft_wrap=True, highlight=False).print(table)
     target = sheet or folder.with_name(f"{folder.resolve().name}-sheet.png")
     write_image(draw_contact_sheet(found), target)

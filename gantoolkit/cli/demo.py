@@ -5,7 +5,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from gantoolkit.cli.train import EXIT_CODES, parse_setting
+from gantoolkit.cli.exit_codes import exit_code_of
+from gantoolkit.cli.train import parse_setting
 
 __all__ = ["demo"]
 
@@ -41,12 +42,12 @@ def demo(
     title = f"PSNR against the right answer on held-out photographs, at step {result.end.step}"
     table = Table(box=None, padding=(0, 2, 0, 0), title=title, title_justify="left", title_style="bold")
     table.add_column("", no_wrap=True)
-    for heading in ("doing nothing", "one flat colour", "before training", "after training"):
+    for heading in ("doing nothing", "one flat color", "before training", "after training"):
         table.add_column(heading)
     for direction, psnr in result.psnr.items():
-        cells = [f"{psnr[name]:.1f} dB" for name in ("input", "flat colour", "untrained", "trained")]
+        cells = [f"{psnr[name]:.1f} dB" for name in ("input", "flat color", "untrained", "trained")]
         table.add_row(_NAMES[direction], *cells)
     console = Console(soft_wrap=True, highlight=False)
     console.print(table)
     console.print(f"pictures: {result.grid} and {result.photograph}\nreport: {result.report}", markup=False)
-    return EXIT_CODES[result.end.reason]
+    return exit_code_of(result.end.reason)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter, validators
 
+from gantoolkit.cli.exit_codes import INCOMPLETE
 from gantoolkit.cli.train import parse_setting
 from gantoolkit.errors import DataError
 
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from gantoolkit.evaluation.scoring import RunScores
 
 __all__ = ["evaluate", "parse_metrics", "print_scores", "print_whole", "report_skipped"]
-
-_SOME_SKIPPED = 3
 
 
 def evaluate(
@@ -55,7 +54,7 @@ def evaluate(
     device
         cpu, cuda, cuda:1, or auto.
     """
-    from gantoolkit.data.measured import MeasuredImages
+    from gantoolkit.data.evaluation_images import EvaluationImages
     from gantoolkit.evaluation.pages import Scored, write_page
     from gantoolkit.evaluation.scoring import DEFAULT_METRICS, choose_metrics, score_references, score_run
     from gantoolkit.evaluation.tables import write_scores
@@ -70,7 +69,7 @@ def evaluate(
     references: list[RunScores] = []
     seen: list[object] = []
     for path, run in opened.items():
-        measured = MeasuredImages.open(run.data, run.recipe.data, split=split).take(images).readable()
+        measured = EvaluationImages.open(run.data, run.recipe.data, split=split).take(images).readable()
         print(f"measuring {names[path]} …", file=sys.stderr, flush=True)
         scores = score_run(run, measured, chosen, name=names[path], best=generators == "best", device=device)
         scored.append(Scored(scores, run, measured, best=generators == "best"))
@@ -92,7 +91,7 @@ def report_skipped(scores: "Iterable[RunScores]") -> int:
     skipped = {reason for each in scores for reason in each.skipped}
     for reason in sorted(skipped):
         print(f"skipped: {reason}", file=sys.stderr)
-    return _SOME_SKIPPED if skipped else 0
+    return INCOMPLETE if skipped else 0
 
 
 def print_scores(scores: "Sequence[RunScores]") -> None:
@@ -101,11 +100,13 @@ def print_scores(scores: "Sequence[RunScores]") -> None:
     from rich.table import Table
 
     from gantoolkit.evaluation.tables import directions_of, figure_names, format_figure
+    from gantoolkit.plugins import Direction
 
     console = Console(soft_wrap=True, highlight=False)
     for direction in directions_of(scores):
         rows = [each for each in scores if direction in each.directions]
-        title = f"{direction[0]} → {direction[-1]}, 95 % intervals over {rows[0].directions[direction].images} images"
+        way = Direction(direction)
+        title = f"{way.source} → {way.target}, 95 % intervals over {rows[0].directions[direction].images} images"
         table = Table(box=None, padding=(0, 2, 0, 0), title=title, title_justify="left", title_style="bold")
         names = figure_names(scores, direction)
         table.add_column("", no_wrap=True)
@@ -116,7 +117,7 @@ def print_scores(scores: "Sequence[RunScores]") -> None:
             style = None if each.path else "italic"
             table.add_row(each.name, *(format_figure(figures.get(name)) for name in names), style=style)
         print_whole(table)
-        for said in dict.fromkeys(said for each in rows for said in each.directions[direction].conditions):
+        for said in dict.fromkeys(said for each in rows for said in each.directions[direction].notes):
             console.print(f"  {said}", markup=False, style="dim")
 
 

@@ -14,7 +14,7 @@ app = cyclopts.App(name="import", help="Bring weights of other projects into a f
 def official(source: Path, /, *, out: Path | None = None, direction: Literal["A2B", "B2A"] = "A2B") -> int:
     """Import a generator of the official PyTorch code (pytorch-CycleGAN-and-pix2pix): latest_net_G_A.pth and the like.
 
-    Architecture and sizes are recognised from the weights. Python objects in the file are refused, not loaded.
+    Architecture and sizes are recognized from the weights. Python objects in the file are refused, not loaded.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ def official(source: Path, /, *, out: Path | None = None, direction: Literal["A2
     direction
         What the new file calls its translation.
     """
-    from gantoolkit.conversion import convert_official
+    from gantoolkit.official import convert_official
 
     made = convert_official(source, out or source.with_suffix(".safetensors"), direction=direction)
     for finding in made.findings:

@@ -1,11 +1,12 @@
 """`gantoolkit plan`."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
 
-from gantoolkit.cli.bench import format_count, format_seconds, print_facts, write_json
+from gantoolkit.cli.bench import format_count, format_seconds, print_facts
 from gantoolkit.cli.train import parse_setting
 
 if TYPE_CHECKING:
@@ -47,26 +48,27 @@ def plan(
         Write everything to this file too.
     """
     from gantoolkit import cost
-    from gantoolkit.cost.limits import parse_bytes
+    from gantoolkit.files.text import write_json
     from gantoolkit.recipes import find_recipe
+    from gantoolkit.runtime.memory import parse_bytes
 
     changes = dict(parse_setting(setting) for setting in settings or [])
     limit = None if memory is None else parse_bytes(memory)
     made = cost.plan(find_recipe(recipe, changes), data=data, steps=steps, device=device, memory=limit)
     print_plan(made)
     if json_file is not None:
-        write_json(json_file, made)
+        write_json(json_file, asdict(made))
 
 
 def print_plan(made: "Plan") -> None:
     """The figures, then the settings that fit."""
-    from gantoolkit.cost.limits import MARGIN, format_bytes
+    from gantoolkit.runtime.memory import MARGIN, format_bytes
 
     cost = made.cost
     parts = {
         "weights": cost.weight_bytes,
         "gradients": cost.gradient_bytes,
-        "optimisers": cost.optimizer_bytes,
+        "optimizers": cost.optimizer_bytes,
         "image pools": cost.pool_bytes,
         "the step itself": cost.working_bytes,
     }

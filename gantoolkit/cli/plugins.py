@@ -6,7 +6,7 @@ import cyclopts
 
 from gantoolkit.errors import PluginError
 from gantoolkit.plugins import REGISTRIES
-from gantoolkit.registry import API_VERSION, find_strangers
+from gantoolkit.registry.registry import API_VERSION, find_unknown_kinds
 
 __all__ = ["app"]
 
@@ -32,7 +32,7 @@ def list_plugins() -> None:
             rows.append((entry.distribution, entry.version, kind, entry.name, state))
     rows += [
         (entry.distribution, entry.version, entry.kind, entry.name, f"gantoolkit knows no kind '{entry.kind}'")
-        for entry in find_strangers(REGISTRIES)
+        for entry in find_unknown_kinds(REGISTRIES)
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     for *facts, state in rows:  # one line each, however long: an error is to be read, and found by grep
@@ -41,7 +41,7 @@ def list_plugins() -> None:
 
 @app.command
 def new(distribution: str, /, *, kind: str, out: Path = Path()) -> None:
-    """Write a distribution with one working block: entry point, block, tests, README, a licence to fill in.
+    """Write a distribution with one working block: entry point, block, tests, README, a license to fill in.
 
     It installs, and passes its tests and `gantoolkit check`, as it is.
 

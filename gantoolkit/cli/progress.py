@@ -9,8 +9,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from gantoolkit.launcher import launched_processes
 from gantoolkit.run import Run
+from gantoolkit.runtime.torchrun import launched_world_size
 from gantoolkit.training import CheckpointSaved, Event, RunEnded, SamplesDrawn, StepDone
 
 __all__ = ["TrainingProgress"]
@@ -108,7 +108,7 @@ class TrainingProgress:
         }
         self.say(f"{words[reason]} at step {step}; report: {report}")
         if reason != "finished":
-            command = "gantoolkit" if launched_processes() == 1 else "torchrun ... -m gantoolkit"
+            command = "gantoolkit" if launched_world_size() == 1 else "torchrun ... -m gantoolkit"
             self.say(f"continue with: {command} train --resume {self.run.path}")
 
     def say(self, text: str) -> None:

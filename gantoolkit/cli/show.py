@@ -46,8 +46,8 @@ def _read(path: Path) -> dict:
     """What a file says, in the order in which it is shown."""
     from gantoolkit.data.encoding import encoding_of
     from gantoolkit.errors import GantoolkitError
-    from gantoolkit.recipe import Recipe
-    from gantoolkit.training import read_generator_header
+    from gantoolkit.recipes import Recipe
+    from gantoolkit.runs import read_generator_header
 
     header = read_generator_header(path)
     about = {"file": str(path), "direction": header.direction}

@@ -7,7 +7,7 @@ from typing import Annotated
 import cyclopts
 from cyclopts import Parameter, validators
 
-from gantoolkit.errors import DataError
+from gantoolkit.errors import DataError, requires_extra
 
 __all__ = ["app"]
 
@@ -68,11 +68,9 @@ def serve(
     """
     from gantoolkit.evaluation.study import Materials, Protocol, Store
 
-    try:
+    with requires_extra("study", "gantoolkit study", DataError):
         from gantoolkit.evaluation.study.server import run_server
         from gantoolkit.web.listening import address_of, choose_token, names_of
-    except ImportError as error:
-        raise DataError(f"study: needs the extra `study`: pip install gantoolkit[study] ({error})") from error
 
     folders: dict[str, Path] = {}
     for given in fakes:
@@ -121,12 +119,12 @@ def report(database: Path, /, *, out: Path) -> int:
     from rich.table import Table
 
     from gantoolkit.cli.evaluate import print_whole
-    from gantoolkit.evaluation.study.summary import summarise_study, write_summary
+    from gantoolkit.evaluation.study.summary import summarize_study, write_summary
 
     table = Table(box=None, padding=(0, 2, 0, 0))
     for heading in ("", "fooled", "95 % interval", "over", "trials", "finished", "not finished"):
         table.add_column(heading)
-    for each in summarise_study(database):
+    for each in summarize_study(database):
         cells = ("", "", "")
         if each.trials and each.share.low is not None and each.share.high is not None:
             interval = f"{100 * each.share.low:.1f} to {100 * each.share.high:.1f} %"

@@ -7,11 +7,10 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter, validators
 
+from gantoolkit.cli.exit_codes import exit_code_of
 from gantoolkit.errors import RecipeError
 
-__all__ = ["EXIT_CODES", "parse_setting", "train"]
-
-EXIT_CODES = {"finished": 0, "stopped": 0, "SIGINT": 130, "SIGTERM": 143}
+__all__ = ["parse_setting", "train"]
 
 
 def train(
@@ -60,7 +59,7 @@ def train(
     from gantoolkit.cli.progress import TrainingProgress
     from gantoolkit.recipes import find_recipe
     from gantoolkit.run import Run
-    from gantoolkit.training import is_writer
+    from gantoolkit.training import is_main_process
 
     if resume is not None:
         if recipe is not None or out is not None or settings:
@@ -72,10 +71,10 @@ def train(
             raise RecipeError(f"train needs {' and '.join(missing)}: gantoolkit train cyclegan --data DIR --out RUN")
         changes = dict(parse_setting(setting) for setting in settings or [])
         run = Run.start(find_recipe(recipe, changes), data, out)
-    with TrainingProgress(run) if is_writer() else nullcontext() as progress:
+    with TrainingProgress(run) if is_main_process() else nullcontext() as progress:
         callbacks = [progress] if progress is not None else []
         end = run.train(device=device, workers=workers, cache=cache, stop_at=stop_at, callbacks=callbacks)
-    return EXIT_CODES[end.reason]
+    return exit_code_of(end.reason)
 
 
 def parse_setting(text: str) -> tuple[str, Any]:

@@ -7,12 +7,11 @@ from typing import Annotated, Literal
 from cyclopts import Parameter, validators
 
 from gantoolkit import load
+from gantoolkit.cli.exit_codes import INCOMPLETE
 from gantoolkit.errors import DataError
-from gantoolkit.files import printable
+from gantoolkit.files.atomic import printable
 
 __all__ = ["translate"]
-
-_SOME_SKIPPED = 3
 
 
 def translate(
@@ -103,4 +102,4 @@ def translate(
     told += [f"{counts['kept']} there already"] if counts["kept"] else []
     told += [f"{counts['skipped']} skipped"] if counts["skipped"] else []
     print(", ".join(told) + f"; what came from what: {out / NAME}")
-    return _SOME_SKIPPED if counts["skipped"] else 0
+    return INCOMPLETE if counts["skipped"] else 0

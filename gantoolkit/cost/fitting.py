@@ -8,11 +8,11 @@ from itertools import count
 
 import torch
 
-from gantoolkit.assembly import build_system, size_multiple_of
-from gantoolkit.cost.limits import MARGIN
 from gantoolkit.cost.replay import Replay, StepCost, count_step
 from gantoolkit.errors import RecipeError
-from gantoolkit.recipe import Recipe
+from gantoolkit.recipes import Recipe
+from gantoolkit.recipes.building import build_system, size_multiple_of
+from gantoolkit.runtime.memory import MARGIN
 
 __all__ = ["Proposal", "largest_fitting", "needed_bytes", "propose", "resize"]
 

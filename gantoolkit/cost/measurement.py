@@ -8,14 +8,14 @@ from math import ceil
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from gantoolkit.cost.limits import available_memory, format_bytes
+from gantoolkit.cost.memory_meter import MemoryMeter
 from gantoolkit.cost.rates import MatrixRate, measure_matrix_rate
 from gantoolkit.cost.replay import StepCost, count_step
 from gantoolkit.cost.timing import Steps, take_steps
-from gantoolkit.cost.usage import MemoryMeter
-from gantoolkit.device import select_device
 from gantoolkit.errors import RecipeError, TrainingError
-from gantoolkit.recipe import Recipe
+from gantoolkit.recipes import Recipe
+from gantoolkit.runtime.device import select_device
+from gantoolkit.runtime.memory import available_memory, format_bytes
 from gantoolkit.training.building import settle_precision
 
 __all__ = ["Bench", "Share", "bench", "describe_device"]
@@ -92,7 +92,7 @@ def bench(recipe: Recipe, *, device: str | None = None, steps: int = 10) -> Benc
 
     Args:
         recipe: Any recipe; its batch and crop sizes count.
-        device: As `gantoolkit.device.select_device`.
+        device: As `gantoolkit.runtime.device.select_device`.
         steps: Steps that are timed, after some that are not.
 
     Raises:

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import torch
 
-from gantoolkit.assembly import build_system
 from gantoolkit.cost.fitting import Proposal, needed_bytes, propose, resize
-from gantoolkit.cost.limits import available_memory
 from gantoolkit.cost.measurement import describe_device
 from gantoolkit.cost.replay import StepCost, count_step, count_translations
 from gantoolkit.cost.timing import take_steps
 from gantoolkit.data import TrainingBatches, open_dataset
-from gantoolkit.device import select_device
 from gantoolkit.errors import RecipeError
-from gantoolkit.recipe import Recipe
+from gantoolkit.recipes import Recipe
+from gantoolkit.recipes.building import build_system
+from gantoolkit.runtime.device import select_device
+from gantoolkit.runtime.memory import available_memory
 
 __all__ = ["Plan", "Probe", "TimeEstimate", "estimate_time", "plan"]
 
@@ -82,7 +82,7 @@ class Plan:
         crop_size: Side of the crops in pixels.
         cost: Work and memory of a step.
         translation_flops: Operations of translating one crop, by direction.
-        needed_bytes: Memory to have for it: the peak of its tensors and `gantoolkit.cost.limits.MARGIN`.
+        needed_bytes: Memory to have for it: the peak of its tensors and `gantoolkit.runtime.memory.MARGIN`.
         available_bytes: Memory that there is; None if unknown.
         fits: Whether the first is within the second.
         proposals: The largest batch and the largest crop that fit.
@@ -124,7 +124,7 @@ def plan(
         recipe: Any recipe.
         data: Folder of its data set, which says how many steps the run has.
         steps: How many, where there is no data set yet.
-        device: As `gantoolkit.device.select_device`.
+        device: As `gantoolkit.runtime.device.select_device`.
         memory: Bytes that the run may take; by default, what the device has left.
 
     Raises:

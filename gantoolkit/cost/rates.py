@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
-from gantoolkit.precision import Precision, arithmetic
+from gantoolkit.runtime.precision import Precision, arithmetic
 
-__all__ = ["MatrixRate", "measure_matrix_rate", "synchronise"]
+__all__ = ["MatrixRate", "measure_matrix_rate", "synchronize"]
 
 _LONG_ENOUGH_S = 0.05
 _LARGEST_SIDE = 16384
@@ -47,15 +47,15 @@ def measure_matrix_rate(device: torch.device, precision: Precision = "fp32") -> 
     return MatrixRate(2 * side**3 / median, side, precision)
 
 
-def synchronise(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
     """Wait until the device has done what it was told to."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def _time_product(left: torch.Tensor, right: torch.Tensor) -> float:
-    synchronise(left.device)
+    synchronize(left.device)
     began = time.perf_counter()
     torch.mm(left, right)
-    synchronise(left.device)
+    synchronize(left.device)
     return time.perf_counter() - began

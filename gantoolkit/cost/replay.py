@@ -13,8 +13,8 @@ from gantoolkit.cost.ledger import Ledger
 from gantoolkit.cost.stages import follow_stages, phase_of
 from gantoolkit.cost.work import WorkCounter
 from gantoolkit.errors import RecipeError
-from gantoolkit.plugins import ImagePool
-from gantoolkit.recipe import Recipe
+from gantoolkit.plugins import Direction, ImagePool
+from gantoolkit.recipes import Recipe
 from gantoolkit.training import build_trainer
 
 __all__ = ["Replay", "StageCost", "StepCost", "count_step", "count_translations"]
@@ -41,16 +41,16 @@ class StageCost:
 
 @dataclass(frozen=True)
 class StepCost:
-    """What a training step takes, once optimisers and image pools have filled.
+    """What a training step takes, once optimizers and image pools have filled.
 
-    Its memory is that of tensors alone; `gantoolkit.cost.limits.MARGIN` is for what comes on top.
+    Its memory is that of tensors alone; `gantoolkit.runtime.memory.MARGIN` is for what comes on top.
 
     Args:
         flops: Of a step, on average over steps where some phases are not due in each.
         peak_bytes: The most bytes of tensors that are alive at once; the sum of those that follow.
         weight_bytes: The networks.
         gradient_bytes: Gradients; they stay between steps.
-        optimizer_bytes: What the optimisers keep.
+        optimizer_bytes: What the optimizers keep.
         pool_bytes: Images in full pools.
         working_bytes: Images, activations, intermediate results: the rest.
         stages: In their order.
@@ -87,13 +87,13 @@ def count_translations(recipe: Recipe) -> dict[str, int]:
         for direction, network in system.directions.items():
             if any(network is other for other in system.networks.values()):
                 with WorkCounter() as counter, torch.no_grad():
-                    network(_images(recipe, 1)[direction[0]])
+                    network(_images(recipe, 1)[Direction(direction).source])
                 counts[direction] = counter.flops
     return {direction: flops for direction, flops in counts.items() if flops}
 
 
 class Replay:
-    """The trainer of a recipe on tensors without memory, with optimisers and pools as they are after some steps.
+    """The trainer of a recipe on tensors without memory, with optimizers and pools as they are after some steps.
 
     Args:
         recipe: A resolved recipe.
@@ -116,7 +116,7 @@ class Replay:
             RecipeError: When it cannot be taken.
         """
         every = {phase.name: phase.every for phase in self._trainer.system.phases}
-        # With memory these optimisers are fused, and keep nothing in between; without it they cannot be.
+        # With memory these optimizers are fused, and keep nothing in between; without it they cannot be.
         optimizers = self._trainer.optimizers.items()
         in_one_pass = {f"{name} optimizer" for name, made in optimizers if made.defaults.get("foreach") is False}
         stages: list[StageCost] = []

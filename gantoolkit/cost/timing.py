@@ -8,13 +8,13 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from gantoolkit.cost.lack import explain_lack_of_memory
-from gantoolkit.cost.rates import synchronise
+from gantoolkit.cost.out_of_memory import explain_out_of_memory
+from gantoolkit.cost.rates import synchronize
 from gantoolkit.cost.stages import follow_stages
-from gantoolkit.precision import Precision, arithmetic
-from gantoolkit.randomness import own_randomness, seed_everything
-from gantoolkit.recipe import Recipe
-from gantoolkit.seeds import derive_seed
+from gantoolkit.recipes import Recipe
+from gantoolkit.runtime.precision import Precision, arithmetic
+from gantoolkit.runtime.randomness import isolated_random_state, seed_everything
+from gantoolkit.runtime.seeds import derive_seed
 from gantoolkit.training import build_trainer
 from gantoolkit.training.building import settle_precision
 
@@ -42,11 +42,11 @@ class Steps:
 
     def time(self) -> float:
         """Seconds of a step, on average over those after which the same phases are due again."""
-        synchronise(self._device)
+        synchronize(self._device)
         began = time.perf_counter()
         for _ in range(self.cycle):
             self.step()
-        synchronise(self._device)
+        synchronize(self._device)
         return (time.perf_counter() - began) / self.cycle
 
     def time_stages(self) -> dict[str, float]:
@@ -56,7 +56,7 @@ class Steps:
 
         def begin(stage: str) -> None:
             nonlocal begun
-            synchronise(self._device)
+            synchronize(self._device)
             now = time.perf_counter()
             if begun[0]:
                 seconds[begun[0]] = seconds.get(begun[0], 0.0) + (now - begun[1]) / self.cycle
@@ -83,8 +83,8 @@ def take_steps(recipe: Recipe, device: torch.device, precision: Precision | None
     precision = precision or settle_precision(recipe, device)
     deterministic = recipe.training.deterministic
     with (
-        explain_lack_of_memory(recipe, device),
-        own_randomness(device, deterministic=deterministic),
+        explain_out_of_memory(recipe, device),
+        isolated_random_state(device, deterministic=deterministic),
         arithmetic(precision, try_algorithms=not deterministic),
     ):
         yield Steps(recipe, device, precision)

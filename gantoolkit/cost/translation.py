@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from gantoolkit.cost.ledger import Ledger
-from gantoolkit.layout import bare_copy
+from gantoolkit.runtime.memory_format import bare_copy
 
 __all__ = ["count_translation_bytes"]
 

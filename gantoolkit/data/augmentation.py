@@ -10,7 +10,7 @@ from torch import Tensor
 from gantoolkit.data.encoding import Encoding
 from gantoolkit.data.pixels import resize_pixels
 from gantoolkit.errors import DataError
-from gantoolkit.settings import DataSettings
+from gantoolkit.recipes.settings import DataSettings
 
 __all__ = ["Window", "augment", "draw_window", "find_size", "prepare", "resize"]
 
@@ -59,7 +59,7 @@ def prepare(pixels: np.ndarray, settings: DataSettings, encoding: Encoding, *, l
     """The middle of an image (H, W, C) as it is looked at while training: no draw, (C, crop_size, crop_size) in [−1, 1].
 
     Args:
-        label_map: Resize without mixing neighbours, whose mean would be the colour of a third label.
+        label_map: Resize without mixing neighbors, whose mean would be the color of a third label.
 
     Raises:
         DataError: When the image is smaller than the crop.

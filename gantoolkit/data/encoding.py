@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gantoolkit.settings import DataSettings, Range
+from gantoolkit.recipes.settings import DataSettings, Range
 
 __all__ = ["PICTURE", "Encoding", "encoding_of"]
 
@@ -28,7 +28,7 @@ class Encoding:
 
     @property
     def is_picture(self) -> bool:
-        """Whether its images are grey or RGB of 8 bits, as programs for photographs read them."""
+        """Whether its images are gray or RGB of 8 bits, as programs for photographs read them."""
         return self.range == "8-bit" and self.channels in (1, 3)
 
     @property
@@ -57,9 +57,9 @@ class Encoding:
         return self.channels * self.dtype.itemsize
 
     def __str__(self) -> str:
-        colours = {1: "grey", 3: "RGB"}.get(self.channels, f"{self.channels} channels") if self.bits else ""
-        colours = colours or f"{self.channels} channel{'s' if self.channels > 1 else ''}"
-        return f"{colours}, {self.range if self.bits else f'values from {self.low:g} to {self.high:g}'}"
+        colors = {1: "gray", 3: "RGB"}.get(self.channels, f"{self.channels} channels") if self.bits else ""
+        colors = colors or f"{self.channels} channel{'s' if self.channels > 1 else ''}"
+        return f"{colors}, {self.range if self.bits else f'values from {self.low:g} to {self.high:g}'}"
 
     def to_floats(self, values: np.ndarray) -> Tensor:
         """Values (H, W, C) of files as a float tensor (C, H, W) in [−1, 1]."""

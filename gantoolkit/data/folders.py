@@ -1,13 +1,12 @@
 """Data sets as folders: trainA and trainB, testA and testB; or train and test, with A and B side by side in each image."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gantoolkit.data.images import Half, ImageFile
-from gantoolkit.errors import DataError
+from gantoolkit.data.images import ImageFile
+from gantoolkit.errors import DataError, closest_match
 from gantoolkit.plugins import Pairing
-from gantoolkit.registry import suggest
 
 __all__ = ["SUFFIXES", "Dataset", "find_images", "open_dataset", "open_test_images"]
 
@@ -17,11 +16,19 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".t
 
 @dataclass(frozen=True)
 class Dataset:
-    """The images of both domains, each sorted, and how they come together; paired, A[i] and B[i] show the same thing."""
+    """The images of both domains, and how they are paired.
 
-    A: tuple[ImageFile, ...]
-    B: tuple[ImageFile, ...]
+    Args:
+        images: The image files of each domain, sorted by path. In a paired data set, files of one index form a pair.
+        pairing: How images of A and B are combined.
+    """
+
+    images: Mapping[str, tuple[ImageFile, ...]]
     pairing: Pairing = "unpaired"
+
+    def files(self, domain: str) -> tuple[ImageFile, ...]:
+        """The image files of a domain."""
+        return self.images[domain]
 
 
 def find_images(folder: str | Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
@@ -61,17 +68,22 @@ def open_dataset(root: str | Path, *, split: str = "train", pairing: Pairing = "
     folders = {domain: root / f"{split}{domain}" for domain in "AB"}
     if _is_side_by_side(root, split):
         files = find_images(root / split)
-        halves = [tuple(Half(path, side) for path in files) for side in ("left", "right")]
-        return Dataset(halves[0], halves[1], pairing)
+        return Dataset(
+            {
+                "A": tuple(ImageFile(path, "left") for path in files),
+                "B": tuple(ImageFile(path, "right") for path in files),
+            },
+            pairing,
+        )
     for domain, folder in folders.items():
         if not folder.is_dir():
             there = sorted(path.name for path in root.iterdir() if path.is_dir())
-            meant = suggest(folder.name, there)
+            meant = closest_match(folder.name, there)
             seen = f"did you mean to rename '{meant}'?" if meant else f"there is {', '.join(there) or 'no folder'}"
             raise DataError(f"{root}: domain {domain} is missing: no folder '{folder.name}'; {seen}")
     found = {domain: find_images(folder) for domain, folder in folders.items()}
     if pairing != "paired":
-        return Dataset(tuple(found["A"]), tuple(found["B"]), pairing)
+        return Dataset({domain: tuple(map(ImageFile, paths)) for domain, paths in found.items()}, pairing)
     by_name = {
         domain: {path.relative_to(folders[domain]).with_suffix(""): path for path in paths}
         for domain, paths in found.items()
@@ -81,7 +93,8 @@ def open_dataset(root: str | Path, *, split: str = "train", pairing: Pairing = "
         raise DataError(
             f"{root}: {len(alone)} files have no partner, '{alone[0]}' first; a pair is one name in {split}A and {split}B"
         )
-    return Dataset(tuple(by_name["A"].values()), tuple(by_name["B"][name] for name in by_name["A"]), "paired")
+    pairs = {domain: tuple(ImageFile(by_name[domain][name]) for name in by_name["A"]) for domain in "AB"}
+    return Dataset(pairs, "paired")
 
 
 def open_test_images(root: str | Path, pairing: Pairing = "unpaired") -> Dataset | None:

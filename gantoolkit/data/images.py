@@ -2,9 +2,9 @@
 
 How files are read: the EXIF orientation is applied, and one that is broken asks for nothing; a palette is looked up; what is
 transparent is laid on white; CMYK becomes RGB, whether a JPEG holds it as it is or, as Adobe writes it, inverted; 12 and 16
-bits are scaled to 8; of several frames the first is taken; grey becomes three equal channels where three are asked for, and
-colour becomes its luminance where one is. What does not say which value is white (floats, 32-bit integers), or has the colours
-of LAB, is refused. Colour profiles are passed over.
+bits are scaled to 8; of several frames the first is taken; gray becomes three equal channels where three are asked for, and
+color becomes its luminance where one is. What does not say which value is white (floats, 32-bit integers), or has the colors
+of LAB, is refused. Color profiles are passed over.
 
 Images of other depths and channels are arrays, not pictures: see `gantoolkit.data.pixels`.
 """
@@ -23,11 +23,10 @@ from torch import Tensor
 
 from gantoolkit.data.encoding import PICTURE
 from gantoolkit.errors import DataError
-from gantoolkit.files import describe_absence, describe_failure, whole_file
+from gantoolkit.files.atomic import describe_absence, describe_failure, whole_file
 
 __all__ = [
     "MAX_PIXELS",
-    "Half",
     "ImageFile",
     "TooManyPixelsError",
     "decode",
@@ -35,7 +34,7 @@ __all__ = [
     "draw_tensor",
     "explain_damage",
     "from_tensor",
-    "has_colour",
+    "has_color",
     "open_image",
     "read_image",
     "read_size",
@@ -54,33 +53,44 @@ class TooManyPixelsError(DataError):
 
 
 @dataclass(frozen=True)
-class Half:
-    """One half of an image file that shows two images side by side."""
+class ImageFile:
+    """An image on disk: a whole file, or one half of a file that shows two images side by side.
+
+    Args:
+        path: The file.
+        half: Which half of it; None for the whole file.
+    """
 
     path: Path
-    side: Literal["left", "right"]
+    half: Literal["left", "right"] | None = None
+
+    @classmethod
+    def of(cls, source: "str | Path | ImageFile") -> "ImageFile":
+        """The image file at a path; an `ImageFile` is returned as it is."""
+        return source if isinstance(source, ImageFile) else cls(Path(source))
 
     def __str__(self) -> str:
-        return f"{self.path} ({self.side} half)"
+        return f"{self.path} ({self.half} half)" if self.half else str(self.path)
 
     @property
     def name(self) -> str:
-        """The file's name."""
+        """The name of the file, without its folder."""
         return self.path.name
 
-    def columns(self, width: int) -> tuple[int, int]:
-        """From which column to before which one it goes, of so many.
+    def columns(self, width: int) -> slice:
+        """The columns of the file that belong to this image, for a file of `width` pixels.
 
         Raises:
-            DataError: When they are not twice as many as those of one image.
+            DataError: When the file cannot be halved.
         """
+        if self.half is None:
+            return slice(0, width)
         if width < 2 or width % 2:
-            raise DataError(f"{self.path}: is {width} pixels wide; two images of one width side by side cannot be that")
-        return (0, width // 2) if self.side == "left" else (width // 2, width)
+            raise DataError(
+                f"{self.path}: is {width} pixels wide; two images of equal width side by side need an even number"
+            )
+        return slice(0, width // 2) if self.half == "left" else slice(width // 2, width)
 
-
-ImageFile = Path | Half
-"""Where an image is read from."""
 
 _MODES = {1: "L", 3: "RGB"}
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "TIFF", "WEBP")
@@ -99,21 +109,23 @@ _PHOTOMETRIC, _BITS = 262, 258  # tags of TIFF
 _QUALITY = 95
 
 
-def read_image(path: str | ImageFile, channels: int = 3) -> Image.Image:
+def read_image(source: str | Path | ImageFile, channels: int = 3) -> Image.Image:
     """Read a file, or one half of it, as an 8-bit image of mode `L` (1 channel) or `RGB` (3).
 
     Raises:
         DataError: When it cannot be read, is no image, is cut off, or has more than `MAX_PIXELS`.
     """
-    if isinstance(path, Half):
-        both = read_image(path.path, channels)
-        left, right = path.columns(both.width)
-        return both.crop((left, 0, right, both.height))
+    image_file = ImageFile.of(source)
+    path = image_file.path
     with open_image(path) as file:
         try:
-            return to_mode(decode(file), channels)
+            image = to_mode(decode(file), channels)
         except DataError as error:
             raise DataError(f"{path}: {error}") from error
+    if image_file.half is None:
+        return image
+    columns = image_file.columns(image.width)
+    return image.crop((columns.start, 0, columns.stop, image.height))
 
 
 def decode_image(content: bytes, channels: int = 3, *, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -144,7 +156,7 @@ def read_size(path: str | Path) -> tuple[int, int]:
         return file.size
 
 
-def has_colour(path: str | Path) -> bool:
+def has_color(path: str | Path) -> bool:
     """Whether a file's header speaks of more than one channel or of a palette.
 
     Raises:
@@ -257,7 +269,7 @@ def to_mode(image: Image.Image, channels: int) -> Image.Image:
             "values mean with data.range_A or data.range_B"
         )
     if image.mode == "LAB":
-        raise DataError("its colours are LAB, which are not read; save it as RGB")
+        raise DataError("its colors are LAB, which are not read; save it as RGB")
     if image.mode.startswith("I;16"):
         levels = np.asarray(image).astype(np.uint16)
         if isinstance(clear := image.info.get("transparency"), int):

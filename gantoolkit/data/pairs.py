@@ -8,7 +8,7 @@ from PIL import Image
 from gantoolkit.data.folders import find_images
 from gantoolkit.data.images import read_image, write_image
 from gantoolkit.errors import DataError
-from gantoolkit.seeds import derive_seed
+from gantoolkit.runtime.seeds import derive_seed
 
 __all__ = ["join_pairs"]
 

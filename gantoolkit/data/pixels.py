@@ -1,7 +1,7 @@
 """Image files as arrays of their values: 8 and 16 bits, floats, any channels; PNG, TIFF, .npy and all that Pillow reads.
 
 A value stays what it is in the file. Where a domain's images are levels of 8 or of 16 bits, levels of other depths are brought
-to that, so that white stays white; where they are values of a range, one beyond it is refused. What is grey or RGB of 8 bits is
+to that, so that white stays white; where they are values of a range, one beyond it is refused. What is gray or RGB of 8 bits is
 read as a picture, as `gantoolkit.data.images` says.
 """
 
@@ -16,7 +16,6 @@ from PIL import ExifTags, Image
 
 from gantoolkit.data.encoding import Encoding
 from gantoolkit.data.images import (
-    Half,
     ImageFile,
     decode,
     explain_damage,
@@ -26,8 +25,8 @@ from gantoolkit.data.images import (
     refuse_many_pixels,
     write_image,
 )
-from gantoolkit.errors import DataError
-from gantoolkit.files import describe_failure, whole_file
+from gantoolkit.errors import DataError, requires_extra
+from gantoolkit.files.atomic import describe_failure, whole_file
 
 __all__ = ["bands_of", "fit_pixels", "forms_of", "read_pixel_size", "read_pixels", "resize_pixels", "write_pixels"]
 
@@ -41,17 +40,19 @@ _PLAIN = ("MINISBLACK", "MINISWHITE", "RGB")
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
-def read_pixels(file: str | ImageFile, encoding: Encoding) -> np.ndarray:
+def read_pixels(source: str | Path | ImageFile, encoding: Encoding) -> np.ndarray:
     """Read an image file, or one half of it, as values (H, W, C) of the encoding's dtype.
 
     Raises:
         DataError: When it cannot be read, has other channels, or holds values that the encoding does not have.
     """
-    if isinstance(file, Half):
-        both = read_pixels(file.path, encoding)
-        return both[:, slice(*file.columns(both.shape[1]))]
-    path = Path(file)
-    kind = _recognise(path)
+    file = ImageFile.of(source)
+    pixels = _read_whole(file.path, encoding)
+    return pixels if file.half is None else pixels[:, file.columns(pixels.shape[1])]
+
+
+def _read_whole(path: Path, encoding: Encoding) -> np.ndarray:
+    kind = _recognize(path)
     if encoding.is_picture and kind != "npy":
         return np.atleast_3d(np.asarray(read_image(path, encoding.channels)))
     with explain_damage(path):
@@ -69,7 +70,7 @@ def read_pixel_size(path: str | Path, encoding: Encoding) -> tuple[int, int]:
         DataError: As `read_pixels`, where the header shows it already.
     """
     path = Path(path)
-    kind = _recognise(path)
+    kind = _recognize(path)
     with explain_damage(path):
         if kind == "npy":
             height, width = np.load(path, mmap_mode="r", allow_pickle=False).shape[:2]
@@ -158,7 +159,7 @@ def resize_pixels(
     return (np.rint(made) if encoding.bits else made).astype(encoding.dtype)
 
 
-def _recognise(path: Path) -> str:
+def _recognize(path: Path) -> str:
     with explain_damage(path), path.open("rb") as file:
         first = file.read(len(_NPY))
     return "npy" if first == _NPY else "tiff" if first[:4] in _TIFF else ""
@@ -190,10 +191,8 @@ def _read_tiff(path: Path, encoding: Encoding) -> tuple[np.ndarray, int] | None:
 
 @contextmanager
 def _open_tiff(path: Path) -> Iterator[Any]:
-    try:
+    with requires_extra("depth", f"{path}: this TIFF file", DataError):
         from tifffile import TiffFile
-    except ImportError as error:
-        raise DataError(f"{path}: such TIFF files need the extra `depth`: pip install gantoolkit[depth]") from error
     with TiffFile(path) as file:
         page = file.pages.first
         refuse_many_pixels(path, page.imagewidth, page.imagelength)
@@ -241,18 +240,14 @@ def _widened_by(path: Path, file: Image.Image) -> int:
 
 
 def _is_deep_png(file: Image.Image) -> bool:
-    """Whether it has colours of 16 bits, of which Pillow keeps the higher 8."""
+    """Whether it has colors of 16 bits, of which Pillow keeps the higher 8."""
     parts = (str(part.args) for part in getattr(file, "tile", ()))
     return file.format == "PNG" and any(part.endswith(";16B") and part != "I;16B" for part in parts)
 
 
 def _decode_deep_png(path: Path) -> np.ndarray:
-    try:
+    with requires_extra("depth", f"{path}: 16-bit color PNG", DataError):
         from imagecodecs import png_decode
-    except ImportError as error:
-        raise DataError(
-            f"{path}: PNG of 16-bit colours needs the extra `depth`: pip install gantoolkit[depth]"
-        ) from error
     return png_decode(path.read_bytes())
 
 
@@ -292,20 +287,18 @@ def _encode(flat: np.ndarray, path: Path, suffix: str, encoding: Encoding) -> No
         with path.open("wb") as file:  # by a path numpy would add an ending
             np.save(file, flat, allow_pickle=False)
         return
-    try:
+    with requires_extra("depth", f"{path}: writing this {suffix} file", DataError):
         from imagecodecs import png_encode
         from tifffile import imwrite
-    except ImportError as error:
-        raise DataError(f"{suffix} files need the extra `depth`: pip install gantoolkit[depth]") from error
     if suffix == ".png":
         whole = np.rint(flat).astype(np.uint8 if encoding.high <= 255 else np.uint16)
         path.write_bytes(png_encode(whole))
         return
-    is_colour = encoding.channels in (3, 4)
+    is_color = encoding.channels in (3, 4)
     imwrite(
         path,
         flat,
-        photometric="rgb" if is_colour else "minisblack",
+        photometric="rgb" if is_color else "minisblack",
         planarconfig="contig" if flat.ndim == 3 else None,
         extrasamples=["unassalpha"] if encoding.channels == 4 else None,
         compression="zlib",

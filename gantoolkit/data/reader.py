@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import json
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import PIL
@@ -12,10 +11,10 @@ import PIL
 from gantoolkit.data.augmentation import find_size, resize
 from gantoolkit.data.encoding import Encoding, encoding_of
 from gantoolkit.data.folders import Dataset
-from gantoolkit.data.images import Half, ImageFile
+from gantoolkit.data.images import ImageFile
 from gantoolkit.data.pixels import read_pixel_size, read_pixels
 from gantoolkit.errors import DataError
-from gantoolkit.settings import DataSettings
+from gantoolkit.recipes.settings import DataSettings
 
 __all__ = ["ImageReader"]
 
@@ -38,7 +37,7 @@ class ImageReader:
 
     def files(self, domain: str) -> tuple[ImageFile, ...]:
         """The files of domain A or B."""
-        return self.dataset.A if domain == "A" else self.dataset.B
+        return self.dataset.files(domain)
 
     def encoding(self, domain: str) -> Encoding:
         """How the images of domain A or B are kept in files."""
@@ -56,7 +55,7 @@ class ImageReader:
         pixels = read_pixels(file, encoding)
         if _look_at(file) != self._found[domain][index]:  # after reading: it may have been replaced meanwhile
             raise DataError(
-                f"{_path_of(file)}: was replaced while the run trained; continue the run to learn from what is there now"
+                f"{file.path}: was replaced while the run trained; continue the run to learn from what is there now"
             )
         return resize(pixels, self.settings, encoding)
 
@@ -72,9 +71,8 @@ class ImageReader:
         digest = hashlib.sha256(repr((_FORMAT, PIL.__version__, settings.resize, load_size)).encode())
         for domain in "AB":
             for file, age in zip(self.files(domain), self._found[domain], strict=True):
-                side = file.side if isinstance(file, Half) else ""
                 encoding = self.encoding(domain)
-                about = [str(_path_of(file).absolute()), age, side, encoding.channels, encoding.range]
+                about = [str(file.path.absolute()), age, file.half or "", encoding.channels, encoding.range]
                 digest.update(json.dumps(about).encode())
         return digest.digest()
 
@@ -83,22 +81,18 @@ class ImageReader:
         if self.settings.resize == "square":
             return side * side
         try:
-            width, height = read_pixel_size(_path_of(file), self.encoding(domain))
+            width, height = read_pixel_size(file.path, self.encoding(domain))
         except DataError:
             return 0
         # The header says it before EXIF may turn the image, which halves can feel.
-        shapes = [(width // 2, height), (width, height // 2)] if isinstance(file, Half) else [(width, height)]
+        shapes = [(width // 2, height), (width, height // 2)] if file.half else [(width, height)]
         resized = [find_size(shape, self.settings, side) for shape in shapes if min(shape)]
         return max((width * height for width, height in resized), default=0)
-
-
-def _path_of(file: ImageFile) -> Path:
-    return file.path if isinstance(file, Half) else file
 
 
 def _look_at(file: ImageFile) -> tuple[int, int] | None:
     """Size and time of a file's last change; None where there is none: it will be named as one that cannot be read."""
     with contextlib.suppress(OSError):
-        found = _path_of(file).stat()
+        found = file.path.stat()
         return found.st_size, found.st_mtime_ns
     return None

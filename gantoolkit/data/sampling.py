@@ -20,12 +20,11 @@ from torch import Tensor
 from torch.utils import data as torch_data
 
 from gantoolkit.data.folders import Dataset
-from gantoolkit.data.images import Half
 from gantoolkit.data.sources import CacheMode, Source, open_source
 from gantoolkit.errors import DataError
-from gantoolkit.files import printable
-from gantoolkit.seeds import derive_seed
-from gantoolkit.settings import DataSettings
+from gantoolkit.files.atomic import printable
+from gantoolkit.recipes.settings import DataSettings
+from gantoolkit.runtime.seeds import derive_seed
 
 __all__ = ["STALLED_SECONDS", "LoadedBatch", "TrainingBatches"]
 
@@ -82,11 +81,11 @@ class TrainingBatches:
         settings: Reading and augmentation.
         batch_size: Pairs in a batch.
         seed: The run's seed.
-        workers: Processes that load ahead; 0 loads in this one, and so does a cache on the device.
+        workers: ProcessGroup that load ahead; 0 loads in this one, and so does a cache on the device.
         cache: Where decoded images are kept; the batches are the same.
         device: Where the batches will be needed; they come from there if the images are kept there.
-        process: Which of the processes that share the run asks: each gets its part of every batch.
-        processes: How many they are.
+        rank: Which of the processes that share the run asks: each gets its part of every batch.
+        world_size: How many they are.
     """
 
     def __init__(
@@ -99,14 +98,14 @@ class TrainingBatches:
         workers: int = 0,
         cache: CacheMode = "none",
         device: torch.device | str = "cpu",
-        process: int = 0,
-        processes: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         device = torch.device(device)
         source = open_source(dataset, settings, cache, device)
         self.samples = _Samples(dataset, source, seed)
         self.batch_size = batch_size
-        self.process, self.processes = process, processes
+        self.rank, self.world_size = rank, world_size
         self.workers = 0 if source.on_device else workers
         self.pin_memory = device.type == "cuda" and not source.on_device
 
@@ -158,9 +157,9 @@ class TrainingBatches:
     def _cut(self, step: int) -> tuple[slice, float]:
         """This process's part of a step's samples, as even as can be, and how much of them it is: 0 where it has none."""
         count = len(self.places(step))
-        size, more = divmod(count, self.processes)
-        first = self.process * size + min(self.process, more)
-        last = first + size + (self.process < more)
+        size, more = divmod(count, self.world_size)
+        first = self.rank * size + min(self.rank, more)
+        last = first + size + (self.rank < more)
         return (slice(first, last), (last - first) / count) if last > first else (slice(0, 1), 0.0)
 
     def files(self, step: int) -> list[Path]:
@@ -190,12 +189,12 @@ class _Samples(torch_data.Dataset[_Sample]):
         self._shuffled: tuple[int, list[int]] = (-1, [])
 
     def __len__(self) -> int:
-        return max(len(self.dataset.A), len(self.dataset.B))
+        return max(len(self.dataset.files("A")), len(self.dataset.files("B")))
 
     def __getitem__(self, place: _Place) -> _Sample:  # type: ignore[override]
         """The images of one place; where a file cannot be read, the next one's."""
         at, start_B = self._starts(place)
-        count_A, count_B = len(self.dataset.A), len(self.dataset.B)
+        count_A, count_B = len(self.dataset.files("A")), len(self.dataset.files("B"))
         bad_files: dict[str, str] = {}
         if self.dataset.pairing == "paired":  # a pair is left out together, and cropped and mirrored alike
             pairs = ((("A", i, "crop"), ("B", i, "crop")) for i in _round(at, count_A))
@@ -210,7 +209,10 @@ class _Samples(torch_data.Dataset[_Sample]):
     def files(self, place: _Place) -> list[Path]:
         """The files of one place, the first that are tried."""
         at, start_B = self._starts(place)
-        return [self._path("A", at % len(self.dataset.A)), self._path("B", start_B % len(self.dataset.B))]
+        return [
+            self._path("A", at % len(self.dataset.files("A"))),
+            self._path("B", start_B % len(self.dataset.files("B"))),
+        ]
 
     def _starts(self, place: _Place) -> tuple[int, int]:
         """Numbers (modulo their counts) of the images of A and B that are tried first."""
@@ -218,11 +220,10 @@ class _Samples(torch_data.Dataset[_Sample]):
         if self.dataset.pairing in ("paired", "sequential"):
             return at, at
         draws = random.Random(derive_seed(self.seed, "draw B", place.epoch, place.index))
-        return at, draws.randrange(len(self.dataset.B))
+        return at, draws.randrange(len(self.dataset.files("B")))
 
     def _path(self, domain: str, index: int) -> Path:
-        file = (self.dataset.A if domain == "A" else self.dataset.B)[index]
-        return file.path if isinstance(file, Half) else file
+        return self.dataset.files(domain)[index].path
 
     def _first_readable(
         self, candidates: Iterable[Sequence[tuple[str, int, str]]], place: _Place, bad_files: dict[str, str]
@@ -295,7 +296,7 @@ _LEFT_TO_THE_RUN = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def _signals_held() -> Iterator[None]:
-    """Processes started here come up with signals held back, until they leave them to the run."""
+    """ProcessGroup started here come up with signals held back, until they leave them to the run."""
     resource_tracker.ensure_running()  # when it starts it lets signals through again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT_TO_THE_RUN)
     try:

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from gantoolkit.data.augmentation import augment
 from gantoolkit.data.cache import PixelFile, find_cache_folder
+from gantoolkit.data.device_cache import DeviceSource
 from gantoolkit.data.folders import Dataset
 from gantoolkit.data.reader import ImageReader
-from gantoolkit.data.resident import DeviceSource
 from gantoolkit.errors import DataError
-from gantoolkit.settings import DataSettings
+from gantoolkit.recipes.settings import DataSettings
 
 __all__ = ["CacheMode", "HostSource", "Source", "open_source"]
 
@@ -77,7 +77,7 @@ class HostSource:
     def _read(self, domain: str, index: int) -> np.ndarray:
         if self.kept is None:
             return self.reader.read(domain, index)
-        number = index if domain == "A" else len(self.reader.dataset.A) + index
+        number = index if domain == "A" else len(self.reader.files("A")) + index
         encoding = self.reader.encoding(domain)
         pixels = self.kept.recall(number, encoding.channels, encoding.dtype)
         if pixels is None:

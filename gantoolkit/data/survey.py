@@ -11,10 +11,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from gantoolkit.data.encoding import PICTURE, Encoding, encoding_of
 from gantoolkit.data.folders import open_dataset, open_test_images
-from gantoolkit.data.images import Half, ImageFile, draw_tensor
+from gantoolkit.data.images import ImageFile, draw_tensor
 from gantoolkit.data.pixels import read_pixels
 from gantoolkit.errors import DataError
-from gantoolkit.settings import DataSettings
+from gantoolkit.recipes.settings import DataSettings
 
 __all__ = ["DomainSurvey", "Problem", "Survey", "describe_sizes", "draw_contact_sheet", "find_problems", "survey"]
 
@@ -33,8 +33,8 @@ class DomainSurvey:
         files: All that are taken for images.
         sizes: Width and height of each that can be read.
         bad: Files that cannot be read, with the reason.
-        flat: Files that show one colour, or hold one value, only.
-        grey: How many of those with several channels show no colour.
+        flat: Files that show one color, or hold one value, only.
+        gray: How many of those with several channels show no color.
         checksums: Files by the content of what they show.
         mean: Mean of each channel over the images, in the values that files hold: for pictures red, green, blue, 0 to 255.
         std: Mean over the images of each channel's standard deviation.
@@ -45,7 +45,7 @@ class DomainSurvey:
     sizes: list[tuple[int, int]] = field(default_factory=list)
     bad: dict[str, str] = field(default_factory=dict)
     flat: list[str] = field(default_factory=list)
-    grey: int = 0
+    gray: int = 0
     checksums: dict[str, list[str]] = field(default_factory=dict)
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
@@ -90,7 +90,7 @@ def survey(
     splits = {"train": open_dataset(root)}
     if test := open_test_images(root):
         splits["test"] = test
-    folders = {f"{split}{x}": files for split, data in splits.items() for x, files in (("A", data.A), ("B", data.B))}
+    folders = {f"{split}{x}": files for split, data in splits.items() for x, files in data.images.items()}
     total, done = sum(map(len, folders.values())), 0
     domains: dict[str, DomainSurvey] = {}
     for name, files in folders.items():
@@ -130,7 +130,7 @@ def find_problems(found: Survey) -> list[Problem]:
                 serious=not some,
             )
         if domain.flat:
-            note(f"{name}: {len(domain.flat)} images show one colour only; the first: {domain.flat[0]}")
+            note(f"{name}: {len(domain.flat)} images show one color only; the first: {domain.flat[0]}")
         twice = [files for files in domain.checksums.values() if len(files) > 1]
         if twice:
             note(f"{name}: {len(twice)} images are there more than once; {twice[0][0]} is also {twice[0][1]}")
@@ -143,8 +143,8 @@ def find_problems(found: Survey) -> list[Problem]:
                 f"{name}: {len(long)} images are more than {_LONG} times as long as wide, such as {long[0][0]}×{long[0][1]}, "
                 'and would be squeezed to a square; data.resize = "shorter_side" keeps their shape'
             )
-        if 0 < domain.grey < len(domain.sizes):
-            note(f"{name}: {domain.grey} of {len(domain.sizes)} images show no colour")
+        if 0 < domain.gray < len(domain.sizes):
+            note(f"{name}: {domain.gray} of {len(domain.sizes)} images show no color")
     _compare(found, "trainA", "trainB", note, "so the domains are not two", serious=True)
     for domain in "AB":
         _compare(found, f"train{domain}", f"test{domain}", note, "so the test says too much", serious=False)
@@ -162,7 +162,7 @@ def draw_contact_sheet(found: Survey, *, columns: int = 8, rows: int = 2, side: 
     for place, (name, domain) in enumerate(found.domains.items()):
         top = place * height
         pen.text((4, top + 3), f"{name}: {len(domain.files)} images", fill="black", font=font)
-        files = [file for file in domain.files if str(_path(file)) not in domain.bad]
+        files = [file for file in domain.files if str(file.path) not in domain.bad]
         wanted = min(columns * rows, len(files))
         for cell in range(wanted):
             pixels = read_pixels(files[cell * len(files) // wanted], domain.encoding)
@@ -190,7 +190,7 @@ def _look_at(file: ImageFile, found: DomainSurvey, moments: list[np.ndarray]) ->
     try:
         pixels = read_pixels(file, encoding)
     except DataError as error:
-        path = str(_path(file))
+        path = str(file.path)
         found.bad[path] = str(error).removeprefix(f"{path}: ")
         return
     size = (pixels.shape[1], pixels.shape[0])
@@ -203,7 +203,7 @@ def _look_at(file: ImageFile, found: DomainSurvey, moments: list[np.ndarray]) ->
     if moment[1].max() <= (_FLAT * encoding.high if encoding.bits else 0):
         found.flat.append(str(file))
     if encoding.channels > 1 and (pixels.max(axis=2) == pixels.min(axis=2)).all():
-        found.grey += 1
+        found.gray += 1
 
 
 def _compare(
@@ -218,7 +218,3 @@ def _compare(
         same = f"{here.checksums[first][0]} is {there.checksums[first][0]}"
         text = f"{len(both)} images are in {name} and in {other}, {consequence}; {same}"
         note(text, serious=serious and len(both) * 2 > min(len(here.files), len(there.files)))
-
-
-def _path(file: ImageFile) -> Path:
-    return file.path if isinstance(file, Half) else file

@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image
 
 from gantoolkit.data import write_image
-from gantoolkit.errors import DataError
-from gantoolkit.seeds import derive_seed
+from gantoolkit.errors import DataError, requires_extra
+from gantoolkit.runtime.seeds import derive_seed
 
 __all__ = ["TEST_PHOTOGRAPHS", "TRAINING_PHOTOGRAPHS", "load_photograph", "make_demo_set", "to_cyanotype", "to_sepia"]
 
@@ -29,7 +29,7 @@ _STRIPES = 4
 
 _PAPER_SEPIA, _INK_SEPIA = (1.0, 0.93, 0.72), (0.20, 0.06, 0.0)
 _PAPER_CYANOTYPE, _INK_CYANOTYPE = (0.90, 1.0, 1.0), (0.02, 0.08, 0.35)
-"""Colours (red, green, blue in 0…1) of the brightest and of the darkest tone."""
+"""Colors (red, green, blue in 0…1) of the brightest and of the darkest tone."""
 
 
 def to_sepia(photograph: Image.Image) -> Image.Image:
@@ -90,10 +90,8 @@ def load_photograph(name: str) -> Image.Image:
     Raises:
         DataError: When scikit-image is not installed, or does not ship it.
     """
-    try:
+    with requires_extra("demo", "the demonstration", DataError):
         import skimage
-    except ImportError as error:
-        raise DataError("the demonstration needs photographs of scikit-image: pip install gantoolkit[demo]") from error
     # Straight from the package's folder: its loading functions may go to the network for files that it does not ship.
     found = sorted((Path(skimage.__file__).parent / "data").glob(f"{name}.*"))
     if not found:
@@ -110,5 +108,5 @@ def _cut_stripes(photograph: Image.Image) -> list[Image.Image]:
 
 def _print(photograph: Image.Image, paper: tuple[float, ...], ink: tuple[float, ...]) -> Image.Image:
     luminance = np.asarray(photograph.convert("L"), dtype=np.float64)[..., None] / 255
-    colours = luminance * np.array(paper) + (1 - luminance) * np.array(ink)
-    return Image.fromarray(np.rint(colours * 255).astype(np.uint8))
+    colors = luminance * np.array(paper) + (1 - luminance) * np.array(ink)
+    return Image.fromarray(np.rint(colors * 255).astype(np.uint8))

@@ -1,6 +1,5 @@
 """The demonstration: make the data, train, and measure the translations against the known answer."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -11,21 +10,22 @@ import numpy as np
 import torch
 from PIL import Image
 
-from gantoolkit.assembly import build_system, initialize
+from gantoolkit.blocks.metrics import PeakSignalNoiseRatio
 from gantoolkit.data import find_images, read_image, to_tensor, write_image
 from gantoolkit.demo.photographs import make_demo_set
-from gantoolkit.device import select_device
-from gantoolkit.errors import CheckpointError
-from gantoolkit.evaluation import PeakSignalNoiseRatio
-from gantoolkit.files import whole_file
+from gantoolkit.files.text import write_json
 from gantoolkit.inference import Translator
+from gantoolkit.plugins import Direction
 from gantoolkit.recipes import find_recipe
+from gantoolkit.recipes.building import build_system, initialize
 from gantoolkit.run import Run
-from gantoolkit.training import Callback, LoadedGenerator, RunEnded, draw_grid
+from gantoolkit.runs import LoadedGenerator
+from gantoolkit.runtime.device import select_device
+from gantoolkit.training import Callback, RunEnded, draw_grid
 
 __all__ = ["DemoResult", "measure", "run_demo"]
 
-DIRECTIONS = ("A2B", "B2A")
+DIRECTIONS = (Direction("A2B"), Direction("B2A"))
 _ROWS = ("chelsea-064-128", "chelsea-128-192", "chelsea-128-320", "coffee-128-192", "coffee-192-256", "coffee-256-448")
 """Tiles to show: eyes, nose and fur, the cup and its saucer."""
 
@@ -36,7 +36,7 @@ class DemoResult:
 
     Args:
         end: How its training ended.
-        psnr: By direction, against the right answer, in dB: of the input itself, of one flat colour, of the untrained
+        psnr: By direction, against the right answer, in dB: of the input itself, of one flat color, of the untrained
             network's translation, and of the trained one's; means over the held-out tiles.
         grid: Picture of held-out tiles: input, translation, right answer, way back.
         photograph: Picture of one whole held-out photograph: input, translation, right answer.
@@ -74,21 +74,17 @@ def run_demo(
     psnr: dict[str, dict[str, float]] = {}
     translators = {direction: run.translator(direction, device=device) for direction in DIRECTIONS}
     for direction in DIRECTIONS:
-        inputs, answers = _test_images(data, direction[0]), _test_images(data, direction[-1])
+        inputs, answers = _test_images(data, direction.source), _test_images(data, direction.target)
         psnr[direction] = {
             "input": measure(inputs, answers),
-            "flat colour": measure(_flat_images(data, direction[-1], answers), answers),
+            "flat color": measure(_flat_images(data, direction.target, answers), answers),
             "untrained": measure(_untrained(run, direction, device).translate(inputs), answers),
             "trained": measure(translators[direction].translate(inputs), answers),
         }
     grid, photograph = out / "demo.png", out / "photograph.png"
     write_image(_draw_tiles(data, translators), grid)
-    write_image(_draw_photograph(data, translators["A2B"]), photograph)
-    try:
-        with whole_file(out / "demo.json") as part:
-            part.write_text(json.dumps({"step": end.step, "psnr": psnr}, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise CheckpointError(f"{out / 'demo.json'}: cannot be written ({error.strerror or error})") from error
+    write_image(_draw_photograph(data, translators[DIRECTIONS[0]]), photograph)
+    write_json(out / "demo.json", {"step": end.step, "psnr": psnr})
     return DemoResult(end, psnr, grid, photograph, run.report)
 
 
@@ -101,11 +97,11 @@ def measure(images: Sequence[Image.Image], answers: Sequence[Image.Image]) -> fl
 
 
 def _flat_images(data: Path, domain: str, like: Sequence[Image.Image]) -> list[Image.Image]:
-    """The mean colour of a domain's training images, and nothing else: what can be had without looking at the input."""
-    colours = [
+    """The mean color of a domain's training images, and nothing else: what can be had without looking at the input."""
+    colors = [
         np.asarray(read_image(path), dtype=float).mean(axis=(0, 1)) for path in find_images(data / f"train{domain}")
     ]
-    red, green, blue = (round(value) for value in np.mean(colours, axis=0))
+    red, green, blue = (round(value) for value in np.mean(colors, axis=0))
     return [Image.new("RGB", image.size, (red, green, blue)) for image in like]
 
 
@@ -121,10 +117,10 @@ def _untrained(run: Run, direction: str, device: str | None) -> Translator:
     return Translator(LoadedGenerator(network, direction, run.recipe, step=0))
 
 
-def _draw_tiles(data: Path, translators: dict[str, Translator]) -> Image.Image:
+def _draw_tiles(data: Path, translators: Mapping[Direction, Translator]) -> Image.Image:
     columns: dict[str, torch.Tensor] = {}
     for direction, back in zip(DIRECTIONS, reversed(DIRECTIONS), strict=True):
-        source, target = direction[0], direction[-1]
+        source, target = direction.source, direction.target
         real, answer = (
             torch.stack([to_tensor(read_image(data / f"test{domain}" / f"{name}.png")) for name in _ROWS])
             for domain in (source, target)

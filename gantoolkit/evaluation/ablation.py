@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from gantoolkit.data import open_dataset
-from gantoolkit.data.measured import MeasuredImages
+from gantoolkit.data.evaluation_images import EvaluationImages
 from gantoolkit.errors import CheckpointError, DataError
 from gantoolkit.evaluation.scoring import RunScores, choose_metrics, score_run
-from gantoolkit.evaluation.tables import format_number, read_scores, write_json, write_scores, write_table
-from gantoolkit.files import whole_file
-from gantoolkit.recipe import Recipe
-from gantoolkit.recipes import find_recipe
+from gantoolkit.evaluation.tables import format_number, read_scores, write_scores
+from gantoolkit.files.text import write_csv, write_json, write_text
+from gantoolkit.recipes import Recipe, find_recipe
 from gantoolkit.run import Run
 from gantoolkit.training import Callback, RunEnded
 
@@ -146,18 +145,18 @@ class Ablation:
         about = folder / "about.json"
         if about.is_file() and (folder / _SCORES).is_file() and _read_json(about)["asked"] == wanted:
             return read_scores(folder / _SCORES)[0]
-        measured = MeasuredImages.open(self.data, run.recipe.data).take(images).readable()
+        measured = EvaluationImages.open(self.data, run.recipe.data).take(images).readable()
         name = f"{trial.name}, seed {trial.seed}"
         scores = score_run(run, measured, choose_metrics(names, settings), name=name, device=device)
         write_scores([scores], folder)
         training = open_dataset(self.data)
         setting = {
-            "images": max(len(training.A), len(training.B)),
+            "images": max(map(len, training.images.values())),
             "crop_size": run.recipe.data.crop_size,
             "epochs": run.recipe.training.epochs,
             "step": scores.step,
         }
-        write_json({"recipe": trial.name, "seed": trial.seed, "asked": wanted, "setting": setting}, about)
+        write_json(about, {"recipe": trial.name, "seed": trial.seed, "asked": wanted, "setting": setting})
         return scores
 
     def rows(self) -> list[Row]:
@@ -225,12 +224,8 @@ class Ablation:
             for row in rows
             for figure, values in row.figures.items()
         ]
-        write_table(plain, files[1])
-        try:
-            with whole_file(files[0]) as part:
-                part.write_text(format_markdown(rows), encoding="utf-8")
-        except OSError as error:
-            raise DataError(f"{files[0]}: cannot be written ({error.strerror or error})") from error
+        write_csv(files[1], plain)
+        write_text(files[0], format_markdown(rows))
         return files
 
     def _measured(self) -> Iterator[tuple[dict[str, Any], Path, RunScores]]:
@@ -250,7 +245,7 @@ class Ablation:
         if checkpoint is None:
             return False
         dataset = open_dataset(self.data)
-        per_epoch = -(-max(len(dataset.A), len(dataset.B)) // run.recipe.training.batch_size)
+        per_epoch = -(-max(map(len, dataset.images.values())) // run.recipe.training.batch_size)
         return checkpoint.progress["step"] >= per_epoch * run.recipe.training.epochs
 
 

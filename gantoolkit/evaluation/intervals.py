@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Figure", "bootstrap", "wilson"]
+__all__ = ["Estimate", "bootstrap", "wilson"]
 
 _CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
-class Figure:
+class Estimate:
     """A number, with the 95 % confidence interval around it where there is one."""
 
     value: float
@@ -24,7 +24,7 @@ class Figure:
 
 def bootstrap(
     rows: Tensor, figures: Callable[[Tensor], Mapping[str, float]], *, resamples: int = 1000, seed: int = 0
-) -> dict[str, Figure]:
+) -> dict[str, Estimate]:
     """Figures that follow from a sum over images, with percentile bootstrap intervals (Efron 1979).
 
     Args:
@@ -35,20 +35,20 @@ def bootstrap(
     """
     values = dict(figures(rows.sum(dim=0)))
     if len(rows) < 2 or not torch.isfinite(rows).all():  # an infinite figure stays infinite in whatever is drawn
-        return {name: Figure(value) for name, value in values.items()}
+        return {name: Estimate(value) for name, value in values.items()}
     draws = np.random.default_rng(seed).multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=resamples)
     sums = torch.from_numpy(draws).to(rows) @ rows
     drawn = [figures(each) for each in sums]
     tail = (1 - _CONFIDENCE) / 2
     intervals = {name: np.quantile([each[name] for each in drawn], [tail, 1 - tail]) for name in values}
-    return {name: Figure(value, *(float(end) for end in intervals[name])) for name, value in values.items()}
+    return {name: Estimate(value, *(float(end) for end in intervals[name])) for name, value in values.items()}
 
 
-def wilson(hits: int, trials: int) -> Figure:
+def wilson(hits: int, trials: int) -> Estimate:
     """The share of hits with its score interval (Wilson 1927), which holds also near 0 and 1 and for few trials."""
     if trials == 0:
-        return Figure(math.nan, 0.0, 1.0)
+        return Estimate(math.nan, 0.0, 1.0)
     from scipy.stats import binomtest  # imported when used: metrics get by without it
 
     interval = binomtest(hits, trials).proportion_ci(_CONFIDENCE, method="wilson")
-    return Figure(hits / trials, float(interval.low), float(interval.high))
+    return Estimate(hits / trials, float(interval.low), float(interval.high))

@@ -10,14 +10,14 @@ import jinja2
 from PIL import Image
 from torch import Tensor
 
-from gantoolkit import __version__
+from gantoolkit.data.evaluation_images import EvaluationImages, evenly_spaced
 from gantoolkit.data.images import draw_tensor
-from gantoolkit.data.measured import MeasuredImages
-from gantoolkit.errors import DataError
 from gantoolkit.evaluation.scoring import RunScores
 from gantoolkit.evaluation.tables import directions_of, figure_names, format_figure, format_number
-from gantoolkit.files import whole_file
+from gantoolkit.files.text import write_text
+from gantoolkit.plugins import Direction
 from gantoolkit.run import Run
+from gantoolkit.runtime.version import __version__
 
 __all__ = ["Scored", "write_page"]
 
@@ -40,7 +40,7 @@ class Scored:
 
     scores: RunScores
     run: Run
-    images: MeasuredImages
+    images: EvaluationImages
     best: bool = False
 
 
@@ -55,15 +55,15 @@ def write_page(
     everything = [each.scores for each in scored] + list(references)
     sections = [
         {
-            "direction": direction,
+            "direction": Direction(direction),
             "figures": figure_names(everything, direction),
             "rows": [each for each in everything if direction in each.directions],
-            "conditions": list(
+            "notes": list(
                 dict.fromkeys(
                     said
                     for each in everything
                     if direction in each.directions
-                    for said in each.directions[direction].conditions
+                    for said in each.directions[direction].notes
                 )
             ),
             "side_by_side": _side_by_side(scored, direction, device),
@@ -72,27 +72,23 @@ def write_page(
         for direction in directions_of(everything)
     ]
     text = _TEMPLATES.get_template("scores.html.j2").render(title=title, version=__version__, sections=sections)
-    try:
-        with whole_file(path) as part:
-            part.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror or error})") from error
+    write_text(path, text)
 
 
 def _side_by_side(scored: Sequence[Scored], direction: str, device: str | None) -> list[list[tuple[str, str]]]:
     """The same few inputs, a row each, through every run that has the direction: captions and pictures."""
     with_it = [each for each in scored if direction in each.scores.directions]
-    files = [each.images.files(direction[0]) for each in with_it]
+    files = [each.images.files(Direction(direction).source) for each in with_it]
     shared = [file for file in (files[0] if files else ()) if all(file in others for others in files)]
     if not shared:  # runs may have been measured on different data sets
         return []
-    shown = [shared[place] for place in _spread(len(shared))]
+    shown = evenly_spaced(shared, _ROWS)
     columns: dict[str, Tensor] = {}
     for each, own in zip(with_it, files, strict=True):
         for name, images in _translate(each, direction, [own.index(file) for file in shown], device).items():
-            columns.setdefault(name if name in ("input", "truth") else f"{each.scores.name}: {name}", images)
-    if "truth" in columns:  # beside the input, not after the first run
-        columns = {"input": columns["input"], "truth": columns["truth"], **columns}
+            columns.setdefault(name if name in ("input", "ground_truth") else f"{each.scores.name}: {name}", images)
+    if "ground_truth" in columns:  # beside the input, not after the first run
+        columns = {"input": columns["input"], "ground_truth": columns["ground_truth"], **columns}
     return [[(name, _picture(images[row])) for name, images in columns.items()] for row in range(len(shown))]
 
 
@@ -120,22 +116,16 @@ def _cases(each: Scored, direction: str, device: str | None) -> dict[str, object
 
 
 def _translate(each: Scored, direction: str, places: Sequence[int], device: str | None) -> Mapping[str, Tensor]:
-    source, target = direction[0], direction[-1]
-    inputs = each.images.read(source, places)
+    way = Direction(direction)
+    inputs = each.images.read(way.source, places)
     output = each.run.translator(direction, best=each.best, device=device).translate_tensor(inputs).cpu()
     columns = {"input": inputs, "output": output}
-    back = f"{target}2{source}"
-    if back in each.run.directions():
-        translator = each.run.translator(back, best=each.best, device=device)
+    if way.reverse in each.run.directions():
+        translator = each.run.translator(way.reverse, best=each.best, device=device)
         columns["reconstruction"] = translator.translate_tensor(output).cpu()
     if each.images.paired:
-        columns["truth"] = each.images.read(target, places)
+        columns["ground_truth"] = each.images.read(way.target, places)
     return columns
-
-
-def _spread(images: int) -> list[int]:
-    count = min(_ROWS, images)
-    return [row * images // count for row in range(count)]
 
 
 def _picture(image: Tensor) -> str:

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gantoolkit.block import Block, bind, merge_field, resolve
-from gantoolkit.data.measured import MeasuredImages
-from gantoolkit.evaluation.intervals import Figure, bootstrap
+from gantoolkit.data.evaluation_images import EvaluationImages
+from gantoolkit.evaluation.intervals import Estimate, bootstrap
 from gantoolkit.inference import Translator
-from gantoolkit.plugins import Metric, SummedMetric
+from gantoolkit.plugins import Direction, Metric, MetricTraits, SummedMetric, read_traits
+from gantoolkit.recipes.block_spec import BlockSpec, bind, merge_field, resolve
 from gantoolkit.run import Run
 
 __all__ = [
@@ -43,15 +43,15 @@ class DirectionScores:
         each: For every image, by the same names, where figures of single images make sense; (images,).
         names: Of the files that were translated, in the same order.
         better: By name, 1 where more is better and −1 where less is; nothing of what only goes with another figure.
-        conditions: What has to be said beside the figures.
+        notes: What has to be said beside the figures.
     """
 
     direction: str
-    figures: dict[str, Figure]
+    figures: dict[str, Estimate]
     each: dict[str, list[float]]
     names: list[str]
     better: dict[str, int]
-    conditions: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def images(self) -> int:
@@ -102,13 +102,13 @@ def choose_metrics(names: Sequence[str], settings: Mapping[str, Any]) -> list[tu
         name = path.partition(".")[0]
         tables.setdefault(name, {"name": name})
         merge_field(tables, path.split("."), value, "evaluate")
-    blocks = {name: resolve("metrics", Block.of(table), name) for name, table in tables.items()}
+    blocks = {name: resolve("metrics", BlockSpec.of(table), name) for name, table in tables.items()}
     return [(name, bind("metrics", block)) for name, block in blocks.items()]
 
 
 def score_run(
     run: Run,
-    images: MeasuredImages,
+    images: EvaluationImages,
     metrics: Sequence[tuple[str, Callable[[], Metric]]],
     *,
     name: str | None = None,
@@ -124,7 +124,7 @@ def score_run(
             other direction likewise.
         name: What tables call it; its folder's name by default.
         best: Take the generators that were best while it trained, in place of the last.
-        device: As `gantoolkit.device.select_device`.
+        device: As `gantoolkit.runtime.device.select_device`.
 
     Raises:
         GantoolkitError: When nothing can be translated, or a metric cannot be had.
@@ -132,14 +132,14 @@ def score_run(
     translators = {direction: run.translator(direction, best=best, device=device) for direction in run.directions()}
     scores: dict[str, DirectionScores] = {}
     for direction, translator in translators.items():
-        back = translators.get(f"{direction[-1]}2{direction[0]}")
+        back = translators.get(Direction(direction).reverse)
         scores[direction] = _score(images, direction, metrics, translator.translate_tensor, _way_back(back))
     step = max(translator.generator.step for translator in translators.values())
     return RunScores(name or run.path.name, run.path, step, scores, images.skipped)
 
 
 def score_references(
-    images: MeasuredImages, directions: Sequence[str], metrics: Sequence[tuple[str, Callable[[], Metric]]]
+    images: EvaluationImages, directions: Sequence[str], metrics: Sequence[tuple[str, Callable[[], Metric]]]
 ) -> list[RunScores]:
     """The same figures for what needs no network: the scale that those of runs stand on.
 
@@ -150,7 +150,7 @@ def score_references(
         same_channels = images.settings.channels_A == images.settings.channels_B
         answers: dict[str, Callable[[Sequence[int], Tensor], Tensor]] = {}
         if images.paired:
-            target = direction[-1]
+            target = Direction(direction).target
             count = len(images.files(target))
             half = max(1, count // 2)
             answers["the truth itself"] = lambda places, _, target=target: images.read(target, places)
@@ -173,14 +173,14 @@ def _way_back(translator: Translator | None) -> Translations | None:
 
 
 def _score(
-    images: MeasuredImages,
+    images: EvaluationImages,
     direction: str,
     metrics: Sequence[tuple[str, Callable[[], Metric]]],
     translate: Translations | None,
     back: Translations | None,
     answer: Callable[[Sequence[int], Tensor], Tensor] | None = None,
 ) -> DirectionScores:
-    source, target = direction[0], direction[-1]
+    source, target = Direction(direction).source, Direction(direction).target
     gauges = _make_gauges(metrics, direction, paired=images.paired, reconstructs=back is not None)
     domain = _chunks(len(images.files(target)), len(images.files(source)))
     for places, others in zip(_chunks(len(images.files(source)), len(images.files(target))), domain, strict=True):
@@ -192,11 +192,11 @@ def _score(
                 gauge.add(back(fakes).cpu() if back else fakes, inputs)
             elif gauge.metric.against == "domain":
                 gauge.metric.update(fakes, images.read(target, others))
-            elif gauge.metric.against == "truth":
+            elif gauge.metric.against == "ground_truth":
                 gauge.add(fakes, images.read(target, places, label_maps=not plain))
             else:
                 gauge.add(fakes, inputs if plain else images.read(source, places, label_maps=True))
-    figures: dict[str, Figure] = {}
+    figures: dict[str, Estimate] = {}
     each: dict[str, list[float]] = {}
     better: dict[str, int] = {}
     for gauge in gauges:
@@ -205,11 +205,11 @@ def _score(
         figures |= {free[name]: figure for name, figure in found.items()}
         each |= {free[name]: values for name, values in single.items()}
         better[next(iter(free.values()))] = 1 if gauge.metric.higher_is_better else -1
-    conditions = dict.fromkeys(
-        f"{gauge.name}: {said}" for gauge in gauges if (said := getattr(gauge.metric, "conditions", ""))
+    notes = dict.fromkeys(
+        f"{gauge.name}: {said}" for gauge in gauges if (said := read_traits(gauge.metric, MetricTraits).notes)
     )
     names = [file.name for file in images.files(source)]
-    return DirectionScores(direction, figures, each, names, better, list(conditions))
+    return DirectionScores(direction, figures, each, names, better, list(notes))
 
 
 @dataclass
@@ -223,7 +223,7 @@ class _Gauge:
 
     @property
     def label_maps(self) -> bool:
-        return bool(getattr(self.metric, "label_maps", False))
+        return read_traits(self.metric, MetricTraits).label_maps
 
     @property
     def prefix(self) -> str:
@@ -236,10 +236,10 @@ class _Gauge:
         else:
             self.metric.update(images, targets)
 
-    def read(self) -> tuple[dict[str, Figure], dict[str, list[float]]]:
+    def read(self) -> tuple[dict[str, Estimate], dict[str, list[float]]]:
         """The figures, and those of each image."""
         if not isinstance(self.metric, SummedMetric):
-            return {name: Figure(value) for name, value in self.metric.compute().items()}, {}
+            return {name: Estimate(value) for name, value in self.metric.compute().items()}, {}
         rows = torch.cat(self.rows)
         single = [self.metric.figures(row) for row in rows]
         figures = bootstrap(rows, self.metric.figures)
@@ -252,12 +252,13 @@ def _make_gauges(
     gauges: list[_Gauge] = []
     for name, make in metrics:
         metric = make()
-        if getattr(metric, "direction", direction) != direction:
+        traits = read_traits(metric, MetricTraits)
+        if traits.direction not in (None, direction):
             continue
-        if metric.against != "truth" or paired:
+        if metric.against != "ground_truth" or paired:
             gauges.append(_Gauge(name, metric, reconstruction=False))
         # What measures an image by its truth can measure the way there and back by where it started.
-        if metric.against == "truth" and reconstructs and not getattr(metric, "label_maps", False):
+        if metric.against == "ground_truth" and reconstructs and not traits.label_maps:
             gauges.append(_Gauge(name, make(), reconstruction=True))
     return gauges
 
@@ -269,5 +270,5 @@ def _chunks(count: int, other: int) -> Iterator[range]:
         yield range(part * count // parts, (part + 1) * count // parts)
 
 
-def _free_name(name: str, metric: str, taken: Mapping[str, Figure]) -> str:
+def _free_name(name: str, metric: str, taken: Mapping[str, Estimate]) -> str:
     return name if name not in taken else f"{metric}/{name}"

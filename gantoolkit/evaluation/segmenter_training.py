@@ -1,4 +1,4 @@
-"""Training a small segmentation network on a labelled set, so that the FCN score can be had without anyone's weights."""
+"""Training a small segmentation network on a labeled set, so that the FCN score can be had without anyone's weights."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -13,17 +13,17 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn import functional
 
+from gantoolkit.blocks.features import WeightSource
+from gantoolkit.blocks.metrics.label_maps import confusion_matrices, summarize
+from gantoolkit.blocks.metrics.palette import IGNORED, Palette
+from gantoolkit.blocks.metrics.segmenter import Segmenter, make_segmenter, save_segmenter
 from gantoolkit.data import find_images, read_image, to_tensor
-from gantoolkit.data.images import has_colour
+from gantoolkit.data.images import has_color
 from gantoolkit.errors import DataError, TrainingError
-from gantoolkit.evaluation.palette import IGNORED, Palette
-from gantoolkit.evaluation.segmentation import confusion_matrices, summarise
-from gantoolkit.evaluation.segmenter import Segmenter, make_segmenter, save_segmenter
-from gantoolkit.features import WeightSource
-from gantoolkit.randomness import own_randomness, seed_everything
-from gantoolkit.seeds import derive_seed
+from gantoolkit.runtime.randomness import isolated_random_state, seed_everything
+from gantoolkit.runtime.seeds import derive_seed
 
-__all__ = ["LabelledSet", "SegmenterSettings", "measure_segmenter", "train_segmenter"]
+__all__ = ["LabeledSet", "SegmenterSettings", "measure_segmenter", "train_segmenter"]
 
 
 class SegmenterSettings(BaseModel):
@@ -55,12 +55,12 @@ class SegmenterSettings(BaseModel):
 
 
 @dataclass(frozen=True)
-class LabelledSet:
+class LabeledSet:
     """Photographs and their maps of labels: files of one name, whatever their ending, in two folders.
 
     Args:
         photographs: Files, sorted.
-        maps: In the same order. Grey files hold indices of classes, and what is no class is not scored; coloured ones are
+        maps: In the same order. Gray files hold indices of classes, and what is no class is not scored; colored ones are
             decoded by the palette.
         palette: The classes.
     """
@@ -70,7 +70,7 @@ class LabelledSet:
     palette: Palette
 
     @classmethod
-    def open(cls, photographs: Path, maps: Path, palette: Palette) -> "LabelledSet":
+    def open(cls, photographs: Path, maps: Path, palette: Palette) -> "LabeledSet":
         """Find the pairs in two folders.
 
         Raises:
@@ -102,7 +102,7 @@ class LabelledSet:
 
 
 def _read_map(path: Path, palette: Palette) -> Image.Image:
-    if not has_colour(path):
+    if not has_color(path):
         indices = np.asarray(read_image(path, 1)).copy()
         indices[indices >= len(palette)] = 255
     else:
@@ -112,15 +112,15 @@ def _read_map(path: Path, palette: Palette) -> Image.Image:
 
 
 def train_segmenter(
-    training: LabelledSet,
+    training: LabeledSet,
     settings: SegmenterSettings,
     out: Path,
     *,
-    test: LabelledSet | None = None,
+    test: LabeledSet | None = None,
     device: torch.device,
     progress: Callable[[int, float, dict[str, float]], None] | None = None,
 ) -> dict[str, float]:
-    """Train on a labelled set, and write the segmenter after each epoch.
+    """Train on a labeled set, and write the segmenter after each epoch.
 
     Args:
         training: Photographs with labels.
@@ -136,7 +136,7 @@ def train_segmenter(
     Raises:
         GantoolkitError: When the images cannot be read, there is nothing to learn, or the file cannot be written.
     """
-    with own_randomness(device):
+    with isolated_random_state(device):
         seed_everything(derive_seed(settings.seed, "segmenter"))
         segmenter = make_segmenter(
             training.palette,
@@ -170,7 +170,7 @@ def train_segmenter(
                 if not torch.isfinite(loss):
                     raise TrainingError(
                         f"epoch {epoch + 1}, step {step + 1}: the loss is not finite; lower lr, or look at the "
-                        f"maps: do they show the colours of {training.palette.name}?"
+                        f"maps: do they show the colors of {training.palette.name}?"
                     )
                 optimizer.zero_grad()
                 loss.backward()
@@ -186,7 +186,7 @@ def train_segmenter(
     return scores
 
 
-def measure_segmenter(segmenter: Segmenter, test: LabelledSet) -> dict[str, float]:
+def measure_segmenter(segmenter: Segmenter, test: LabeledSet) -> dict[str, float]:
     """How well a segmenter reads real photographs, at the size of their maps; classes that do not occur are left out."""
     classes = len(test.palette)
     device = next(segmenter.network.parameters()).device
@@ -197,15 +197,15 @@ def measure_segmenter(segmenter: Segmenter, test: LabelledSet) -> dict[str, floa
         found = segmenter.classify(to_tensor(photograph)[None].to(device)).cpu()
         matrix += confusion_matrices(found, _to_classes(indices)[None], classes)[0]
     segmenter.network.train(learning)
-    return summarise(matrix, "present")
+    return summarize(matrix, "present")
 
 
 def _read_batch(
-    labelled: LabelledSet, places: Sequence[int], settings: SegmenterSettings, draws: random.Random
+    labeled: LabeledSet, places: Sequence[int], settings: SegmenterSettings, draws: random.Random
 ) -> tuple[Tensor, Tensor]:
     photographs, maps = [], []
     for place in places:
-        photograph, indices = labelled.read(place)
+        photograph, indices = labeled.read(place)
         side = round(settings.side * draws.uniform(1, settings.scale))
         left, top = draws.randint(0, side - settings.side), draws.randint(0, side - settings.side)
         box = (left, top, left + settings.side, top + settings.side)

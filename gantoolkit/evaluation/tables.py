@@ -1,17 +1,16 @@
 """Scores as tables: for the terminal, and as CSV and JSON."""
 
-import csv
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from gantoolkit.errors import DataError
-from gantoolkit.evaluation.intervals import Figure
+from gantoolkit.evaluation.intervals import Estimate
 from gantoolkit.evaluation.scoring import DirectionScores, RunScores
-from gantoolkit.files import whole_file
+from gantoolkit.files.text import write_csv, write_json
 
 __all__ = [
     "directions_of",
@@ -19,9 +18,7 @@ __all__ = [
     "format_figure",
     "format_number",
     "read_scores",
-    "write_json",
     "write_scores",
-    "write_table",
 ]
 
 
@@ -47,7 +44,7 @@ def format_number(value: float) -> str:
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
 
 
-def format_figure(figure: Figure | None) -> str:
+def format_figure(figure: Estimate | None) -> str:
     """A figure with its interval; nothing for none."""
     if figure is None:
         return ""
@@ -82,9 +79,9 @@ def write_scores(scores: Sequence[RunScores], folder: Path) -> list[Path]:
         for row, image in enumerate(scored.names)
     ]
     files = [folder / "scores.csv", folder / "images.csv", folder / "scores.json"]
-    write_table(figures, files[0])
-    write_table(images, files[1])
-    write_json([_to_plain(each) for each in scores], files[2])
+    write_csv(files[0], figures)
+    write_csv(files[1], images)
+    write_json(files[2], [_to_plain(each) for each in scores])
     return files
 
 
@@ -101,35 +98,6 @@ def read_scores(path: Path) -> list[RunScores]:
         raise DataError(f"{path}: cannot be read as scores ({error})") from error
 
 
-def write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Write rows as CSV, a column for each name that occurs.
-
-    Raises:
-        DataError: When it cannot be written.
-    """
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    try:
-        with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(rows)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror or error})") from error
-
-
-def write_json(value: Any, path: Path) -> None:
-    """Write JSON that any reader takes.
-
-    Raises:
-        DataError: When it cannot be written.
-    """
-    try:
-        with whole_file(path) as part:
-            part.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror or error})") from error
-
-
 def _to_plain(scores: RunScores) -> dict[str, Any]:
     return _write_infinities({**asdict(scores), "path": str(scores.path) if scores.path else None})
 
@@ -138,7 +106,7 @@ def _from_plain(held: dict[str, Any]) -> RunScores:
     held = _read_infinities(held)
     directions = {
         way: DirectionScores(
-            **{**scored, "figures": {name: Figure(**each) for name, each in scored["figures"].items()}}
+            **{**scored, "figures": {name: Estimate(**each) for name, each in scored["figures"].items()}}
         )
         for way, scored in held["directions"].items()
     }

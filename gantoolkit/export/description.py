@@ -2,12 +2,13 @@
 
 import torch
 
-from gantoolkit import __version__
-from gantoolkit.assembly import size_multiple_of
 from gantoolkit.data.encoding import Encoding
-from gantoolkit.training import LoadedGenerator
+from gantoolkit.plugins import NetworkTraits, read_traits
+from gantoolkit.recipes.building import size_multiple_of
+from gantoolkit.runs import LoadedGenerator
+from gantoolkit.runtime.version import __version__
 
-__all__ = ["describe", "smallest_side_of"]
+__all__ = ["describe", "smallest_size_of"]
 
 
 def describe(generator: LoadedGenerator, tensors: str) -> dict[str, str]:
@@ -30,7 +31,7 @@ def describe(generator: LoadedGenerator, tensors: str) -> dict[str, str]:
         "out_values": f"what the network gives = {_scale(generator.target)}; value is "
         + ("rounded and clipped" if generator.target.bits else "clipped"),
         "size_multiple": str(size_multiple_of(generator.network)),
-        "smallest_side": str(smallest_side_of(generator)),
+        "smallest_size": str(smallest_size_of(generator)),
         "tensors": tensors,
         "step": str(generator.step),
         "recipe": generator.recipe.to_toml(),
@@ -44,8 +45,8 @@ def _scale(encoding: Encoding) -> str:
     return f"{low} / {(encoding.high - encoding.low) / 2!r} - 1"
 
 
-def smallest_side_of(generator: LoadedGenerator) -> int:
+def smallest_size_of(generator: LoadedGenerator) -> int:
     """The smallest height and width that the network takes: a multiple of its `size_multiple`."""
     multiple = size_multiple_of(generator.network)
-    smallest = max(getattr(generator.network, "smallest_side", multiple), multiple)
+    smallest = max(read_traits(generator.network, NetworkTraits).smallest_size, multiple)
     return smallest + -smallest % multiple

@@ -11,9 +11,11 @@ from gantoolkit.errors import ExportError, GantoolkitError
 from gantoolkit.export.description import describe
 from gantoolkit.export.formats import FORMATS, Format
 from gantoolkit.export.images import make_batches
-from gantoolkit.files import describe_failure, whole_file
-from gantoolkit.layout import bare_copy
-from gantoolkit.training import LoadedGenerator, run_generator
+from gantoolkit.files.atomic import describe_failure, whole_file
+from gantoolkit.plugins import NetworkTraits, read_traits
+from gantoolkit.runs import LoadedGenerator
+from gantoolkit.runtime.memory_format import bare_copy
+from gantoolkit.training import run_generator
 
 __all__ = ["TOLERANCE", "Exported", "export_generator"]
 
@@ -51,7 +53,7 @@ class Exported:
 
 
 def export_generator(
-    generator: LoadedGenerator, path: str | Path, format: Format, *, images: Sequence[ImageFile] = ()
+    generator: LoadedGenerator, path: str | Path, format: Format, *, images: Sequence[str | Path | ImageFile] = ()
 ) -> Exported:
     """Write a generator for other programs, read it back, and compare it with the network in three sizes.
 
@@ -109,11 +111,12 @@ def export_generator(
 
 def _refuse(generator: LoadedGenerator, format: Format) -> None:
     network, name = generator.network, type(generator.network).__name__
-    if getattr(network, "optimises", False):
+    traits = read_traits(network, NetworkTraits)
+    if traits.optimizes:
         raise ExportError(
-            f"{name} translates by optimising each image, which no file can hold; use gantoolkit translate"
+            f"{name} translates by optimizing each image, which no file can hold; use gantoolkit translate"
         )
-    if FORMATS[format].is_graph and getattr(network, "stochastic", False):
+    if FORMATS[format].is_graph and traits.stochastic:
         raise ExportError(
             f"{name} draws random numbers when it translates, or looks at the whole batch, which {format} cannot repeat; "
             "safetensors holds its weights, and one trained with generator.noise_at_test=false can be exported"

@@ -15,11 +15,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from gantoolkit.assembly import build_system, size_multiple_of
-from gantoolkit.errors import ExportError
-from gantoolkit.export.description import smallest_side_of
+from gantoolkit.errors import ExportError, requires_extra
+from gantoolkit.export.description import smallest_size_of
 from gantoolkit.export.images import smooth_pictures
-from gantoolkit.training import LoadedGenerator, run_generator
+from gantoolkit.recipes.building import build_system, size_multiple_of
+from gantoolkit.runs import LoadedGenerator
+from gantoolkit.training import run_generator
 
 __all__ = ["FORMATS", "METADATA_FILE", "FileFormat", "Format"]
 
@@ -116,7 +117,7 @@ def _read_safetensors(generator: LoadedGenerator, path: Path) -> tuple[Callable[
 
 def _trace(generator: LoadedGenerator) -> torch.export.ExportedProgram:
     """The network as a graph for any number of images of any size that it takes."""
-    multiple, smallest = size_multiple_of(generator.network), smallest_side_of(generator)
+    multiple, smallest = size_multiple_of(generator.network), smallest_size_of(generator)
     # Not the smallest size, and no two dimensions alike: what is the same in the example could be taken to be so always.
     units = smallest // multiple
     height, width = multiple * (units + 3), multiple * (units + 5)
@@ -138,12 +139,10 @@ def _dimensions(multiple: int) -> dict[int, str]:
 
 
 def _import_for_onnx() -> tuple[Any, Any]:
-    try:
+    with requires_extra("export", "ONNX", ExportError):
         import onnx
         import onnxruntime
         import onnxscript  # noqa: F401 (torch.onnx writes with it)
-    except ImportError as error:
-        raise ExportError(f"ONNX needs the extra `export`: pip install gantoolkit[export] ({error})") from error
     return onnx, onnxruntime
 
 

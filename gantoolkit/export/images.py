@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gantoolkit.assembly import size_multiple_of
 from gantoolkit.data import find_images
 from gantoolkit.data.images import ImageFile
 from gantoolkit.data.pixels import read_pixels
 from gantoolkit.errors import DataError
-from gantoolkit.export.description import smallest_side_of
-from gantoolkit.training import LoadedGenerator
+from gantoolkit.export.description import smallest_size_of
+from gantoolkit.recipes.building import size_multiple_of
+from gantoolkit.runs import LoadedGenerator
 
 __all__ = ["make_batches", "smooth_pictures"]
 
@@ -21,7 +21,7 @@ _MOST_IMAGES = 2
 _LARGEST_SIDE = 256
 
 
-def make_batches(generator: LoadedGenerator, sources: Sequence[ImageFile]) -> tuple[list[Tensor], str]:
+def make_batches(generator: LoadedGenerator, sources: Sequence[str | Path | ImageFile]) -> tuple[list[Tensor], str]:
     """One square, two that are wide, one that is high: (N, C, H, W) in [−1, 1], and what they show, in words.
 
     Args:
@@ -38,7 +38,7 @@ def make_batches(generator: LoadedGenerator, sources: Sequence[ImageFile]) -> tu
     else:
         pictures = smooth_pictures(encoding.channels)
         shown = "smooth pictures made for it, as there were no images"
-    multiple, smallest = size_multiple_of(generator.network), smallest_side_of(generator)
+    multiple, smallest = size_multiple_of(generator.network), smallest_size_of(generator)
     side = max(smallest, min(generator.recipe.data.crop_size, _LARGEST_SIDE) // multiple * multiple)
     longer = side + -(-side // 2 // multiple) * multiple
     first, last = pictures[0], pictures[-1]
@@ -56,12 +56,12 @@ def smooth_pictures(channels: int) -> list[Tensor]:
     return list(_resize(coarse, 64, 64).split(1))
 
 
-def _find(sources: Sequence[ImageFile]) -> list[ImageFile]:
+def _find(sources: Sequence[str | Path | ImageFile]) -> list[ImageFile]:
     files: list[ImageFile] = []
-    for source in sources:
-        files += find_images(source) if isinstance(source, Path) and source.is_dir() else [source]
-        if isinstance(files[-1], Path) and not files[-1].exists():
-            raise DataError(f"{files[-1]}: no such file or folder")
+    for source in map(ImageFile.of, sources):
+        if not source.path.exists():
+            raise DataError(f"{source}: no such file or folder")
+        files += map(ImageFile, find_images(source.path)) if source.path.is_dir() else [source]
     return files[:_MOST_IMAGES]
 
 

@@ -13,18 +13,18 @@ from typing import Any
 
 import jinja2
 
-from gantoolkit import __version__
 from gantoolkit.data.encoding import encoding_of
 from gantoolkit.errors import CheckpointError, GantoolkitError, HubError
 from gantoolkit.evaluation.scoring import DirectionScores, RunScores
 from gantoolkit.evaluation.tables import format_number, read_scores
+from gantoolkit.files.tensors import read_header
 from gantoolkit.hub.paths import shorten_paths
 from gantoolkit.plugins import REGISTRIES
-from gantoolkit.recipe import Recipe
+from gantoolkit.recipes import Recipe
 from gantoolkit.run import Run
-from gantoolkit.training import GeneratorHeader, read_generator_header
-from gantoolkit.training.log import MEASURED, read_log
-from gantoolkit.training.tensorfile import read_header
+from gantoolkit.runs import GeneratorHeader, read_generator_header
+from gantoolkit.runs.log import EVALUATION, read_log
+from gantoolkit.runtime.version import __version__
 
 __all__ = ["PICTURE", "Card", "make_card"]
 
@@ -99,7 +99,7 @@ def make_card(
 def _read_about(run: Run) -> Mapping[str, Any]:
     """What `run.json` says; nothing for what was pulled."""
     try:
-        return run.folder.read_about()
+        return run.folder.read_metadata()
     except CheckpointError:
         return {}
 
@@ -126,7 +126,7 @@ def _differences(recipe: Recipe) -> list[tuple[str, Any, Any]] | None:
 
 
 def _count_images(run: Run) -> tuple[int, int] | None:
-    """How many images of A and of B the run has learnt from, as its newest checkpoint has it."""
+    """How many images of A and of B the run has learned from, as its newest checkpoint has it."""
     for path in reversed(run.folder.list_checkpoints()):
         try:
             progress = read_header(path).get("progress")
@@ -180,10 +180,10 @@ def _find_scores(run: Run, given: Path | None) -> RunScores | None:
 
 def _measured_while_training(run: Run) -> Iterator[tuple[int, str, str, float]]:
     """Step, direction, figure and value of the newest measurement."""
-    rows = [row for row in read_log(run.folder.log) if any(name.startswith(f"{MEASURED}/") for name in row)]
+    rows = [row for row in read_log(run.folder.log) if any(name.startswith(f"{EVALUATION}/") for name in row)]
     for name, value in (rows[-1] if rows else {}).items():
-        if name.startswith(f"{MEASURED}/") and isinstance(value, int | float):
-            direction, _, figure = name.removeprefix(f"{MEASURED}/").partition("/")
+        if name.startswith(f"{EVALUATION}/") and isinstance(value, int | float):
+            direction, _, figure = name.removeprefix(f"{EVALUATION}/").partition("/")
             yield rows[-1]["step"], direction, figure, value
 
 

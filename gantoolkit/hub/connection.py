@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from gantoolkit.errors import HubError
+from gantoolkit.errors import HubError, requires_extra
 from gantoolkit.hub.names import RepositoryName
 
 if TYPE_CHECKING:
@@ -34,10 +34,8 @@ def connect(command: str) -> "HfApi":
     Raises:
         HubError: When the package is not installed, or `HF_ENDPOINT` is no address.
     """
-    try:
+    with requires_extra("hub", command, HubError):
         from huggingface_hub import HfApi
-    except ImportError as error:
-        raise HubError(f"{command}: needs the extra `hub`: pip install gantoolkit[hub] ({error})") from error
     # Said here, since the package reads the environment only when it is imported, which may have been long ago.
     endpoint = (os.environ.get("HF_ENDPOINT") or _HUB).rstrip("/")
     if not endpoint.startswith(("https://", "http://")):
@@ -169,7 +167,7 @@ def _describe_answer(api: "HfApi", name: RepositoryName, status: int, error: Bas
     if status == 403:
         return (
             f"the token may not do that in {name.repository} (403); it needs the right to write there, and the owner's name "
-            "has to be yours or your organisation's"
+            "has to be yours or your organization's"
         )
     if status == 429:
         return f"{api.endpoint} has been asked too often (429); try again in some minutes"

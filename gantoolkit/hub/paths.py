@@ -3,7 +3,7 @@
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
-from gantoolkit.recipe import Recipe
+from gantoolkit.recipes import Recipe
 
 __all__ = ["shorten_paths"]
 

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from gantoolkit.data.download import file_checksum
+from gantoolkit.data.fetch.download import file_checksum
 from gantoolkit.errors import CheckpointError, DataError, GantoolkitError, HubError
-from gantoolkit.files import describe_failure
+from gantoolkit.files.atomic import describe_failure
+from gantoolkit.files.tensors import read_tensors
 from gantoolkit.hub.connection import SECONDS, UnreachableHubError, connect, explain, find_token, survey
 from gantoolkit.hub.names import RepositoryName, is_repository_name
 from gantoolkit.hub.pushing import OWN_FOLDERS
-from gantoolkit.recipe import Recipe
-from gantoolkit.training import read_generator_header
-from gantoolkit.training.tensorfile import read_tensors
+from gantoolkit.recipes import Recipe
+from gantoolkit.runs import read_generator_header
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gantoolkit.errors import CheckpointError
-from gantoolkit.files import describe_failure
+from gantoolkit.files.atomic import describe_failure
+from gantoolkit.files.tensors import read_header, read_tensors, write_tensors
 from gantoolkit.hub.card import PICTURE, make_card
 from gantoolkit.hub.connection import connect, explain, read_token, survey
 from gantoolkit.hub.names import RepositoryName
 from gantoolkit.hub.paths import shorten_paths
-from gantoolkit.recipe import Recipe
+from gantoolkit.recipes import Recipe
 from gantoolkit.run import Run
-from gantoolkit.training.tensorfile import read_header, read_tensors, write_tensors
 
 __all__ = ["OWN_FOLDERS", "Pushed", "push"]
 
@@ -50,7 +50,7 @@ def push(
 ) -> Pushed:
     """Make the repository if it is not there, and put the run there as one commit: all of it, or nothing.
 
-    Optimisers, logs and the place of the data stay here. What an earlier push left and this one does not have is removed; the
+    Optimizers, logs and the place of the data stay here. What an earlier push left and this one does not have is removed; the
     repository's other files stay.
 
     Args:

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from gantoolkit.errors import DataError
-from gantoolkit.files import describe_failure, printable, whole_file
+from gantoolkit.files.atomic import describe_failure, printable
+from gantoolkit.files.text import write_text
 from gantoolkit.inference.sources import SourceFile
 from gantoolkit.inference.translator import Translator
 
@@ -38,10 +39,9 @@ class Manifest:
         self.path = self.out / NAME
         try:
             self.lines = _read(self.path)
-            with whole_file(self.path) as part:
-                part.write_text("".join(_write(line) for line in self.lines.values()), encoding="utf-8")
         except OSError as error:
             raise DataError(describe_failure(self.path, error)) from error
+        write_text(self.path, "".join(_write(line) for line in self.lines.values()))
 
     def holds(self, source: SourceFile, target: Path) -> bool:
         """Whether a file has been translated in this way, is the one that it was, and its translation is still there."""

@@ -4,7 +4,8 @@ import numpy as np
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gantoolkit.assembly import size_multiple_of
+from gantoolkit.plugins import NetworkTraits, read_traits
+from gantoolkit.recipes.building import size_multiple_of
 
 __all__ = ["acceptable_size", "mirror_pad", "mirrored_places"]
 
@@ -12,7 +13,7 @@ __all__ = ["acceptable_size", "mirror_pad", "mirrored_places"]
 def acceptable_size(size: tuple[int, int], network: nn.Module) -> tuple[int, int]:
     """The smallest height and width that a network takes and an image of that size fits in."""
     multiple = size_multiple_of(network)
-    smallest = getattr(network, "smallest_side", multiple)
+    smallest = read_traits(network, NetworkTraits).smallest_size
     height, width = (max(side + -side % multiple, smallest) for side in size)
     return height, width
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from gantoolkit.data import find_images
-from gantoolkit.data.archives import unpack
+from gantoolkit.data.fetch.archives import unpack
 from gantoolkit.data.folders import SUFFIXES
 from gantoolkit.errors import DataError
 

@@ -5,7 +5,7 @@ brings along all that they depend on: a border as wide as the receptive field. I
 far away. So its statistics are gathered first, over all tiles, for one layer after the other in the order in which they are
 called: what comes before a layer is known by then, and what comes after it is not computed. A last pass translates.
 
-Where a network's instance norms all lie in one `gantoolkit.chain.Chain`, a tile goes on from where it stopped, as long as there
+Where a network's instance norms all lie in one `gantoolkit.layers.fused.Chain`, a tile goes on from where it stopped, as long as there
 is memory to keep its features; with memory for all of them an image takes no longer than otherwise. Without any, each pass
 begins anew: memory is that of one tile, and time about half as many translations as there are layers of instance norm.
 """
@@ -20,10 +20,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gantoolkit.assembly import size_multiple_of
-from gantoolkit.chain import Chain, Identity, Step, flatten
 from gantoolkit.errors import DataError
-from gantoolkit.layout import bare_copy
+from gantoolkit.layers.fused import Chain, Identity, Step, flatten
+from gantoolkit.plugins import NetworkTraits, read_traits
+from gantoolkit.recipes.building import size_multiple_of
+from gantoolkit.runtime.memory_format import bare_copy
 
 __all__ = ["Statistics", "measure_reach", "seen_length", "translate_in_tiles"]
 
@@ -325,7 +326,8 @@ def measure_reach(network: nn.Module, channels: int) -> int:
     Raises:
         DataError: When that is as far as the image goes, or the network draws random numbers.
     """
-    if getattr(network, "stochastic", False):
+    traits = read_traits(network, NetworkTraits)
+    if traits.stochastic:
         raise DataError(
             "its network draws random numbers or looks at the whole image, so that tiles would not fit together"
         )
@@ -335,7 +337,7 @@ def measure_reach(network: nn.Module, channels: int) -> int:
         if _looks_at_the_image(layer):
             layer.forward = nn.Identity().forward
     probe.double().eval()
-    smallest = max(4 * multiple, getattr(network, "smallest_side", multiple))
+    smallest = max(4 * multiple, traits.smallest_size)
     thin = -(-smallest // multiple) * multiple
     length = max(-(-256 // multiple) * multiple, 4 * thin)
     while length <= max(_LONGEST_PROBE, 8 * multiple):
@@ -355,10 +357,10 @@ def _probe(network: nn.Module, channels: int, thin: int, length: int, multiple: 
     image[..., middle : middle + multiple] = torch.nan
     with torch.inference_mode():
         made = network(image.mT.contiguous()).mT if upright else network(image)
-    spoilt = made.isnan().flatten(0, 2).any(0).nonzero().flatten()
-    if len(spoilt) == 0:
+    spoiled = made.isnan().flatten(0, 2).any(0).nonzero().flatten()
+    if len(spoiled) == 0:
         return 0
-    first, last = int(spoilt[0]), int(spoilt[-1])
+    first, last = int(spoiled[0]), int(spoiled[-1])
     if first == 0 or last == made.shape[-1] - 1:
         return None
     return max(middle - first, last - (middle + multiple - 1), 0)

@@ -12,18 +12,19 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from gantoolkit.assembly import size_multiple_of
-from gantoolkit.cost.limits import MARGIN, available_memory
 from gantoolkit.cost.translation import count_translation_bytes
 from gantoolkit.data.images import to_mode
 from gantoolkit.data.pixels import bands_of, fit_pixels, read_pixels
-from gantoolkit.device import lacks_memory, select_device
 from gantoolkit.errors import DataError
 from gantoolkit.inference.padding import acceptable_size, mirror_pad, mirrored_places
 from gantoolkit.inference.tiling import measure_reach, seen_length, translate_in_tiles
-from gantoolkit.layout import memory_format_of
-from gantoolkit.precision import Precision, arithmetic
-from gantoolkit.training import LoadedGenerator, load_generator, run_generator
+from gantoolkit.recipes.building import size_multiple_of
+from gantoolkit.runs import LoadedGenerator, load_generator
+from gantoolkit.runtime.device import is_out_of_memory, select_device
+from gantoolkit.runtime.memory import MARGIN, available_memory
+from gantoolkit.runtime.memory_format import memory_format_of
+from gantoolkit.runtime.precision import Precision, arithmetic
+from gantoolkit.training import run_generator
 
 __all__ = ["Tile", "Translator"]
 
@@ -45,7 +46,7 @@ _SIDES = (4096, 2048, 1024, 512, 256)
 class Translator:
     """Translates images; each keeps its size.
 
-    Grey and RGB of 8 bits are PIL images, `translator(image)`. Whatever a domain's files hold, these too, are arrays (H, W, C)
+    Gray and RGB of 8 bits are PIL images, `translator(image)`. Whatever a domain's files hold, these too, are arrays (H, W, C)
     of their values: `translator.translate_pixels([translator.read(path)])`; `generator.source` and `generator.target` say what
     they mean.
 
@@ -88,7 +89,7 @@ class Translator:
         """Read a generator's file, such as `runs/city/generators/A2B.safetensors`.
 
         Args:
-            device: As `gantoolkit.device.select_device`.
+            device: As `gantoolkit.runtime.device.select_device`.
             precision: What the network computes in; `auto` takes what is soonest done on the device.
             compile, tile: As above.
 
@@ -107,7 +108,7 @@ class Translator:
 
         Raises:
             DataError: When the file cannot be read, holds another kind of image, or its size cannot be translated; or when
-                what it becomes is no grey or RGB of 8 bits.
+                what it becomes is no gray or RGB of 8 bits.
         """
         return self.translate([self.read(image)])[0]
 
@@ -238,7 +239,7 @@ class Translator:
                 return run_generator(self.generator.network, images)
         except (RuntimeError, ValueError) as error:
             reason = str(error).partition("\n")[0]
-            cure = "; translate it in smaller tiles, of 256 pixels, say" if lacks_memory(error) else ""
+            cure = "; translate it in smaller tiles, of 256 pixels, say" if is_out_of_memory(error) else ""
             raise DataError(f"an image of {size[1]}×{size[0]} pixels cannot be translated: {reason}{cure}") from error
 
     @cached_property

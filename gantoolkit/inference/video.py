@@ -11,8 +11,8 @@ import numpy as np
 
 from gantoolkit.data.images import refuse_many_pixels
 from gantoolkit.data.pixels import resize_pixels
-from gantoolkit.errors import DataError
-from gantoolkit.files import describe_absence, describe_failure, whole_file
+from gantoolkit.errors import DataError, requires_extra
+from gantoolkit.files.atomic import describe_absence, describe_failure, whole_file
 from gantoolkit.inference.translator import Translator
 
 __all__ = ["UnwritableError", "translate_video", "video_target"]
@@ -75,11 +75,9 @@ def translate_video(
         raise DataError(f"{target}: videos are written as {', '.join(_FORMATS)}")
     if problem := describe_absence(source, "a video file"):
         raise DataError(f"{source}: {problem}")
-    try:
+    with requires_extra("video", f"{source}: reading a video", DataError):
         import av
         from av.error import FFmpegError
-    except ImportError as error:
-        raise DataError(f"{source}: videos need the extra `video`: pip install gantoolkit[video]") from error
     try:
         with whole_file(target) as part, _open(source) as given:
             with av.open(str(part), "w", format=_FORMATS[target.suffix.lower()]) as made:

@@ -1,9 +1,27 @@
-"""Recipes: functions that return a `Recipe`, and the recipe files that ship with the package."""
+"""Recipes: descriptions of whole runs, the functions that return them, and the recipe files that ship with the package."""
 
-from gantoolkit.recipes.files import find_recipe, list_recipe_files
-from gantoolkit.recipes.papers import bigan, cogan, cyclegan, feature_gan, gatys, make_recipe, pix2pix, simgan
+from gantoolkit.recipes.block_spec import BlockSpec
+from gantoolkit.recipes.functions import (
+    RecipeFunction,
+    bigan,
+    cogan,
+    cyclegan,
+    feature_gan,
+    gatys,
+    pix2pix,
+    recipe_function,
+    simgan,
+)
+from gantoolkit.recipes.recipe import Recipe
+from gantoolkit.recipes.settings import DataSettings, TrainingSettings
+from gantoolkit.recipes.shipped import find_recipe, list_recipe_files
 
 __all__ = [
+    "BlockSpec",
+    "DataSettings",
+    "Recipe",
+    "RecipeFunction",
+    "TrainingSettings",
     "bigan",
     "cogan",
     "cyclegan",
@@ -11,7 +29,7 @@ __all__ = [
     "find_recipe",
     "gatys",
     "list_recipe_files",
-    "make_recipe",
     "pix2pix",
+    "recipe_function",
     "simgan",
 ]

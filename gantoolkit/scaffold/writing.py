@@ -6,11 +6,11 @@ from pathlib import Path
 
 import jinja2
 
-from gantoolkit import __version__
-from gantoolkit.errors import PluginError
-from gantoolkit.files import whole_file
+from gantoolkit.errors import PluginError, did_you_mean
+from gantoolkit.files.text import write_text
 from gantoolkit.plugins import REGISTRIES
-from gantoolkit.registry import API_VERSION, suggest
+from gantoolkit.registry.registry import API_VERSION
+from gantoolkit.runtime.version import __version__
 
 __all__ = ["Distribution", "render_block", "write_distribution"]
 
@@ -42,8 +42,7 @@ def write_distribution(name: str, kind: str, out: Path) -> Distribution:
         PluginError: When the name or the kind will not do, the folder is there already, or nothing can be written.
     """
     if kind not in REGISTRIES:
-        meant = suggest(kind, REGISTRIES)
-        hint = f" Did you mean '{meant}'?" if meant else ""
+        hint = did_you_mean(kind, REGISTRIES)
         raise PluginError(f"plugins new: no kind '{kind}'.{hint} Known: {', '.join(REGISTRIES)}")
     if not _NAME.fullmatch(name):
         raise PluginError(f"plugins new: '{name}' is no name for a distribution; write letters, digits and '-' only")
@@ -77,12 +76,8 @@ def write_distribution(name: str, kind: str, out: Path) -> Distribution:
         source / "py.typed": "",
         Path("tests") / f"test_{block}.py": _render("tests.py", facts),
     }
-    try:
-        for path, text in texts.items():
-            with whole_file(folder / path) as part:
-                part.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise PluginError(f"plugins new: {folder} cannot be written ({error.strerror or error})") from error
+    for path, text in texts.items():
+        write_text(folder / path, text, PluginError)
     return Distribution(folder, tuple(folder / path for path in texts), block)
 
 

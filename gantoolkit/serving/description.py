@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from gantoolkit import __version__
+from gantoolkit.runtime.version import __version__
 
 __all__ = ["TYPES", "Direction", "Health", "Limits", "ModelList", "Problem", "ServedModel", "describe_api"]
 

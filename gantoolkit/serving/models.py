@@ -32,7 +32,7 @@ def open_models(given: Sequence[str | Path], *, device: str | None = None) -> di
     Args:
         given: Paths, each of which may say its name: `horses=runs/cyclegan`. Without that it is the folder's, or the file's
             without suffix. Files that are given one name are the directions of one model.
-        device: As `gantoolkit.device.select_device`.
+        device: As `gantoolkit.runtime.device.select_device`.
 
     Raises:
         DataError: When two have one name, a name cannot be part of an address, or a generator's images are no pictures.
@@ -46,7 +46,7 @@ def open_models(given: Sequence[str | Path], *, device: str | None = None) -> di
             source, target = translator.generator.source, translator.generator.target
             if not (source.is_picture and target.is_picture):
                 raise DataError(
-                    f"{path}: translates {source} to {target}; a page shows pictures, grey or RGB of 8 bits"
+                    f"{path}: translates {source} to {target}; a page shows pictures, gray or RGB of 8 bits"
                 )
             if translator.direction in model.translators:
                 raise DataError(

@@ -68,12 +68,12 @@ class Queue:
             self.taken -= 1
 
     async def compute(self, function: Callable[[], T]) -> T:
-        """What a function returns, once it is its turn; who is cancelled before gives up its turn.
+        """What a function returns, once it is its turn; who is canceled before gives up its turn.
 
         Raises:
             ClosedError: When the queue is closed first.
         """
-        held = [function]  # what the thread has not come to keeps nothing in memory once it is cancelled
+        held = [function]  # what the thread has not come to keeps nothing in memory once it is canceled
 
         def timed() -> T:
             began = time.monotonic()

@@ -17,10 +17,10 @@ from gantoolkit.plugins import (
     ImageLossBlock,
     Pairing,
     Phase,
-    Setting,
     Shared,
+    SystemContext,
 )
-from gantoolkit.systems.terms import gradients, penalty
+from gantoolkit.systems.objectives import gradients, penalty
 
 _STARTS = 64
 """Latents that a search may start from."""
@@ -34,29 +34,29 @@ class CoGAN:
     other domain (§5, cross-domain image transformation).
 
     Args:
-        setting: Channels and side of the images.
+        context: Channels and side of the images.
         coupled_generator: Makes the pair of generators.
         coupled_discriminator: Makes the pair of discriminators.
         adversarial_loss: How logits are judged.
         search_loss: Distance of what a latent renders from the image to translate.
         search_steps: Steps of the search.
-        search_rate: Learning rate of the search (Adam).
+        search_lr: Learning rate of the search (Adam).
     """
 
     pairing: Pairing = "unpaired"
 
     def __init__(
         self,
-        setting: Setting,
+        context: SystemContext,
         *,
         coupled_generator: CoupledGeneratorBlock,
         coupled_discriminator: CoupledDiscriminatorBlock,
         adversarial_loss: AdversarialLossBlock,
         search_loss: ImageLossBlock,
         search_steps: Annotated[int, Field(ge=1)] = 200,
-        search_rate: Annotated[float, Field(gt=0)] = 0.05,
+        search_lr: Annotated[float, Field(gt=0)] = 0.05,
     ) -> None:
-        sizes = (setting.channels_A, setting.channels_B, setting.crop_size)
+        sizes = (context.channels_A, context.channels_B, context.crop_size)
         self.G, self.D = coupled_generator(*sizes), coupled_discriminator(*sizes)
         self.adversarial = adversarial_loss()
         self.latent_size: int = self.G.latent_size  # type: ignore[assignment] (a block of this kind has it)
@@ -64,7 +64,7 @@ class CoGAN:
         self.pools = {}
 
         def search(source: int) -> LatentSearch:
-            return LatentSearch(self.G, source, setting.crop_size, search_loss(), steps=search_steps, rate=search_rate)
+            return LatentSearch(self.G, source, context.crop_size, search_loss(), steps=search_steps, rate=search_lr)
 
         self.directions = {"A2B": search(0), "B2A": search(1)}
         self.phases = [Phase("D", ("D",), self.discriminator_losses), Phase("G", ("G",), self.generator_losses)]
@@ -120,7 +120,7 @@ class LatentSearch(nn.Module):
     """
 
     size_multiple = 1
-    optimises = True
+    optimizes = True
 
     def __init__(
         self, generator: nn.Module, source: int, side: int, distance: ImageLoss, *, steps: int, rate: float

@@ -1,4 +1,4 @@
-"""Neural style transfer: the pixels themselves are optimised (Gatys et al. 2016).
+"""Neural style transfer: the pixels themselves are optimized (Gatys et al. 2016).
 
 Nothing is trained but a picture of the style: the mean Gram matrices of domain B, one image or a whole collection, as in the
 comparison of Zhu et al. 2017, §5.2. A translation keeps the content of an image and takes on that style.
@@ -18,10 +18,10 @@ from gantoolkit.plugins import (
     FeatureExtractorBlock,
     Pairing,
     Phase,
-    Setting,
     Shared,
+    SystemContext,
 )
-from gantoolkit.systems.terms import Weight, gradients
+from gantoolkit.systems.objectives import Weight, gradients
 
 _SMALLEST_SIDE = 64
 """No level of the pyramid has a shorter side, unless the image itself has."""
@@ -33,7 +33,7 @@ class Gatys:
     An epoch looks at every image of B once. Translating takes the time that training does elsewhere.
 
     Args:
-        setting: Seed of the noise.
+        context: Seed of the noise.
         features: The network that is looked through; the paper takes VGG-19.
         content_layer: Layer whose features say what is shown.
         style_layers: Layers whose Gram matrices say how it is painted.
@@ -49,7 +49,7 @@ class Gatys:
 
     def __init__(
         self,
-        setting: Setting,
+        context: SystemContext,
         *,
         features: FeatureExtractorBlock,
         content_layer: str = "relu4_2",
@@ -77,7 +77,7 @@ class Gatys:
             start=start,
             steps=steps,
             levels=levels,
-            seed=setting.seed,
+            seed=context.seed,
         )
         self.networks = {"style": self.style}
         self.directions = {"A2B": self.style}
@@ -97,7 +97,7 @@ class Gatys:
 
 
 class StyleTransfer(nn.Module):
-    """Optimises an image until its features show its own content and the Gram matrices of a style.
+    """Optimizes an image until its features show its own content and the Gram matrices of a style.
 
     Its state is the style: for each level of the pyramid and each style layer the sum of the Gram matrices of all images that
     it was shown. Features are divided by each layer's mean activation on these images, as the paper rescales its network
@@ -105,8 +105,8 @@ class StyleTransfer(nn.Module):
     """
 
     size_multiple = 1
-    optimises = True
-    smallest_side = 32  # for VGG's four poolings
+    optimizes = True
+    smallest_size = 32  # for VGG's four poolings
     stochastic = False
 
     def __init__(
@@ -130,7 +130,7 @@ class StyleTransfer(nn.Module):
         self.start, self.steps, self.levels, self.seed = start, steps, levels, seed
         self.losses: list[list[float]] = []
         """Of the last image translated: the loss at each evaluation, level by level, the coarsest first."""
-        side = self.smallest_side
+        side = self.smallest_size
         with torch.device("meta"):
             seen = features(torch.zeros(1, 3, side, side, device="meta"), self.layers)
         for layer in style_layers:
@@ -173,9 +173,9 @@ class StyleTransfer(nn.Module):
         if not self.images_seen:
             raise ValueError("no style has been seen yet; train for a step first")
         # One by one: the curvature that L-BFGS estimates would mix them.
-        return torch.cat([self._stylise(image[None]) for image in images])
+        return torch.cat([self._stylize(image[None]) for image in images])
 
-    def _stylise(self, image: Tensor) -> Tensor:
+    def _stylize(self, image: Tensor) -> Tensor:
         side = min(image.shape[-2:])
         levels = max(1, min(self.levels, (side // _SMALLEST_SIDE).bit_length()))
         self.losses = []
@@ -189,10 +189,10 @@ class StyleTransfer(nn.Module):
         for level in reversed(range(levels)):
             content = _shrink(image, level)
             made = functional.interpolate(made, content.shape[-2:], mode="bicubic", antialias=True)
-            made = self._optimise(made, content, level)
+            made = self._optimize(made, content, level)
         return made.clamp(-1, 1)
 
-    def _optimise(self, start: Tensor, content: Tensor, level: int) -> Tensor:
+    def _optimize(self, start: Tensor, content: Tensor, level: int) -> Tensor:
         """One level: the pixels that L-BFGS arrives at."""
         history: list[float] = []
         self.losses.append(history)

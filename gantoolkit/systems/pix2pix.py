@@ -1,44 +1,57 @@
 """pix2pix: paired translation with a conditional discriminator (Isola et al. 2017)."""
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
 from gantoolkit.plugins import (
     AdversarialLossBlock,
     Batch,
+    Direction,
     DiscriminatorBlock,
     GeneratorBlock,
     ImageLossBlock,
     Pairing,
     Phase,
-    Setting,
     Shared,
+    SystemContext,
 )
-from gantoolkit.systems.terms import Direction, Pass, Weight, penalty, run_passes, tell_logits
+from gantoolkit.registry import Effect
+from gantoolkit.systems.objectives import (
+    DirectionName,
+    Objective,
+    Term,
+    Translation,
+    Weight,
+    observe_logits,
+    penalty,
+    run_batched,
+)
 
 
 class Pix2Pix:
-    """One generator, G_AB, and one discriminator, D, that judges an image together with its translation.
+    """One generator, G_AB, and one discriminator, D, which judges an image together with its translation.
 
-    The discriminator learns first in each step, and the generator is judged by what it has become (§3.3).
+    In each step the discriminator is trained first, and the updated discriminator scores the generator (§3.3).
 
     Args:
-        setting: Channels and seed.
-        generator: Makes the generator.
-        discriminator: Makes the discriminator; it sees both images, their channels concatenated.
-        adversarial_loss: How logits are judged.
-        image_loss: Distance of a translation from the truth.
+        context: Channels and seed.
+        generator: Builds the generator.
+        discriminator: Builds the discriminator; it sees both images, concatenated along their channels.
+        adversarial_loss: Scores logits.
+        image_loss: Distance between a translation and its ground truth.
         adversarial_weight: Weight of the adversarial term.
         image_weight: Weight of the distance (the paper: 100).
-        direction: From which domain to which it learns to translate; with `B2A` the generator is G_BA.
-        batched: Pass real and fake pairs through the discriminator as one batch, where that changes nothing.
+        direction: The direction of translation; with `B2A` the generator is G_BA.
+        batched: Pass real and fake pairs through the discriminator as one batch, where the result is the same.
     """
 
     pairing: Pairing = "paired"
 
     def __init__(
         self,
-        setting: Setting,
+        context: SystemContext,
         *,
         generator: GeneratorBlock,
         discriminator: DiscriminatorBlock,
@@ -46,60 +59,62 @@ class Pix2Pix:
         image_loss: ImageLossBlock,
         adversarial_weight: Weight = 1.0,
         image_weight: Weight = 100.0,
-        direction: Direction = "A2B",
-        batched: bool = True,
+        direction: DirectionName = "A2B",
+        batched: Annotated[bool, Effect("chance")] = True,
     ) -> None:
-        self.adversarial = adversarial_loss()
-        self.distance = image_loss()
-        self.adversarial_weight = adversarial_weight
-        self.image_weight = image_weight
-        self.batched = batched
-        if not (adversarial_weight or image_weight):
+        way = Direction(direction)
+        self.source, self.target, self.batched = way.source, way.target, batched
+        self.fake, G = f"fake_{way.target}", f"G_{way.source}{way.target}"
+        gan, distance = adversarial_loss(), image_loss()
+        self.adversarial = gan
+        self.objective = Objective(
+            terms=[
+                Term(
+                    f"adversarial_{way.target}",
+                    adversarial_weight,
+                    lambda D, image, fake: gan.generator(D(_pair(image, fake))),
+                    needs=("D", way.source, self.fake),
+                ),
+                Term(f"image_{way.target}", image_weight, distance, needs=(self.fake, way.target)),
+            ],
+            translations=[Translation(self.fake, G, way.source)],
+        )
+        if not self.objective.terms:
             raise ValueError("adversarial_weight and image_weight are both 0: there is nothing to learn")
-
-        self.source, self.target = direction.split("2")
-        channels = {"A": setting.channels_A, "B": setting.channels_B}
-        self.G = generator(channels[self.source], channels[self.target])
-        name = f"G_{self.source}{self.target}"
-        self.networks = {name: self.G}
-        self.phases = [Phase("G", (name,), self.generator_losses)]
-        if adversarial_weight:
-            self.networks["D"] = discriminator(setting.channels_A + setting.channels_B)
+        channels = {"A": context.channels_A, "B": context.channels_B}
+        self.networks = {G: generator(channels[way.source], channels[way.target])}
+        self.directions = {direction: self.networks[G]}
+        self.phases = [Phase("G", (G,), self.generator_losses)]
+        if "D" in self.objective.needs:
+            self.networks["D"] = discriminator(channels["A"] + channels["B"])
             self.phases.insert(0, Phase("D", ("D",), self.discriminator_losses))
-        self.directions = {direction: self.G}
         self.pools = {}
 
     def forward(self, batch: Batch) -> Shared:
-        """The translation, once for both phases."""
-        return {"fake": self.G(batch[self.source])}
+        """The translation, which both phases use."""
+        return self.objective.translate(self.networks, batch)
 
     def discriminator_losses(self, batch: Batch, shared: Shared) -> dict[str, Tensor]:
         """Real pairs against pairs of an image and its translation (§3.1, equation 1)."""
-        judge, source = self.networks["D"], batch[self.source]
-        pairs = {"real": _pair(source, batch[self.target]), "fake": _pair(source, shared["fake"].detach())}
-        logits = run_passes([Pass("fake", judge, "fake"), Pass("real", judge, "real")], pairs, batched=self.batched)
-        tell_logits(judge, logits["real"], logits["fake"])
-        real_term = 0.5 * self.adversarial.real(logits["real"])
+        D, source = self.networks["D"], batch[self.source]
+        fake, real = _pair(source, shared[self.fake].detach()), _pair(source, batch[self.target])
+        fake_logits, real_logits = run_batched(D, [fake, real], batched=self.batched)
+        observe_logits(D, real_logits, fake_logits)
+        real_term = 0.5 * self.adversarial.real(real_logits)
         return {
-            "D_fake": 0.5 * self.adversarial.fake(logits["fake"]),
-            "D_real": real_term + penalty(self.adversarial, judge, pairs["real"], pairs["fake"]),
+            "D_fake": 0.5 * self.adversarial.fake(fake_logits),
+            "D_real": real_term + penalty(self.adversarial, D, real, fake),
         }
 
     def generator_losses(self, batch: Batch, shared: Shared) -> dict[str, Tensor]:
-        """The adversarial term and the distance from the truth (§3.1, equation 4)."""
-        losses: dict[str, Tensor] = {}
-        if self.adversarial_weight:
-            logits = self.networks["D"](_pair(batch[self.source], shared["fake"]))
-            losses[f"adversarial_{self.target}"] = self.adversarial_weight * self.adversarial.generator(logits)
-        if self.image_weight:
-            losses[f"image_{self.target}"] = self.image_weight * self.distance(shared["fake"], batch[self.target])
-        return losses
+        """The adversarial term, and the distance from the ground truth (§3.1, equation 4)."""
+        return self.objective.losses(self.networks, {**batch, **shared})
 
     def sample(self, batch: Batch) -> dict[str, Tensor]:
-        """The image, its translation, and the truth."""
-        source, target = self.source, self.target
-        fake = self.G(batch[source])
-        return {f"real_{source}": batch[source], f"fake_{target}": fake, f"real_{target}": batch[target]}
+        """The image, its translation, and the ground truth."""
+        source, target = batch[self.source], batch[self.target]
+        fake = next(iter(self.directions.values()))(source)
+        return {f"real_{self.source}": source, self.fake: fake, f"real_{self.target}": target}
 
 
 def _pair(image: Tensor, translation: Tensor) -> Tensor:

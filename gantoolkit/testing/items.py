@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 import pytest
 import torch
 
-from gantoolkit.block import Block
-from gantoolkit.device import available_devices
+from gantoolkit.recipes import BlockSpec
+from gantoolkit.runtime.device import available_devices
 from gantoolkit.testing.kit import BrokenRuleError, Rule, Subject
 from gantoolkit.testing.rules import RULEBOOKS
 
@@ -82,7 +82,7 @@ class Checks:
             )
         items = [
             pytest.param(
-                Check(rule, Subject(self.kind, Block.of(block), torch.device(device), sizes, layers), expected),
+                Check(rule, Subject(self.kind, BlockSpec.of(block), torch.device(device), sizes, layers), expected),
                 id=rule.name if device == "cpu" else f"{rule.name}-{device}",
             )
             for device in available_devices()

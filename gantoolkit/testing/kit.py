@@ -15,11 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from gantoolkit.block import Block, bind, resolve
-from gantoolkit.errors import GantoolkitError
-from gantoolkit.parameters import read_parameters
+from gantoolkit.errors import GantoolkitError, first_line
 from gantoolkit.plugins import REGISTRIES
-from gantoolkit.randomness import own_randomness, seed_everything
+from gantoolkit.recipes.block_spec import BlockSpec, bind, resolve
+from gantoolkit.registry.signature import read_parameters
+from gantoolkit.runtime.randomness import isolated_random_state, seed_everything
 from gantoolkit.testing.stand_ins import STAND_INS
 
 __all__ = ["BrokenRuleError", "Draw", "NotApplicable", "Outcome", "Rule", "Rulebook", "Subject", "expect"]
@@ -72,7 +72,7 @@ class Subject:
     """
 
     kind: str
-    block: Block
+    block: BlockSpec
     device: torch.device = torch.device("cpu")
     sizes: Sequence[int] | None = None
     layers: Sequence[str] = ()
@@ -83,7 +83,7 @@ class Subject:
 
     def factory(self) -> Callable[..., Any]:
         """What makes it: called with what a system would give."""
-        block = Block.of(self.block)
+        block = BlockSpec.of(self.block)
         empty = {
             name: STAND_INS[parameter.slot]
             for name, parameter in read_parameters(block.load(self.kind)).items()
@@ -100,7 +100,7 @@ class Subject:
 
     def __str__(self) -> str:
         registry = REGISTRIES[self.kind]
-        entry = registry.find(self.block.name) if self.block.made_by is None else None
+        entry = registry.find(self.block.name) if self.block.target is None else None
         origin = f" from {entry.distribution} {entry.version}".rstrip() if entry else ""
         return f"{self.kind}: '{self.block.name}'{origin}"
 
@@ -111,7 +111,7 @@ class Rule:
 
     Args:
         kind: The kind of block.
-        name: The invariant, such as `keeps_height_and_width`.
+        name: The invariant, such as `preserves_size`.
         wants: What the protocol wants.
         check: Tries it on one example; raises `BrokenRuleError`.
         examples: How many examples are tried.
@@ -171,7 +171,7 @@ class Rule:
                 broken = Outcome(self, "broken", self._explain(subject, str(error), draw.example))
                 raise
             except Exception as error:  # the block's own, whatever it is
-                found = f"it raised {type(error).__name__}: {str(error).partition(chr(10))[0]} {locate(error)}".rstrip()
+                found = f"it raised {type(error).__name__}: {first_line(error)} {locate(error)}".rstrip()
                 broken = Outcome(self, "broken", self._explain(subject, found, draw.example), error)
                 raise
 
@@ -228,7 +228,7 @@ class Rulebook:
 @contextmanager
 def same_randomness(seed: int) -> Iterator[None]:
     """All global random generators start from `seed`; afterwards they are as they were."""
-    with own_randomness(torch.device("cuda" if torch.cuda.is_available() else "cpu")):
+    with isolated_random_state(torch.device("cuda" if torch.cuda.is_available() else "cpu")):
         seed_everything(seed)
         yield
 

@@ -1,14 +1,15 @@
-"""From a resolved recipe to its trainer: networks with their first weights, on their device, and how they are optimised."""
+"""From a resolved recipe to its trainer: networks with their first weights, on their device, and how they are optimized."""
 
 import torch
 
-from gantoolkit.assembly import build_system, initialize
-from gantoolkit.block import bind
-from gantoolkit.layout import arrange, memory_format_of
-from gantoolkit.precision import Precision, choose_precision, compute_in
-from gantoolkit.recipe import Recipe
-from gantoolkit.seeds import derive_seed
-from gantoolkit.training.processes import ALONE, Processes
+from gantoolkit.plugins import NetworkTraits, read_traits
+from gantoolkit.recipes import Recipe
+from gantoolkit.recipes.block_spec import bind
+from gantoolkit.recipes.building import build_system, initialize
+from gantoolkit.runtime.memory_format import memory_format_of, set_memory_format
+from gantoolkit.runtime.precision import Precision, choose_precision, compute_in
+from gantoolkit.runtime.seeds import derive_seed
+from gantoolkit.training.distributed import SINGLE_PROCESS, ProcessGroup
 from gantoolkit.training.trainer import Trainer
 
 __all__ = ["build_trainer", "settle_precision"]
@@ -24,29 +25,29 @@ def build_trainer(
     recipe: Recipe,
     device: torch.device,
     precision: Precision | None = None,
-    processes: Processes = ALONE,
+    process_group: ProcessGroup = SINGLE_PROCESS,
 ) -> Trainer:
     """The trainer of a resolved recipe, as a run starts with it.
 
     Args:
         device: Where the networks are; on `meta` they are without memory, and their weights are not drawn.
         precision: What networks compute in, where that was settled before.
-        processes: Those that share the run.
+        process_group: Those that share the run.
 
     Raises:
         RecipeError: When its blocks do not fit together.
     """
     precision = precision or settle_precision(recipe, device)
     with torch.device("meta" if device.type == "meta" else "cpu"), torch.random.fork_rng(devices=[]):
-        # What layers draw as they are made and no initialiser draws again: the vectors of spectral norm, for one.
+        # What layers draw as they are made and no initializer draws again: the vectors of spectral norm, for one.
         torch.manual_seed(derive_seed(recipe.training.seed, "build"))
-        system = build_system(recipe, processes.number)
+        system = build_system(recipe, process_group.rank)
     if device.type != "meta":
         initialize(system, recipe)
     memory_format = memory_format_of(precision, device)
     for network in system.networks.values():
         network.to(device).train()
-        arrange(network, memory_format)
+        set_memory_format(network, memory_format, supported=read_traits(network, NetworkTraits).channels_last)
         compute_in(precision, network, device)
         if recipe.training.compile:
             network.compile()
@@ -57,5 +58,5 @@ def build_trainer(
         epochs=recipe.training.epochs,
         precision=precision,
         memory_format=memory_format,
-        processes=processes,
+        process_group=process_group,
     )

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gantoolkit.errors import first_line
 from gantoolkit.plugins import Batch, ImagePool, ObservingDiscriminator, Phase, PlannedPool
-from gantoolkit.training.trainer import StepResult, Trainer, can_be_told
+from gantoolkit.training.trainer import StepResult, Trainer, can_skip_on_device
 
 __all__ = ["CapturedStep", "GraphRecorder"]
 
@@ -95,7 +96,7 @@ class CapturedStep:
         due = self.trainer.due(number)
         kind = (*(phase.name for phase in due), *((domain, images.shape) for domain, images in batch.items()))
         if kind in self._graphs:
-            return self._graphs[kind].replay(self.trainer.arrange(batch))
+            return self._graphs[kind].replay(self.trainer.to_memory_format(batch))
         if len(self._graphs) == _MOST_GRAPHS:
             return self.trainer.step(batch, number)
         calls = self._calls.setdefault(kind, [])
@@ -105,7 +106,7 @@ class CapturedStep:
                 result = self.recorder.warm_up(lambda: self.trainer.step(batch, number))
             calls.append({name: pool.counts for name, pool in watched.items()})
             return result
-        arranged = self.trainer.arrange(batch)
+        arranged = self.trainer.to_memory_format(batch)
         graph = self._record(arranged, due, calls[-1])
         if graph is None:
             return self.trainer.step(batch, number)
@@ -123,15 +124,15 @@ class CapturedStep:
         drawn = _host_state()
         try:
             with self._replace_pools(planned):
-                run, (names, losses, broken) = self.recorder.record(lambda: self._body(shown, due))
+                run, (names, losses, non_finite) = self.recorder.record(lambda: self._body(shown, due))
         except RuntimeError as error:
-            self.problem = f"it cannot be recorded ({str(error).partition(chr(10))[0]})"
+            self.problem = f"it cannot be recorded ({first_line(error)})"
         else:
             if any(pool.called != len(pool.counts) for pool in planned.values()):
                 self.problem = "an image pool is called more or less often than before"
             elif drawn == _host_state():
                 phases = [phase.name for phase in due]
-                return _Graph(run, shown, list(planned.values()), names, losses, phases, broken)
+                return _Graph(run, shown, list(planned.values()), names, losses, phases, non_finite)
             else:
                 self.problem = "one of its blocks draws random numbers on the host"
         for name, pool in self.trainer.system.pools.items():
@@ -150,19 +151,19 @@ class CapturedStep:
             pools.update(originals)
 
     def _body(self, batch: Batch, due: Sequence[Phase]) -> tuple[list[str], Tensor, Tensor]:
-        losses, broken = self.trainer.run(batch, due)
-        return list(losses), torch.stack(list(losses.values())), broken
+        losses, non_finite = self.trainer.run(batch, due)
+        return list(losses), torch.stack(list(losses.values())), non_finite
 
     def _foresee_problem(self) -> str:
         system = self.trainer.system
-        if self.trainer.processes.count > 1:
+        if self.trainer.process_group.world_size > 1:
             return "several processes share the run"
         if unplanned := [name for name, pool in system.pools.items() if not isinstance(pool, PlannedPool)]:
             return f"the image pool {unplanned[0]} decides while it is called"
         if observing := [name for name, net in system.networks.items() if isinstance(net, ObservingDiscriminator)]:
             return f"{observing[0]} follows its logits"
-        if slow := [name for name, optimizer in self.trainer.optimizers.items() if not can_be_told(optimizer)]:
-            return f"the optimiser of {slow[0]} has no fused form"
+        if slow := [name for name, optimizer in self.trainer.optimizers.items() if not can_skip_on_device(optimizer)]:
+            return f"the optimizer of {slow[0]} has no fused form"
         return ""
 
     def _warn(self) -> None:
@@ -236,7 +237,7 @@ class _Graph:
     names: list[str]
     losses: Tensor
     phases: list[str]
-    broken: Tensor
+    non_finite: Tensor
 
     is_new: bool = True
 
@@ -248,7 +249,9 @@ class _Graph:
                 pool.write_decisions()
         self.is_new = False
         self.run()
-        return StepResult(dict(zip(self.names, self.losses.clone().unbind(), strict=True)), self.phases, self.broken)
+        return StepResult(
+            dict(zip(self.names, self.losses.clone().unbind(), strict=True)), self.phases, self.non_finite
+        )
 
 
 def _copy(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ import threading
 import time
 from types import FrameType, TracebackType
 
-from gantoolkit.launcher import launched_processes
+from gantoolkit.runtime.torchrun import launched_world_size
 
 __all__ = ["Interrupts"]
 
@@ -23,7 +23,7 @@ class Interrupts:
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
-        self._pause = _PAUSE if launched_processes() > 1 else 0.0
+        self._pause = _PAUSE if launched_world_size() > 1 else 0.0
         self._noted = 0.0
         self._before: dict[signal.Signals, object] = {}
 

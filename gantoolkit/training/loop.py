@@ -13,25 +13,19 @@ from typing import Literal
 import torch
 
 from gantoolkit.data import CacheMode, LoadedBatch, TrainingBatches, open_dataset
-from gantoolkit.device import lacks_memory
 from gantoolkit.errors import CheckpointError, DataError, TrainingError
 from gantoolkit.plugins import ObservingScheduler
-from gantoolkit.precision import Precision, arithmetic
-from gantoolkit.randomness import own_randomness, seed_everything
-from gantoolkit.recipe import Recipe
-from gantoolkit.seeds import derive_seed
-from gantoolkit.training.building import build_trainer, settle_precision
-from gantoolkit.training.capture import CapturedStep, GraphRecorder
-from gantoolkit.training.events import Callback, CheckpointSaved, Event, RunEnded, SamplesDrawn, StepDone
-from gantoolkit.training.folder import Checkpoint, RunFolder
-from gantoolkit.training.generatorfile import save_generators
-from gantoolkit.training.health import count_flat
-from gantoolkit.training.interrupts import Interrupts
-from gantoolkit.training.log import Means
-from gantoolkit.training.processes import Processes, is_writer, join_processes
-from gantoolkit.training.progress import Progress
-from gantoolkit.training.records import Records
-from gantoolkit.training.sharing import (
+from gantoolkit.recipes import Recipe
+from gantoolkit.runs.folder import Checkpoint, RunFolder
+from gantoolkit.runs.generator_files import save_generators
+from gantoolkit.runs.health import count_flat
+from gantoolkit.runs.log import RunningMeans
+from gantoolkit.runs.progress import Progress
+from gantoolkit.runtime.device import is_out_of_memory
+from gantoolkit.runtime.precision import Precision, arithmetic
+from gantoolkit.runtime.randomness import isolated_random_state, seed_everything
+from gantoolkit.runtime.seeds import derive_seed
+from gantoolkit.training.agreement import (
     check_dataset,
     check_recipe,
     check_settings,
@@ -42,6 +36,12 @@ from gantoolkit.training.sharing import (
     own_state,
     pools_of,
 )
+from gantoolkit.training.building import build_trainer, settle_precision
+from gantoolkit.training.capture import CapturedStep, GraphRecorder
+from gantoolkit.training.distributed import ProcessGroup, is_main_process, join_process_group
+from gantoolkit.training.events import Callback, CheckpointSaved, Event, RunEnded, SamplesDrawn, StepDone
+from gantoolkit.training.interrupts import Interrupts
+from gantoolkit.training.records import Records
 from gantoolkit.training.trainer import StepResult
 
 __all__ = ["MAX_BAD_STEPS", "train"]
@@ -95,16 +95,16 @@ def train(
         TrainingError: When the numbers stay non-finite, or another process has been lost.
     """
     with (
-        folder.lock() if is_writer() else nullcontext(),
-        own_randomness(device, deterministic=recipe.training.deterministic),
+        folder.lock() if is_main_process() else nullcontext(),
+        isolated_random_state(device, deterministic=recipe.training.deterministic),
         Interrupts() as interrupts,
-        join_processes(device, interrupts) as processes,
+        join_process_group(device, interrupts) as process_group,
     ):
         session = _Session(
             folder,
             recipe,
             data,
-            processes,
+            process_group,
             device=device,
             workers=workers,
             cache=cache,
@@ -127,7 +127,7 @@ class _Session:
         folder: RunFolder,
         recipe: Recipe,
         data: Path,
-        processes: Processes,
+        process_group: ProcessGroup,
         *,
         device: torch.device,
         workers: int,
@@ -137,22 +137,24 @@ class _Session:
     ) -> None:
         self.stop_at = stop_at
         self.folder, self.recipe, self.settings = folder, recipe, recipe.training
-        self.device, self.callbacks, self.processes = device, callbacks, processes
-        check_settings(recipe, stop_at, processes)
-        checkpoint = find_checkpoint(folder, recipe, processes)
+        self.device, self.callbacks, self.process_group = device, callbacks, process_group
+        check_settings(recipe, stop_at, process_group)
+        checkpoint = find_checkpoint(folder, recipe, process_group)
         # What `auto` came to when the run began stays so, also where it would come to something else now.
         self.precision: Precision = (
-            checkpoint.progress["precision"] if checkpoint else processes.tell_all(settle_precision(recipe, device))
+            checkpoint.progress["precision"]
+            if checkpoint
+            else process_group.broadcast_object(settle_precision(recipe, device))
         )
-        self.trainer = build_trainer(recipe, device, self.precision, processes)
+        self.trainer = build_trainer(recipe, device, self.precision, process_group)
         self.step = self.trainer.step
         if self.settings.capture and device.type == "cuda":
             self.step = CapturedStep(self.trainer, GraphRecorder())
         self.system, self.scheduler = self.trainer.system, self.trainer.scheduler
         self.empty_pools = pools_of(self.trainer)
-        check_recipe(recipe, self.system, processes)
+        check_recipe(recipe, self.system, process_group)
         dataset = open_dataset(data, pairing=self.system.pairing)
-        check_dataset(dataset, processes)
+        check_dataset(dataset, process_group)
         self.batches = TrainingBatches(
             dataset,
             recipe.data,
@@ -161,12 +163,14 @@ class _Session:
             workers=workers,
             cache=cache,
             device=device,
-            process=processes.number,
-            processes=processes.count,
+            rank=process_group.rank,
+            world_size=process_group.world_size,
         )
         self.steps = self.settings.epochs * self.batches.steps_per_epoch
-        self.progress = Progress(precision=self.precision, processes=processes.count, dataset=describe_dataset(dataset))
-        self.since_row, self.since_epoch = Means(), Means()
+        self.progress = Progress(
+            precision=self.precision, world_size=process_group.world_size, dataset=describe_dataset(dataset)
+        )
+        self.since_row, self.since_epoch = RunningMeans(), RunningMeans()
         self.flat: int | torch.Tensor = 0  # of what has not been added to the progress: reading it waits for the device
         self.taken: deque[_Taken] = deque()
         self.ahead = _AHEAD if device.type == "cuda" else 0
@@ -174,7 +178,7 @@ class _Session:
         if checkpoint is not None:
             self.restore(checkpoint)
         self.records: Records | None = None
-        if processes.is_writer:
+        if process_group.is_main_process:
             self.records = Records(folder, recipe, self.system, data, dataset, device, self.progress.step)
 
     def run(self, interrupts: Interrupts) -> RunEnded:
@@ -196,7 +200,7 @@ class _Session:
         self.write_report()
         end = RunEnded(self.progress.step, reason, self.folder.report)
         self.tell(end)
-        self.processes.wait()  # a launcher that sees one leave ends the others, which may not have saved yet
+        self.process_group.barrier()  # a launcher that sees one leave ends the others, which may not have saved yet
         return end
 
     def advance(self, stop: int, interrupts: Interrupts) -> str:
@@ -210,7 +214,7 @@ class _Session:
             if batch.share:  # else another process counts it
                 self.flat = self.flat + count_flat(batch.images)
             self.trainer.begin_epoch(epoch)
-            seed_everything(derive_seed(settings.seed, "step", progress.step, process=self.processes.number))
+            seed_everything(derive_seed(settings.seed, "step", progress.step, rank=self.process_group.rank))
             images = {domain: image.to(self.device, non_blocking=True) for domain, image in batch.images.items()}
             result = self.step(images, progress.step, batch.share)
             progress.step += 1
@@ -218,13 +222,13 @@ class _Session:
             is_row, ends_epoch = progress.step % settings.log_every == 0, place + 1 == per_epoch
             is_looked_at = is_row or ends_epoch or self.is_pause(stop)
             if problem := self.settle(0 if is_looked_at else self.ahead) or (
-                self.is_pause(stop) and self.find_spoilt()
+                self.is_pause(stop) and self.find_spoiled()
             ):
                 return problem
             progress.seconds = time.perf_counter() - began
             if ends_epoch:
                 self.trainer.end_epoch(self.since_epoch.compute())
-                self.since_epoch = Means()
+                self.since_epoch = RunningMeans()
             if is_row:
                 self.write_row(epoch)
             # Samples first: measuring may save, and a run that is killed after that does not come to this step again.
@@ -236,7 +240,7 @@ class _Session:
             if progress.step % settings.checkpoint_every == 0 and progress.step < stop and not self.bad_in_a_row:
                 self.save()
                 self.write_report()
-        return self.settle(0) or self.find_spoilt()
+        return self.settle(0) or self.find_spoiled()
 
     def load(self, stop: int, interrupts: Interrupts) -> Iterator[LoadedBatch]:
         """The batches from here to `stop`; where no more can be had, what has been learned is saved first.
@@ -246,11 +250,11 @@ class _Session:
         """
         try:
             batches = self.batches.iterate(self.progress.step, stop)
-            for batch in load_together(batches, interrupts, self.processes):
+            for batch in load_together(batches, interrupts, self.process_group):
                 self.note_bad_files(batch.bad_files)
                 yield batch
         except DataError:
-            if self.progress.step and not (self.settle(0) or self.bad_in_a_row or self.find_spoilt()):
+            if self.progress.step and not (self.settle(0) or self.bad_in_a_row or self.find_spoiled()):
                 self.save()
                 self.write_report()
             raise
@@ -282,15 +286,15 @@ class _Session:
             self.tell(StepDone(done.step, self.steps, done.result.losses, skipped, done.bad_files))
         return ""
 
-    def find_spoilt(self) -> str:
-        """Which weight, or moment of an optimiser, is not finite; nothing if all are. Such are never saved, nor measured."""
-        spoilt = (
+    def find_spoiled(self) -> str:
+        """Which weight, or moment of an optimizer, is not finite; nothing if all are. Such are never saved, nor measured."""
+        spoiled = (
             name
             for name, tensor in self.trainer.state_dict().items()
             if name.startswith(("network/", "optimizer/")) and not torch.isfinite(tensor).all()
         )
         # Processes hold the same weights, if nothing has gone wrong in one; what they do next they have to do together.
-        found = next((name for name in self.processes.exchange(next(spoilt, None)) if name), None)
+        found = next((name for name in self.process_group.all_gather_object(next(spoiled, None)) if name), None)
         return f"{found} was not finite" if found else ""
 
     def roll_back(self, problem: str, *, again: bool) -> None:
@@ -300,7 +304,7 @@ class _Session:
             TrainingError: When that has happened before, or there is none.
         """
         at = self.progress.step
-        checkpoint = None if again else find_checkpoint(self.folder, self.recipe, self.processes)
+        checkpoint = None if again else find_checkpoint(self.folder, self.recipe, self.process_group)
         if checkpoint is not None:
             self.restore(checkpoint)
         if again or self.progress.step == at:
@@ -312,27 +316,30 @@ class _Session:
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue from a checkpoint."""
         kept = dict(checkpoint.progress)
-        before = kept.get("processes", 1)
-        if before != self.processes.count and self.processes.is_writer:
+        before = kept.get("world_size", 1)
+        if before != self.process_group.world_size and self.process_group.is_main_process:
             warnings.warn(
-                f"{self.folder.path}: was trained by {before} processes and goes on with {self.processes.count}: each has an "
+                f"{self.folder.path}: was trained by {before} processes and goes on with {self.process_group.world_size}: each has an "
                 "image pool and random draws of its own, so the result is another than with as many as before",
                 stacklevel=2,
             )
         try:
-            self.trainer.load_state_dict(own_state(checkpoint.tensors, self.empty_pools, self.processes))
+            self.trainer.load_state_dict(own_state(checkpoint.tensors, self.empty_pools, self.process_group))
         except (RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
-            if lacks_memory(error):
+            if is_out_of_memory(error):
                 raise
             raise CheckpointError(
                 f"{self.folder.checkpoints}: the checkpoint does not fit its recipe ({error})"
             ) from error
-        self.since_row, self.since_epoch = Means.restore(kept.pop("since_row")), Means.restore(kept.pop("since_epoch"))
+        self.since_row, self.since_epoch = (
+            RunningMeans.restore(kept.pop("since_row")),
+            RunningMeans.restore(kept.pop("since_epoch")),
+        )
         scheduler = kept.pop("scheduler")
         if isinstance(self.scheduler, ObservingScheduler):
             self.scheduler.load_state_dict(scheduler)
         dataset = self.progress.dataset
-        self.progress, self.flat = Progress(**{**kept, "processes": self.processes.count}), 0
+        self.progress, self.flat = Progress(**{**kept, "world_size": self.process_group.world_size}), 0
         if self.progress.dataset != dataset:
             raise CheckpointError(
                 f"{self.folder.path}: was started with other images ({self.progress.dataset}) than there are now ({dataset}; "
@@ -342,7 +349,7 @@ class _Session:
     def save(self) -> None:
         """Write a checkpoint and each generator's own file."""
         self.count_flat_images()
-        tensors = gather_state(self.trainer, self.processes)
+        tensors = gather_state(self.trainer, self.process_group)
         if self.records is None:
             return
         observed = self.scheduler.state_dict() if isinstance(self.scheduler, ObservingScheduler) else {}
@@ -361,11 +368,11 @@ class _Session:
     def measure(self) -> None:
         """Log the recipe's metric; where it was never better, keep this checkpoint and these generators."""
         progress = self.progress
-        figure = self.processes.tell_all(self.records.measure(progress.step) if self.records else None)
-        if not math.isnan(figure) and (progress.best_figure is None or figure > progress.best_figure):
-            progress.best_step, progress.best_figure = progress.step, figure
+        figure = self.process_group.broadcast_object(self.records.measure(progress.step) if self.records else None)
+        if not math.isnan(figure) and (progress.best_score is None or figure > progress.best_score):
+            progress.best_step, progress.best_score = progress.step, figure
             # Generators first: a run that is killed in between comes to this step again.
-            if self.processes.is_writer:
+            if self.process_group.is_main_process:
                 save_generators(self.folder.best_generators, self.system, self.recipe, progress.step)
             self.save()
 
@@ -381,11 +388,11 @@ class _Session:
         place = {"step": self.progress.step, "epoch": epoch, "seconds": round(self.progress.seconds, 3)}
         if self.records is not None:
             self.records.write_row({**place, **self.since_row.compute(), **rates})
-        self.since_row = Means()
+        self.since_row = RunningMeans()
 
     def count_flat_images(self) -> None:
         """Bring the progress up to date, in all processes."""
-        self.progress.flat_images += sum(count or 0 for count in self.processes.exchange(int(self.flat)))
+        self.progress.flat_images += sum(count or 0 for count in self.process_group.all_gather_object(int(self.flat)))
         self.flat = 0
 
     def write_report(self) -> None:
@@ -410,6 +417,6 @@ class _Session:
         self.progress.bad_files = bad_files
 
     def tell(self, event: Event) -> None:
-        if self.processes.is_writer:
+        if self.process_group.is_main_process:
             for callback in self.callbacks:
                 callback(event)

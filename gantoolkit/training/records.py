@@ -10,12 +10,12 @@ from torch import Tensor
 
 from gantoolkit.data import Dataset, open_test_images, write_image
 from gantoolkit.plugins import System
-from gantoolkit.recipe import Recipe
-from gantoolkit.training.folder import RunFolder
-from gantoolkit.training.health import examine, examine_flatness
-from gantoolkit.training.log import MEASURED, Log, read_log
-from gantoolkit.training.progress import Progress
-from gantoolkit.training.report import write_report
+from gantoolkit.recipes import Recipe
+from gantoolkit.runs.folder import RunFolder
+from gantoolkit.runs.health import examine, examine_flatness
+from gantoolkit.runs.log import EVALUATION, Log, read_log
+from gantoolkit.runs.progress import Progress
+from gantoolkit.runs.report import write_report
 from gantoolkit.training.samples import draw_grid, make_samples, read_samples
 from gantoolkit.training.validation import Validation
 
@@ -78,7 +78,7 @@ class Records:
         if self._validation is None:
             return None
         figures = self._validation.measure()
-        self._log.write({"step": step, **{f"{MEASURED}/{name}": value for name, value in figures.items()}})
+        self._log.write({"step": step, **{f"{EVALUATION}/{name}": value for name, value in figures.items()}})
         return self._validation.judge(figures)
 
     def write_report(self, progress: Progress, steps: int) -> None:

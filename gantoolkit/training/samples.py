@@ -15,7 +15,7 @@ from gantoolkit.data.images import ImageFile, draw_tensor
 from gantoolkit.data.pixels import read_pixels
 from gantoolkit.errors import DataError
 from gantoolkit.plugins import System
-from gantoolkit.settings import DataSettings
+from gantoolkit.recipes.settings import DataSettings
 
 __all__ = ["draw_grid", "evaluation_mode", "make_samples", "read_samples"]
 
@@ -31,7 +31,7 @@ def read_samples(dataset: Dataset, settings: DataSettings, count: int) -> dict[s
     Raises:
         DataError: When a domain holds none that can be read.
     """
-    A, B = (dataset.A, encoding_of(settings, "A")), (dataset.B, encoding_of(settings, "B"))
+    A, B = ((dataset.files(domain), encoding_of(settings, domain)) for domain in "AB")
     if dataset.pairing == "paired":  # a pair is left out together
         images_A, images_B = _read_rows([A, B], settings, count)
     else:

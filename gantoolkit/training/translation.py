@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from gantoolkit.randomness import own_randomness, seed_everything
+from gantoolkit.plugins import NetworkTraits, read_traits
+from gantoolkit.runtime.randomness import isolated_random_state, seed_everything
 
 __all__ = ["run_generator"]
 
@@ -13,10 +14,10 @@ _SEED = 0
 
 def run_generator(network: nn.Module, images: Tensor) -> Tensor:
     """Translate (N, C, H, W) in [−1, 1] on its device; one that is `stochastic` gets the same numbers for every image."""
-    if not getattr(network, "stochastic", False):
+    if not read_traits(network, NetworkTraits).stochastic:
         return network(images)
     made = []
-    with own_randomness(images.device):
+    with isolated_random_state(images.device):
         for image in images:
             seed_everything(_SEED)
             made.append(network(image[None]))

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 
-from gantoolkit.block import bind
-from gantoolkit.data.measured import MeasuredImages
+from gantoolkit.data.evaluation_images import EvaluationImages
 from gantoolkit.errors import DataError, RecipeError
-from gantoolkit.plugins import Metric, System
-from gantoolkit.recipe import Recipe
+from gantoolkit.plugins import Direction, Metric, MetricTraits, System, read_traits
+from gantoolkit.recipes import Recipe
+from gantoolkit.recipes.block_spec import bind
 from gantoolkit.training.samples import evaluation_mode
 from gantoolkit.training.translation import run_generator
 
@@ -37,20 +37,20 @@ class Validation:
         self.system, self.device = system, device
         make = bind("metrics", recipe.metric)
         metric = make()
-        name = recipe.metric.name
+        name, only = recipe.metric.name, read_traits(metric, MetricTraits).direction
         self.metrics: dict[str, Metric] = {
-            direction: make() for direction in system.directions if getattr(metric, "direction", direction) == direction
+            direction: make() for direction in system.directions if only in (None, direction)
         }
         if not self.metrics:
             raise RecipeError(
-                f"{recipe.name}.metric ({name}): makes sense for {getattr(metric, 'direction', '')} alone, and this system "
+                f"{recipe.name}.metric ({name}): makes sense for {only} alone, and this system "
                 f"translates {', '.join(system.directions)}"
             )
         try:
-            images = MeasuredImages.open(data, recipe.data)
+            images = EvaluationImages.open(data, recipe.data)
         except DataError as error:
             raise DataError(f"training.evaluate_every: measuring needs test images: {error}") from error
-        if metric.against == "truth" and not images.paired:
+        if metric.against == "ground_truth" and not images.paired:
             raise DataError(
                 f"training.evaluate_every: the metric '{name}' needs pairs, and the files of testA and testB in "
                 f"{data} do not have "
@@ -78,10 +78,10 @@ class Validation:
         return statistics.fmean(firsts.values()) * (1 if self.higher_is_better else -1)
 
     def _measure(self, direction: str, metric: Metric) -> Mapping[str, float]:
-        source, target = direction[0], direction[-1]
+        source, target = Direction(direction).source, Direction(direction).target
         metric.reset()
-        label_maps = bool(getattr(metric, "label_maps", False))
-        domain = {"truth": target, "input": source, "domain": target}[metric.against]
+        label_maps = read_traits(metric, MetricTraits).label_maps
+        domain = {"ground_truth": target, "input": source, "domain": target}[metric.against]
         count = min(len(self.images.files(source)), len(self.images.files(domain)))
         for first in range(0, count, _BATCH):
             places = range(first, min(first + _BATCH, count))

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from gantoolkit.data import archives
-from gantoolkit.data.archives import unpack
+from gantoolkit.data.fetch.archives import unpack
 
 Refused = Callable[..., str]
 

@@ -10,22 +10,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from _helpers.small import make_dataset, make_image
 from PIL import Image, ImageFile
-from small import make_dataset, make_image
 
 from gantoolkit.data import find_images, read_image
 from gantoolkit.data.images import MAX_PIXELS, read_size, to_mode
 
 Refused = Callable[..., str]
 
-COLOURS = np.array(
+COLORS = np.array(
     [
         [[255, 0, 0], [0, 255, 0], [0, 0, 255]],
         [[255, 255, 0], [0, 255, 255], [255, 0, 255]],
     ],
     dtype=np.uint8,
 )
-"""Six colours that no turn or mirror leaves in their places."""
+"""Six colors that no turn or mirror leaves in their places."""
 
 UNDO = {
     1: lambda pixels: pixels,
@@ -40,9 +40,9 @@ UNDO = {
 """What a camera that was held so stores of an upright picture."""
 
 
-def png(width: int, height: int, bits: int, colour: int, pixels: bytes, *chunks: tuple[bytes, bytes]) -> bytes:
+def png(width: int, height: int, bits: int, color: int, pixels: bytes, *chunks: tuple[bytes, bytes]) -> bytes:
     every = [
-        (b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)),
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, bits, color, 0, 0, 0)),
         *chunks,
         (b"IDAT", zlib.compress(pixels)),
         (b"IEND", b""),
@@ -57,7 +57,7 @@ def png(width: int, height: int, bits: int, colour: int, pixels: bytes, *chunks:
 def tiff(
     pixels: bytes, width: int, height: int, bits: int, *, photometric: int = 1, order: str = "<", sort: int = 1
 ) -> bytes:
-    """One page of grey without compression; its directory comes last, and no other follows."""
+    """One page of gray without compression; its directory comes last, and no other follows."""
     tags = {
         256: width,
         257: height,
@@ -101,7 +101,7 @@ def read(content: bytes, folder: Path, channels: int = 3, name: str = "picture.p
     ],
 )
 def test_each_orientation_of_each_form_comes_out_upright(form, options, orientation: int, tmp_path: Path) -> None:
-    upright = COLOURS.repeat(16, axis=0).repeat(16, axis=1)
+    upright = COLORS.repeat(16, axis=0).repeat(16, axis=1)
     exif = Image.Exif()
     exif[0x0112] = orientation
     stored = Image.fromarray(np.ascontiguousarray(UNDO[orientation](upright)))
@@ -135,12 +135,12 @@ def test_broken_exif_is_no_fault_of_the_pixels(form, options, exif: bytes, tmp_p
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "TIFF", "WEBP"])
-def test_a_broken_colour_profile_is_passed_over(form: str, tmp_path: Path) -> None:
+def test_a_broken_color_profile_is_passed_over(form: str, tmp_path: Path) -> None:
     content = saved(Image.new("RGB", (8, 4), (255, 255, 255)), form, icc_profile=b"no profile" * 50)
     assert read(content, tmp_path) == [[[255] * 3] * 8] * 4
 
 
-# Colours
+# Colors
 
 
 def ink(adobe: bool) -> bytes:
@@ -181,12 +181,12 @@ FOUR_BIG = struct.pack(">4H", 0, 257, 32896, 65535)
         (png(4, 1, 2, 0, b"\0\x1b"), [0, 85, 170, 255]),
     ],
 )
-def test_grey_of_every_depth(content: bytes, levels: list[int], tmp_path: Path) -> None:
+def test_gray_of_every_depth(content: bytes, levels: list[int], tmp_path: Path) -> None:
     assert read(content, tmp_path, channels=1) == [levels]
     assert read(content, tmp_path) == [[[level] * 3 for level in levels]]
 
 
-def test_sixteen_bits_of_colour(tmp_path: Path) -> None:
+def test_sixteen_bits_of_color(tmp_path: Path) -> None:
     pixels = struct.pack(">6H", 0x1234, 0x5678, 0x9ABC, 65535, 0, 32896)
     assert read(png(2, 1, 16, 2, b"\0" + pixels), tmp_path) == [[[18, 86, 154], [255, 0, 128]]]
     clear = (b"tRNS", pixels[:6])
@@ -201,7 +201,7 @@ def test_sixteen_bits_of_colour(tmp_path: Path) -> None:
         (tiff(FOUR, 4, 1, 16, sort=2), "mode 'I' does not say which value is white"),
         (tiff(b"abcd", 1, 1, 32, sort=3), "mode 'F' does not say which value is white"),
         (b"Pf\n1 1\n-1.0\nabcd", "mode 'F' does not say which value is white"),
-        (saved(Image.new("LAB", (2, 2)), "TIFF"), "its colours are LAB"),
+        (saved(Image.new("LAB", (2, 2)), "TIFF"), "its colors are LAB"),
     ],
 )
 def test_what_does_not_say_what_is_white_is_refused(
@@ -219,7 +219,7 @@ def test_an_open_image_without_a_range_is_refused_as_well(refused: Refused) -> N
 
 
 @pytest.mark.parametrize(
-    ("mode", "form", "fill", "colour"),
+    ("mode", "form", "fill", "color"),
     [
         ("1", "PNG", 1, [255] * 3),
         ("P", "PNG", 0, [0] * 3),
@@ -232,14 +232,14 @@ def test_an_open_image_without_a_range_is_refused_as_well(refused: Refused) -> N
         ("L", "GIF", 77, [77] * 3),
     ],
 )
-def test_modes_and_their_colours(mode, form, fill, colour, tmp_path: Path) -> None:
+def test_modes_and_their_colors(mode, form, fill, color, tmp_path: Path) -> None:
     options = {"lossless": True} if form == "WEBP" else {}
-    assert read(saved(Image.new(mode, (4, 4), fill), form, **options), tmp_path)[1][1] == colour
+    assert read(saved(Image.new(mode, (4, 4), fill), form, **options), tmp_path)[1][1] == color
 
 
 @pytest.mark.parametrize("form", ["PNG", "GIF", "WEBP", "TIFF", "MPO"])
 def test_of_several_frames_the_first_is_taken(form: str, tmp_path: Path) -> None:
-    frames = [Image.new("RGB", (16, 16), colour) for colour in ((255, 0, 0), (0, 0, 255))]
+    frames = [Image.new("RGB", (16, 16), color) for color in ((255, 0, 0), (0, 0, 255))]
     options = {"lossless": True} if form == "WEBP" else {}
     content = saved(frames[0], form, save_all=True, append_images=frames[1:], **options)
     red, _, blue = read(content, tmp_path)[0][0]

@@ -20,17 +20,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from _helpers.small import TINY, make_dataset
 from safetensors.torch import save_file
-from small import TINY, make_dataset
 
-from gantoolkit.evaluation.palette import find_palette
-from gantoolkit.evaluation.segmenter import load_segmenter
-from gantoolkit.features import make_backbone
+from gantoolkit.blocks.features import make_backbone
+from gantoolkit.blocks.metrics.palette import find_palette
+from gantoolkit.blocks.metrics.segmenter import load_segmenter
+from gantoolkit.files.untrusted_weights import read_weights
 from gantoolkit.inference import Translator
 from gantoolkit.recipes import cyclegan
-from gantoolkit.training.folder import RunFolder
-from gantoolkit.training.generatorfile import load_generator
-from gantoolkit.weightfiles import read_weights
+from gantoolkit.runs.folder import RunFolder
+from gantoolkit.runs.generator_files import load_generator
 
 Refused = Callable[..., str]
 CANARY = "GANTOOLKIT_CANARY"

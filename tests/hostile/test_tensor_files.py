@@ -10,19 +10,18 @@ from typing import Any
 
 import pytest
 import torch
+from _helpers.small import TINY
 from safetensors.torch import load, save
-from small import TINY
 
-from gantoolkit.evaluation.segmenter import load_segmenter
+from gantoolkit.blocks.metrics.segmenter import load_segmenter
+from gantoolkit.files.tensors import read_header, read_shapes, read_tensors, write_tensors
+from gantoolkit.files.untrusted_weights import read_weights
 from gantoolkit.inference import Translator
-from gantoolkit.recipe import Recipe
-from gantoolkit.recipes import cyclegan
+from gantoolkit.recipes import Recipe, cyclegan
+from gantoolkit.runs.folder import RunFolder
+from gantoolkit.runs.generator_files import load_generator, save_generators
 from gantoolkit.training import tensorfile
 from gantoolkit.training.building import build_trainer
-from gantoolkit.training.folder import RunFolder
-from gantoolkit.training.generatorfile import load_generator, save_generators
-from gantoolkit.training.tensorfile import read_header, read_shapes, read_tensors, write_tensors
-from gantoolkit.weightfiles import read_weights
 
 Refused = Callable[..., str]
 
@@ -246,7 +245,7 @@ def test_a_wrong_checksum(genuine, refused: Refused, tmp_path: Path) -> None:
 def test_a_segmenters_header_of_other_types(refused: Refused, tmp_path: Path) -> None:
     good = {
         "format": "gantoolkit segmenter 1",
-        "palette": {"name": "x", "classes": ["a", "b"], "colours": [[0, 0, 0], [1, 1, 1]], "ignored": []},
+        "palette": {"name": "x", "classes": ["a", "b"], "colors": [[0, 0, 0], [1, 1, 1]], "ignored": []},
         "architecture": "fpn",
         "backbone": "resnet10t",
         "side": 32,
@@ -256,8 +255,8 @@ def test_a_segmenters_header_of_other_types(refused: Refused, tmp_path: Path) ->
         ("palette", []),
         ("palette", {"name": "x"}),
         ("palette", {**good["palette"], "classes": 3}),
-        ("palette", {**good["palette"], "colours": [[0, 0, 0]]}),
-        ("palette", {**good["palette"], "colours": ["red", "blue"]}),
+        ("palette", {**good["palette"], "colors": [[0, 0, 0]]}),
+        ("palette", {**good["palette"], "colors": ["red", "blue"]}),
         ("architecture", ["fpn"]),
         ("architecture", ...),
         ("backbone", {}),
@@ -317,7 +316,7 @@ def test_a_checkpoint_of_other_types_is_named_and_passed_over(changes: dict[str,
         "bad_files": {},
         "flat_images": 0,
         "best_step": None,
-        "best_figure": None,
+        "best_score": None,
         "since_row": {"G/cycle_A": [1.0, 2]},
         "since_epoch": {},
         "scheduler": {},

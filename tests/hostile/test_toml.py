@@ -11,11 +11,10 @@ from typing import Any
 import pytest
 import tomli_w
 
+from gantoolkit.blocks.metrics.palette import find_palette
 from gantoolkit.errors import GantoolkitError
-from gantoolkit.evaluation.palette import find_palette
-from gantoolkit.recipe import Recipe
-from gantoolkit.recipes import cyclegan, find_recipe
-from gantoolkit.tomlfile import MAX_BYTES, parse_toml
+from gantoolkit.files.toml import MAX_BYTES, parse_toml
+from gantoolkit.recipes import Recipe, cyclegan, find_recipe
 
 Refused = Callable[..., str]
 DEEP = 10_000
@@ -138,7 +137,7 @@ WRONG = {
     "negative": -1,
     "huge": 2**62,
     "fraction": 0.25,
-    "truth": True,
+    "ground_truth": True,
     "text": "2e-4",
     "empty text": "",
     "a module": "os:system",
@@ -190,7 +189,7 @@ def test_a_field_that_is_misspelt_or_holds_a_stranger(path: str, refused: Refuse
         "hostile_module.Block",
         "python:hostile_module.Block",
         "python:ResNetGenerator",
-        "gantoolkit.generators.resnet:ResNetGenerator",
+        "gantoolkit.blocks.generators.resnet:ResNetGenerator",
         "../hostile_module",
         "__import__('hostile_module')",
         "a\nb\x1b[31m",
@@ -222,7 +221,7 @@ def test_no_name_in_a_file_is_imported(
 
 
 def test_a_class_cannot_be_smuggled_in(refused: Refused) -> None:
-    for table in ({"name": "resnet", "made_by": "os.system"}, {"name": "resnet", "parameters": {"blocks": 2}}):
+    for table in ({"name": "resnet", "target": "os.system"}, {"name": "resnet", "parameters": {"blocks": 2}}):
         assert "is no parameter" in refused(resolved, tomli_w.dumps({"recipe": "cyclegan", "generator": table}))
 
 

@@ -8,43 +8,42 @@ from typing import Any
 
 import pytest
 import torch
-from test_mutants import L1, MUTANTS, Generator, MeanDifference, broken_rules
+from _helpers.mutants import L1, MUTANTS, Generator, MeanDifference, broken_rules
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gantoolkit.losses import NLL
+from gantoolkit.blocks.losses import NLL
+from gantoolkit.blocks.pools import HistoryPool
 from gantoolkit.plugins import Phase
-from gantoolkit.pools import HistoryPool
-from gantoolkit.recipe import Recipe
-from gantoolkit.recipes import cyclegan
+from gantoolkit.recipes import Recipe, cyclegan
 from gantoolkit.systems import SimGAN
 from gantoolkit.testing import RULEBOOKS
 
 Features = dict[str, Tensor]
 
 
-class Means:
+class RunningMeans:
     """A healthy feature extractor: a layer is a scale."""
 
     def __call__(self, images: Tensor, layers: Sequence[str]) -> Features:
         return {layer: functional.avg_pool2d(images, int(layer)) for layer in layers}
 
 
-class AnswersWithALayerLess(Means):
+class AnswersWithALayerLess(RunningMeans):
     """Forgets the last layer."""
 
     def __call__(self, images: Tensor, layers: Sequence[str]) -> Features:
         return super().__call__(images, layers[:-1])
 
 
-class CutsTheGraph(Means):
+class CutsTheGraph(RunningMeans):
     """Looks without a graph."""
 
     def __call__(self, images: Tensor, layers: Sequence[str]) -> Features:
         return super().__call__(images.detach(), layers)
 
 
-class Learns(Means):
+class Learns(RunningMeans):
     """Has a weight that nobody froze."""
 
     def __init__(self) -> None:
@@ -54,14 +53,14 @@ class Learns(Means):
         return super().__call__(images * self.weight.to(images), layers)
 
 
-class CentresTheBatch(Means):
+class CentersTheBatch(RunningMeans):
     """Takes the mean of the batch off."""
 
     def __call__(self, images: Tensor, layers: Sequence[str]) -> Features:
         return super().__call__(images - images.mean(dim=0), layers)
 
 
-class NormalisesInPlace(Means):
+class NormalizesInPlace(RunningMeans):
     """Uses the images as scratch paper."""
 
     def __call__(self, images: Tensor, layers: Sequence[str]) -> Features:
@@ -70,14 +69,14 @@ class NormalisesInPlace(Means):
         return super().__call__(images, layers)
 
 
-class LooksThroughNoise(Means):
+class LooksThroughNoise(RunningMeans):
     """Adds noise."""
 
     def __call__(self, images: Tensor, layers: Sequence[str]) -> Features:
         return super().__call__(images + 0.1 * torch.randn_like(images), layers)
 
 
-class ScalesOnTheCPU(Means):
+class ScalesOnTheCPU(RunningMeans):
     """Makes a tensor on a device of its own choice."""
 
     def __call__(self, images: Tensor, layers: Sequence[str]) -> Features:
@@ -85,19 +84,19 @@ class ScalesOnTheCPU(Means):
 
 
 FEATURE_EXTRACTORS = {
-    Means: [],
-    AnswersWithALayerLess: ["answers_for_each_layer"],
-    CutsTheGraph: ["lets_gradients_through"],
-    Learns: ["lets_gradients_through"],
-    CentresTheBatch: ["sees_images_alone", "lets_gradients_through"],
-    NormalisesInPlace: ["leaves_what_it_sees", "sees_alike_twice", "sees_images_alone"],
-    LooksThroughNoise: ["sees_alike_twice", "sees_images_alone"],
-    ScalesOnTheCPU: ["sees_without_memory"],
+    RunningMeans: [],
+    AnswersWithALayerLess: ["returns_every_layer"],
+    CutsTheGraph: ["passes_gradients"],
+    Learns: ["passes_gradients"],
+    CentersTheBatch: ["is_batch_invariant", "passes_gradients"],
+    NormalizesInPlace: ["does_not_modify_input", "is_deterministic", "is_batch_invariant"],
+    LooksThroughNoise: ["is_deterministic", "is_batch_invariant"],
+    ScalesOnTheCPU: ["supports_meta_device"],
 }
 
 
 class Descent(torch.optim.SGD):
-    """A healthy optimiser."""
+    """A healthy optimizer."""
 
     def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
         super().__init__(parameters, lr=0.01, momentum=0.5)
@@ -128,9 +127,9 @@ class ForgetsItsMoments(Descent):
 
 OPTIMIZERS = {
     Descent: [],
-    Ascent: ["goes_downhill"],
-    KeepsItsRate: ["stands_still_at_rate_zero"],
-    ForgetsItsMoments: ["restores_its_moments"],
+    Ascent: ["decreases_loss"],
+    KeepsItsRate: ["zero_lr_changes_nothing"],
+    ForgetsItsMoments: ["restores_state"],
 }
 
 
@@ -172,15 +171,15 @@ def comes_from_nowhere() -> Recipe:
     return cyclegan().swap(name="comes_from_nowhere", base="nowhere")
 
 
-_ALL = ["needs_no_argument", "passes_its_own_check", "survives_a_file", "knows_where_it_comes_from"]
+_ALL = ["callable_without_arguments", "passes_check", "round_trips_toml", "records_base"]
 RECIPES = {
     healthy: [],
     wants_an_argument: _ALL,
-    is_another_each_time: ["needs_no_argument"],
+    is_another_each_time: ["callable_without_arguments"],
     makes_a_table: _ALL,
-    does_not_fit: ["passes_its_own_check"],
-    names_nothing_that_a_file_can_say: ["survives_a_file"],
-    comes_from_nowhere: ["knows_where_it_comes_from", "survives_a_file", "passes_its_own_check"],
+    does_not_fit: ["passes_check"],
+    names_nothing_that_a_file_can_say: ["round_trips_toml"],
+    comes_from_nowhere: ["records_base", "round_trips_toml", "passes_check"],
 }
 
 
@@ -244,11 +243,11 @@ class JudgesByProbabilities(Judges):
         return logits_A.sigmoid(), logits_B.sigmoid()
 
 
-COUPLED_GENERATORS = {Pair: [], SwapsDomains: ["renders_both_domains"], ForgetsOneTanh: ["renders_in_range"]}
+COUPLED_GENERATORS = {Pair: [], SwapsDomains: ["renders_both_domains"], ForgetsOneTanh: ["rendering_is_in_range"]}
 COUPLED_DISCRIMINATORS = {
     Judges: [],
-    JudgesOneDomain: ["judges_both_domains"],
-    JudgesByProbabilities: ["judges_by_logits_not_probabilities"],
+    JudgesOneDomain: ["returns_logits_for_both_domains"],
+    JudgesByProbabilities: ["returns_unbounded_logits"],
 }
 
 
@@ -273,14 +272,14 @@ class WeighsOnTheCPU(L1):
         return super().__call__(images * torch.ones(images.shape, device="cpu", dtype=images.dtype), targets)
 
 
-class PenalisesNobody(NLL):
+class PenalizesNobody(NLL):
     """A penalty without a gradient."""
 
     def penalty(self, discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
         return discriminator(real).detach().square().mean()
 
 
-class PenalisesTheImages(NLL):
+class PenalizesTheImages(NLL):
     """A penalty whose gradient reaches the images, and so the generator."""
 
     def penalty(self, discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
@@ -302,7 +301,7 @@ class ComputesATensor(MeanDifference):
         return {name: torch.tensor(value) for name, value in super().compute().items()}
 
 
-class CentresWhatItMeasures(MeanDifference):
+class CentersWhatItMeasures(MeanDifference):
     """Uses the images as scratch paper."""
 
     def update(self, images: Tensor, targets: Tensor) -> None:
@@ -387,36 +386,36 @@ RARER: dict[str, Mapping[Callable[..., Any], list[str]]] = {
     "coupled_generators": COUPLED_GENERATORS,
     "coupled_discriminators": COUPLED_DISCRIMINATORS,
     "image_losses": {
-        MeasuresInSinglePrecision: ["measures_in_double_precision"],
-        MeasuresByChance: ["measures_without_chance", "is_a_mean_over_images", "measures_in_double_precision"],
-        WeighsOnTheCPU: ["follows_its_images"],
+        MeasuresInSinglePrecision: ["supports_float64_images"],
+        MeasuresByChance: ["is_deterministic", "is_mean_over_images", "supports_float64_images"],
+        WeighsOnTheCPU: ["follows_device_of_images"],
     },
     "adversarial_losses": {
-        PenalisesNobody: ["penalises_the_discriminator"],
-        PenalisesTheImages: ["penalises_the_discriminator"],
+        PenalizesNobody: ["penalizes_the_discriminator"],
+        PenalizesTheImages: ["penalizes_the_discriminator"],
     },
-    "image_pools": {ReturnsOnTheCPU: ["follows_its_fakes"]},
+    "image_pools": {ReturnsOnTheCPU: ["follows_device"]},
     "metrics": {
-        ComputesATensor: ["gives_named_figures"],
-        CentresWhatItMeasures: [
-            "leaves_what_it_measures",
-            "does_not_mind_batches",
-            "forgets_when_reset",
-            "measures_alike_twice",
+        ComputesATensor: ["returns_named_values"],
+        CentersWhatItMeasures: [
+            "does_not_modify_input",
+            "is_batch_size_invariant",
+            "reset_clears_state",
+            "is_deterministic",
         ],
         MeasuresASample: [
-            "measures_alike_twice",
-            "does_not_mind_batches",
-            "forgets_when_reset",
-            "likes_the_truth_best",
+            "is_deterministic",
+            "is_batch_size_invariant",
+            "reset_clears_state",
+            "prefers_ground_truth",
         ],
     },
     "systems": {
-        NamesAPath: ["says_what_it_is_made_of"],
-        TossesACoin: ["repeats_its_steps", "resumes_exactly"],
-        TranslatesTooBrightly: ["translates"],
-        ShowsFeatures: ["shows_samples"],
-        PeeksAtNumbers: ["can_be_tried_without_memory"],
+        NamesAPath: ["declares_networks_and_phases"],
+        TossesACoin: ["steps_are_deterministic", "resumes_exactly"],
+        TranslatesTooBrightly: ["translates_every_direction"],
+        ShowsFeatures: ["returns_samples"],
+        PeeksAtNumbers: ["supports_meta_device"],
     },
 }
 

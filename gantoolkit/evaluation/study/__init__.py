@@ -2,6 +2,6 @@
 
 from gantoolkit.evaluation.study.materials import Materials
 from gantoolkit.evaluation.study.store import Protocol, Store
-from gantoolkit.evaluation.study.summary import summarise_study
+from gantoolkit.evaluation.study.summary import summarize_study
 
-__all__ = ["Materials", "Protocol", "Store", "summarise_study"]
+__all__ = ["Materials", "Protocol", "Store", "summarize_study"]

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gantoolkit.errors import DataError, GantoolkitError
-from gantoolkit.seeds import derive_seed
+from gantoolkit.runtime.seeds import derive_seed
 
 __all__ = ["Answer", "Protocol", "RefusedError", "Side", "Store", "Trial", "read_trials"]
 

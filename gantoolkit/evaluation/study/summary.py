@@ -8,14 +8,12 @@ from pathlib import Path
 import jinja2
 import torch
 
-from gantoolkit import __version__
-from gantoolkit.errors import DataError
-from gantoolkit.evaluation.intervals import Figure, bootstrap, wilson
+from gantoolkit.evaluation.intervals import Estimate, bootstrap, wilson
 from gantoolkit.evaluation.study.store import read_trials
-from gantoolkit.evaluation.tables import write_json, write_table
-from gantoolkit.files import whole_file
+from gantoolkit.files.text import write_csv, write_json, write_text
+from gantoolkit.runtime.version import __version__
 
-__all__ = ["Fooled", "summarise_study", "write_summary"]
+__all__ = ["Fooled", "summarize_study", "write_summary"]
 
 _FEW = 5
 _TEMPLATES = jinja2.Environment(loader=jinja2.PackageLoader("gantoolkit.evaluation.study"), autoescape=True)
@@ -43,13 +41,13 @@ class Fooled:
     unfinished: int
     trials: int
     fooled: int
-    share: Figure
+    share: Estimate
     interval: str
     seconds: float | None
     void: int
 
 
-def summarise_study(database: Path) -> list[Fooled]:
+def summarize_study(database: Path) -> list[Fooled]:
     """Read a study's file, which may be in use.
 
     Raises:
@@ -97,25 +95,21 @@ def write_summary(database: Path, out: Path) -> list[Path]:
         DataError: When the study cannot be read, or the files not be written.
     """
     about, rows = read_trials(database)
-    found = summarise_study(database)
+    found = summarize_study(database)
     files = [out / name for name in ("study.csv", "study.json", "trials.csv", "study.html")]
     plain = [{**asdict(each), "share": None, **_percent(each.share)} for each in found]
     plain = [{key: value for key, value in row.items() if key != "share"} for row in plain]
-    write_table(plain, files[0])
-    write_json({"protocol": about, "algorithms": plain}, files[1])
-    write_table([row for row in rows if row["number"] is not None], files[2])
+    write_csv(files[0], plain)
+    write_json(files[1], {"protocol": about, "algorithms": plain})
+    write_csv(files[2], [row for row in rows if row["number"] is not None])
     page = _TEMPLATES.get_template("summary.html.j2").render(
         about=about, found=found, chart=_draw([each for each in found if each.trials]), version=__version__
     )
-    try:
-        with whole_file(files[3]) as part:
-            part.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{files[3]}: cannot be written ({error.strerror or error})") from error
+    write_text(files[3], page)
     return files
 
 
-def _percent(share: Figure) -> dict[str, float | None]:
+def _percent(share: Estimate) -> dict[str, float | None]:
     if share.value != share.value:  # nobody has answered yet
         return {"percent": None, "low": None, "high": None}
     return {"percent": 100 * share.value, "low": 100 * (share.low or 0.0), "high": 100 * (share.high or 0.0)}

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gantoolkit.errors import PluginError
-from gantoolkit.parameters import read_parameters
+from gantoolkit.errors import PluginError, first_line
+from gantoolkit.registry.signature import read_parameters
 from gantoolkit.testing.kit import Draw, NotApplicable, Rulebook, Subject, expect, same_randomness
 
 __all__ = [
@@ -31,14 +31,14 @@ def add_schema_rule(book: Rulebook) -> None:
     """Every kind: the signature is the schema, and is documented."""
 
     @book.rule
-    def documents_its_parameters(subject: Subject, draw: Draw) -> None:
+    def documents_parameters(subject: Subject, draw: Draw) -> None:
         """A docstring says what the block is for; every keyword-only parameter has a type and a line under Args, and there is
         no `**kwargs` to swallow a typing error.
         """
         block = subject.load()
         expect(bool(inspect.getdoc(block)), "it has no docstring")
         try:
-            parameters = read_parameters(getattr(block, "__wrapped__", block))
+            parameters = read_parameters(block)
         except PluginError as error:
             return expect(False, str(error))
         if subject.kind == "recipes":
@@ -145,7 +145,7 @@ def _check_answer(call: Callable[..., Any], inputs: Sequence[Tensor], device: st
     except (RuntimeError, NotImplementedError) as error:
         if "meta tensor" in str(error).lower() and "device" not in str(error):
             raise NotApplicable("it looks at values, which tensors without memory do not have") from error
-        return expect(False, f"on images of the device '{device}' it raised: {str(error).partition(chr(10))[0]}")
+        return expect(False, f"on images of the device '{device}' it raised: {first_line(error)}")
     elsewhere = sorted({str(output.device) for output in outputs if output.device.type != device})
     return expect(not elsewhere, f"for images on '{device}' it returned something on {', '.join(elsewhere)}")
 

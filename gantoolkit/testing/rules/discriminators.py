@@ -32,7 +32,7 @@ def draw_discriminator(subject: Subject, draw: Draw, *, min_count: int = 1) -> C
 
 
 @discriminators.rule
-def gives_one_channel_of_logits(subject: Subject, draw: Draw) -> None:
+def returns_one_channel(subject: Subject, draw: Draw) -> None:
     """It is an `nn.Module`, and judges images (N, in_channels, H, W) by logits (N, 1, H', W')."""
     case = draw_discriminator(subject, draw)
     network = case.make(0)
@@ -44,7 +44,7 @@ def gives_one_channel_of_logits(subject: Subject, draw: Draw) -> None:
 
 
 @discriminators.rule
-def gives_logits_not_probabilities(subject: Subject, draw: Draw) -> None:
+def returns_logits(subject: Subject, draw: Draw) -> None:
     """Logits are free numbers: there are weights for which they are below 0, and above 1; no sigmoid or tanh bounds them."""
     _check_free(draw_discriminator(subject, draw))
 
@@ -68,7 +68,7 @@ def draw_coupled(subject: Subject, draw: Draw, *, min_count: int = 1) -> Case:
 
 
 @coupled_discriminators.rule
-def judges_both_domains(subject: Subject, draw: Draw) -> None:
+def returns_logits_for_both_domains(subject: Subject, draw: Draw) -> None:
     """Images of A and of B, (N, C, side, side), are judged by logits (N, 1, H', W') for each."""
     case = draw_coupled(subject, draw)
     with torch.no_grad():
@@ -79,7 +79,7 @@ def judges_both_domains(subject: Subject, draw: Draw) -> None:
 
 
 @coupled_discriminators.rule
-def judges_by_logits_not_probabilities(subject: Subject, draw: Draw) -> None:
+def returns_unbounded_logits(subject: Subject, draw: Draw) -> None:
     """Logits are free numbers: there are weights for which they are below 0, and above 1; no sigmoid or tanh bounds them."""
     _check_free(draw_coupled(subject, draw))
 

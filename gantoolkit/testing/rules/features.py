@@ -25,7 +25,7 @@ def draw_images(subject: Subject, draw: Draw, *, min_count: int = 1) -> Tensor:
 
 
 @feature_extractors.rule
-def answers_for_each_layer(subject: Subject, draw: Draw) -> None:
+def returns_every_layer(subject: Subject, draw: Draw) -> None:
     """For images (N, 1 or 3, H, W) it returns finite features (N, C', H', W') under the name of each layer asked for."""
     images = draw_images(subject, draw)
     features = subject.make()(images, subject.layers)
@@ -36,7 +36,7 @@ def answers_for_each_layer(subject: Subject, draw: Draw) -> None:
 
 
 @feature_extractors.rule
-def lets_gradients_through(subject: Subject, draw: Draw) -> None:
+def passes_gradients(subject: Subject, draw: Draw) -> None:
     """Gradients reach the images, and nothing of its own learns."""
     images = draw_images(subject, draw).requires_grad_()
     features = subject.make()(images, subject.layers)
@@ -48,7 +48,7 @@ def lets_gradients_through(subject: Subject, draw: Draw) -> None:
 
 
 @feature_extractors.rule
-def sees_images_alone(subject: Subject, draw: Draw) -> None:
+def is_batch_invariant(subject: Subject, draw: Draw) -> None:
     """An image's features do not depend on what else is in its batch."""
     extract, images = subject.make(), draw_images(subject, draw, min_count=2).double()
     together, alone = extract(images, subject.layers), extract(images[:1], subject.layers)
@@ -58,14 +58,14 @@ def sees_images_alone(subject: Subject, draw: Draw) -> None:
 
 
 @feature_extractors.rule
-def leaves_what_it_sees(subject: Subject, draw: Draw) -> None:
+def does_not_modify_input(subject: Subject, draw: Draw) -> None:
     """Images are read and never changed in place."""
     extract = subject.make()
     check_inputs_kept(lambda images: extract(images, subject.layers), [draw_images(subject, draw)])
 
 
 @feature_extractors.rule
-def sees_alike_twice(subject: Subject, draw: Draw) -> None:
+def is_deterministic(subject: Subject, draw: Draw) -> None:
     """Equal images have equal features, and no global random generator is touched."""
     extract, images = subject.make(), draw_images(subject, draw)
     extract(images, subject.layers)
@@ -73,7 +73,7 @@ def sees_alike_twice(subject: Subject, draw: Draw) -> None:
 
 
 @feature_extractors.rule
-def sees_without_memory(subject: Subject, draw: Draw) -> None:
+def supports_meta_device(subject: Subject, draw: Draw) -> None:
     """It follows its images to their device; on `meta` it needs no weights."""
     extract = subject.make()
     check_device(lambda images: list(extract(images, subject.layers).values()), [draw_images(subject, draw)])

@@ -6,6 +6,7 @@ import torch
 from hypothesis import strategies as st
 from torch import nn
 
+from gantoolkit.plugins import NetworkTraits, read_traits
 from gantoolkit.testing.kit import Draw, Rulebook, Subject, expect
 from gantoolkit.testing.rules.common import add_schema_rule, flatten
 from gantoolkit.testing.rules.networks import Case, add_network_rules, double, enlarge
@@ -31,24 +32,24 @@ def draw_generator(subject: Subject, draw: Draw, *, min_count: int = 1) -> Case:
 
 def suitable_sizes(network: nn.Module) -> Sequence[int]:
     """The first two sides that a generator says it takes."""
-    multiple = getattr(network, "size_multiple", 1)
-    multiple = multiple if isinstance(multiple, int) and multiple > 0 else 1
-    least = max(_LEAST_SIDE, getattr(network, "smallest_side", 1))
+    traits = read_traits(network, NetworkTraits)
+    multiple = traits.size_multiple if isinstance(traits.size_multiple, int) and traits.size_multiple > 0 else 1
+    least = max(_LEAST_SIDE, traits.smallest_size)
     first = -(-least // multiple) * multiple
     return first, first + multiple
 
 
 @generators.rule
-def says_which_sizes_it_takes(subject: Subject, draw: Draw) -> None:
+def declares_size_multiple(subject: Subject, draw: Draw) -> None:
     """It is an `nn.Module` with an int `size_multiple` ≥ 1: what heights and widths have to be multiples of."""
     network = subject.make(*draw(_CHANNELS, "(in_channels, out_channels)"))
     expect(isinstance(network, nn.Module), f"a {type(network).__name__} was made")
-    multiple = getattr(network, "size_multiple", None)
+    multiple = read_traits(network, NetworkTraits).size_multiple
     expect(isinstance(multiple, int) and multiple >= 1, f"size_multiple is {multiple!r}")
 
 
 @generators.rule
-def keeps_height_and_width(subject: Subject, draw: Draw) -> None:
+def preserves_size(subject: Subject, draw: Draw) -> None:
     """Images (N, in_channels, H, W) become images (N, out_channels, H, W), for every height and width that it takes."""
     source, target = draw(_CHANNELS, "(in_channels, out_channels)")
     network = subject.make(source, target)
@@ -60,7 +61,7 @@ def keeps_height_and_width(subject: Subject, draw: Draw) -> None:
 
 
 @generators.rule
-def stays_in_range(subject: Subject, draw: Draw) -> None:
+def output_is_in_range(subject: Subject, draw: Draw) -> None:
     """Whatever its weights, its images are finite and in [−1, 1]."""
     case = draw_generator(subject, draw)
     network = case.make(draw(seeds(), "seed of the weights")).double().eval()
@@ -106,7 +107,7 @@ def renders_both_domains(subject: Subject, draw: Draw) -> None:
 
 
 @coupled_generators.rule
-def renders_in_range(subject: Subject, draw: Draw) -> None:
+def rendering_is_in_range(subject: Subject, draw: Draw) -> None:
     """Whatever its weights, its images are finite and in [−1, 1]."""
     case = draw_coupled(subject, draw)
     network = case.make(draw(seeds(), "seed of the weights")).double().eval()

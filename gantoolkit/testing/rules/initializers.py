@@ -38,7 +38,7 @@ def initialized(subject: Subject, seed: int) -> dict[str, torch.Tensor]:
 
 
 @initializers.rule
-def draws_every_weight(subject: Subject, draw: Draw) -> None:
+def initializes_every_weight(subject: Subject, draw: Draw) -> None:
     """Every weight of a convolution and of a linear layer, also one under spectral norm, is drawn anew; all are finite."""
     seed = draw(seeds(), "seed")
     network = a_network()
@@ -50,7 +50,7 @@ def draws_every_weight(subject: Subject, draw: Draw) -> None:
 
 
 @initializers.rule
-def draws_from_its_generator(subject: Subject, draw: Draw) -> None:
+def uses_only_its_generator(subject: Subject, draw: Draw) -> None:
     """The weights follow from the generator that it is given, and from nothing else; another seed gives other weights."""
     seed = draw(seeds(), "seed")
     network, first = a_network(), subject.make()
@@ -67,7 +67,7 @@ def draws_from_its_generator(subject: Subject, draw: Draw) -> None:
 
 
 @initializers.rule
-def leaves_frozen_parts(subject: Subject, draw: Draw) -> None:
+def skips_frozen_parameters(subject: Subject, draw: Draw) -> None:
     """What is frozen (`requires_grad` is false), a pretrained part for instance, stays as it is."""
     network = a_network()
     network[0].requires_grad_(False)

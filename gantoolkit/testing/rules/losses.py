@@ -4,7 +4,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from gantoolkit.plugins import PenalisedLoss
+from gantoolkit.plugins import PenalizedLoss
 from gantoolkit.testing.kit import Draw, NotApplicable, Rulebook, Subject, expect
 from gantoolkit.testing.rules.common import (
     add_schema_rule,
@@ -27,7 +27,7 @@ add_schema_rule(adversarial_losses)
 
 
 @adversarial_losses.rule
-def gives_finite_scalars(subject: Subject, draw: Draw) -> None:
+def returns_finite_scalars(subject: Subject, draw: Draw) -> None:
     """`real`, `fake` and `generator` each return one finite number, also for logits of ±10,000."""
     loss, values = subject.make(), draw(logits(largest=1e4), "logits").to(subject.device)
     for part in _PARTS:
@@ -37,7 +37,7 @@ def gives_finite_scalars(subject: Subject, draw: Draw) -> None:
 
 
 @adversarial_losses.rule
-def is_a_mean(subject: Subject, draw: Draw) -> None:
+def is_mean(subject: Subject, draw: Draw) -> None:
     """Each part is a mean over all logits: logits that are there twice, as images or as patches, change nothing."""
     loss, values = subject.make(), draw(logits(dtype=torch.float64), "logits").to(subject.device)
     for part in _PARTS:
@@ -48,7 +48,7 @@ def is_a_mean(subject: Subject, draw: Draw) -> None:
 
 
 @adversarial_losses.rule
-def wants_real_above_fake(subject: Subject, draw: Draw) -> None:
+def prefers_real_above_fake(subject: Subject, draw: Draw) -> None:
     """The logit that the discriminator likes best for real images is above the one that it likes best for fakes, and the
     generator likes its fakes to be on the side of the real ones.
     """
@@ -64,7 +64,7 @@ def wants_real_above_fake(subject: Subject, draw: Draw) -> None:
 
 
 @adversarial_losses.rule
-def corrects_confident_mistakes(subject: Subject, draw: Draw) -> None:
+def has_gradient_for_confident_errors(subject: Subject, draw: Draw) -> None:
     """Where a discriminator is sure and wrong, or sure of a fake, the gradient is still there: logits have not been through a
     sigmoid, and the generator's loss does not saturate.
     """
@@ -79,7 +79,7 @@ def corrects_confident_mistakes(subject: Subject, draw: Draw) -> None:
 
 
 @adversarial_losses.rule
-def leaves_its_logits(subject: Subject, draw: Draw) -> None:
+def does_not_modify_logits(subject: Subject, draw: Draw) -> None:
     """Logits are read and never changed in place."""
     loss, values = subject.make(), draw(logits(), "logits").to(subject.device)
     for part in _PARTS:
@@ -87,7 +87,7 @@ def leaves_its_logits(subject: Subject, draw: Draw) -> None:
 
 
 @adversarial_losses.rule
-def computes_in_double_precision(subject: Subject, draw: Draw) -> None:
+def supports_float64_logits(subject: Subject, draw: Draw) -> None:
     """float64 logits are judged in float64, and gradients are the slopes of the values."""
     loss, values = subject.make(), draw(logits(), "logits").to(subject.device)
     for part in _PARTS:
@@ -95,14 +95,14 @@ def computes_in_double_precision(subject: Subject, draw: Draw) -> None:
 
 
 @adversarial_losses.rule
-def draws_nothing(subject: Subject, draw: Draw) -> None:
+def uses_no_randomness(subject: Subject, draw: Draw) -> None:
     """Equal logits give equal losses, and no global random generator is touched (a penalty may draw)."""
     loss, values = subject.make(), draw(logits(), "logits").to(subject.device)
     check_repeats(lambda: [getattr(loss, part)(values) for part in _PARTS])
 
 
 @adversarial_losses.rule
-def follows_its_logits(subject: Subject, draw: Draw) -> None:
+def follows_device_of_logits(subject: Subject, draw: Draw) -> None:
     """It works on the device of the logits."""
     loss, values = subject.make(), draw(logits(), "logits").to(subject.device)
     for part in _PARTS:
@@ -110,10 +110,10 @@ def follows_its_logits(subject: Subject, draw: Draw) -> None:
 
 
 @adversarial_losses.rule
-def penalises_the_discriminator(subject: Subject, draw: Draw) -> None:
+def penalizes_the_discriminator(subject: Subject, draw: Draw) -> None:
     """Where there is a `penalty`, it is a finite scalar whose gradient reaches the discriminator and not the images."""
     loss = subject.make()
-    if not isinstance(loss, PenalisedLoss):
+    if not isinstance(loss, PenalizedLoss):
         raise NotApplicable("it has no penalty")
     images = draw(image_batches(sizes=(8, 12)), "real").to(subject.device).requires_grad_()
     fakes = images.detach().flip(0).neg().requires_grad_()
@@ -132,7 +132,7 @@ _SIZES = (16, 24)
 
 
 def draw_images(subject: Subject, draw: Draw, *, min_count: int = 1) -> tuple[Tensor, Tensor]:
-    """Two batches of colour or grey images, in float64."""
+    """Two batches of color or gray images, in float64."""
     strategy = image_pairs(
         channels=draw(st.sampled_from([3, 1]), "channels"),
         sizes=subject.sizes or _SIZES,
@@ -144,7 +144,7 @@ def draw_images(subject: Subject, draw: Draw, *, min_count: int = 1) -> tuple[Te
 
 
 @image_losses.rule
-def is_a_distance(subject: Subject, draw: Draw) -> None:
+def is_distance(subject: Subject, draw: Draw) -> None:
     """One number, finite and ≥ 0; 0 where images are equal, and more where they are not."""
     loss, (images, targets) = subject.make(), draw_images(subject, draw)
     value, nothing = loss(images, targets), loss(images, images.clone())
@@ -154,7 +154,7 @@ def is_a_distance(subject: Subject, draw: Draw) -> None:
 
 
 @image_losses.rule
-def is_a_mean_over_images(subject: Subject, draw: Draw) -> None:
+def is_mean_over_images(subject: Subject, draw: Draw) -> None:
     """A batch in which every image is there twice is as far away as the batch itself."""
     loss, (images, targets) = subject.make(), draw_images(subject, draw)
     once, twice = loss(images, targets), loss(torch.cat([images, images]), torch.cat([targets, targets]))
@@ -162,19 +162,19 @@ def is_a_mean_over_images(subject: Subject, draw: Draw) -> None:
 
 
 @image_losses.rule
-def leaves_its_images(subject: Subject, draw: Draw) -> None:
+def does_not_modify_images(subject: Subject, draw: Draw) -> None:
     """Images and targets are read and never changed in place."""
     check_inputs_kept(subject.make(), draw_images(subject, draw))
 
 
 @image_losses.rule
-def measures_in_double_precision(subject: Subject, draw: Draw) -> None:
+def supports_float64_images(subject: Subject, draw: Draw) -> None:
     """float64 images are measured in float64, and the gradient by the images is the slope of the distance."""
     check_gradient(subject.make(), draw_images(subject, draw), which=[0])
 
 
 @image_losses.rule
-def has_a_gradient_at_zero(subject: Subject, draw: Draw) -> None:
+def has_gradient_at_zero(subject: Subject, draw: Draw) -> None:
     """Where images are equal, the gradient is finite: no root of zero is divided by."""
     loss, (images, _) = subject.make(), draw_images(subject, draw)
     images.requires_grad_()
@@ -183,7 +183,7 @@ def has_a_gradient_at_zero(subject: Subject, draw: Draw) -> None:
 
 
 @image_losses.rule
-def measures_without_chance(subject: Subject, draw: Draw) -> None:
+def is_deterministic(subject: Subject, draw: Draw) -> None:
     """Equal images give equal distances, and no global random generator is touched."""
     loss, (images, targets) = subject.make(), draw_images(subject, draw)
     loss(images, targets)  # what is made once, at the first call, may draw
@@ -191,6 +191,6 @@ def measures_without_chance(subject: Subject, draw: Draw) -> None:
 
 
 @image_losses.rule
-def follows_its_images(subject: Subject, draw: Draw) -> None:
+def follows_device_of_images(subject: Subject, draw: Draw) -> None:
     """It works on the device of the images."""
     check_device(subject.make(), draw_images(subject, draw))

@@ -39,12 +39,12 @@ def close(some: dict[str, float], others: dict[str, float]) -> bool:
 
 
 @metrics.rule
-def gives_named_figures(subject: Subject, draw: Draw) -> None:
+def returns_named_values(subject: Subject, draw: Draw) -> None:
     """It says what it measures `against` and whether `higher_is_better`, and computes a mapping from names to finite floats."""
     metric = subject.make()
     against = getattr(metric, "against", None)
     expect(
-        against in ("truth", "input", "domain"),
+        against in ("ground_truth", "input", "domain"),
         f"its attribute 'against' is {against!r}; truth, input or domain is needed",
     )
     expect(isinstance(getattr(metric, "higher_is_better", None), bool), "its attribute higher_is_better is no bool")
@@ -54,7 +54,7 @@ def gives_named_figures(subject: Subject, draw: Draw) -> None:
 
 
 @metrics.rule
-def does_not_mind_batches(subject: Subject, draw: Draw) -> None:
+def is_batch_size_invariant(subject: Subject, draw: Draw) -> None:
     """The figures are those of all images together, in whatever batches, and in whatever order of batches, they came."""
     metric, (images, targets) = subject.make(), draw_images(subject, draw)
     cut = draw(st.integers(1, len(images) - 1), "images in the first batch")
@@ -65,7 +65,7 @@ def does_not_mind_batches(subject: Subject, draw: Draw) -> None:
 
 
 @metrics.rule
-def forgets_when_reset(subject: Subject, draw: Draw) -> None:
+def reset_clears_state(subject: Subject, draw: Draw) -> None:
     """After `reset` it is as new."""
     metric, (images, targets) = subject.make(), draw_images(subject, draw)
     fresh = measure(metric, (images, targets))
@@ -76,10 +76,10 @@ def forgets_when_reset(subject: Subject, draw: Draw) -> None:
 
 
 @metrics.rule
-def likes_the_truth_best(subject: Subject, draw: Draw) -> None:
+def prefers_ground_truth(subject: Subject, draw: Draw) -> None:
     """The images that they are measured by get the best figure, better than others."""
     metric, (images, targets) = subject.make(), draw_images(subject, draw)
-    if metric.against != "truth":
+    if metric.against != "ground_truth":
         raise NotApplicable("what it measures by is not the right translation of each image")
     found = next(iter(measure(metric, (images, targets)).values()))
     metric.reset()
@@ -89,7 +89,7 @@ def likes_the_truth_best(subject: Subject, draw: Draw) -> None:
 
 
 @metrics.rule
-def adds_up(subject: Subject, draw: Draw) -> None:
+def statistics_are_additive(subject: Subject, draw: Draw) -> None:
     """If it has `statistics`, these are a row of float64 for each image, whose sum gives `figures` what `compute` returns."""
     metric, (images, targets) = subject.make(), draw_images(subject, draw)
     if not isinstance(metric, SummedMetric):
@@ -104,7 +104,7 @@ def adds_up(subject: Subject, draw: Draw) -> None:
 
 
 @metrics.rule
-def leaves_what_it_measures(subject: Subject, draw: Draw) -> None:
+def does_not_modify_input(subject: Subject, draw: Draw) -> None:
     """Images are read and never changed in place; no gradient is kept."""
     metric, (images, targets) = subject.make(), draw_images(subject, draw)
     check_inputs_kept(metric.update, (images.requires_grad_(), targets))
@@ -113,7 +113,7 @@ def leaves_what_it_measures(subject: Subject, draw: Draw) -> None:
 
 
 @metrics.rule
-def measures_alike_twice(subject: Subject, draw: Draw) -> None:
+def is_deterministic(subject: Subject, draw: Draw) -> None:
     """Equal images give equal figures, and no global random generator is touched."""
     metric, pair = subject.make(), draw_images(subject, draw)
     measure(metric, pair)  # what is made once, at the first call, may draw

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from gantoolkit.plugins import ObservingDiscriminator
+from gantoolkit.plugins import NetworkTraits, ObservingDiscriminator, read_traits
 from gantoolkit.testing.kit import Draw, NotApplicable, Rulebook, Subject, expect, same_randomness
 from gantoolkit.testing.rules.common import (
     agree,
@@ -39,7 +39,7 @@ def add_network_rules(book: Rulebook, draw_case: DrawCase) -> None:
     """The rules that hold for generators and discriminators alike."""
 
     @book.rule
-    def leaves_its_input(subject: Subject, draw: Draw) -> None:
+    def does_not_modify_input(subject: Subject, draw: Draw) -> None:
         """What is passed in is read and never changed in place, neither in training nor in evaluation."""
         case = draw_case(subject, draw, min_count=2)
         network = case.make(0)
@@ -47,7 +47,7 @@ def add_network_rules(book: Rulebook, draw_case: DrawCase) -> None:
         check_inputs_kept(network.train(), case.inputs)
 
     @book.rule
-    def treats_images_alone(subject: Subject, draw: Draw) -> None:
+    def is_batch_invariant(subject: Subject, draw: Draw) -> None:
         """In evaluation mode an image gives the same result whatever else is in its batch (a generator that cannot promise
         this says so by a true attribute `stochastic`).
         """
@@ -64,7 +64,7 @@ def add_network_rules(book: Rulebook, draw_case: DrawCase) -> None:
         )
 
     @book.rule
-    def repeats_itself(subject: Subject, draw: Draw) -> None:
+    def is_deterministic(subject: Subject, draw: Draw) -> None:
         """In evaluation mode the same input gives the same output, whatever the state of the global random generators, which
         are left as they were (or a true attribute `stochastic` says otherwise).
         """
@@ -96,7 +96,7 @@ def add_network_rules(book: Rulebook, draw_case: DrawCase) -> None:
         expect(not idle, f"no gradient reaches {', '.join(idle[:5])}")
 
     @book.rule
-    def keeps_double_precision(subject: Subject, draw: Draw) -> None:
+    def preserves_float64(subject: Subject, draw: Draw) -> None:
         """In float64 it computes in float64 from end to end, and its gradient is the slope of its values."""
         case = draw_case(subject, draw)
         network = evaluated(case)
@@ -105,7 +105,7 @@ def add_network_rules(book: Rulebook, draw_case: DrawCase) -> None:
         check_gradient(network, case.inputs)
 
     @book.rule
-    def saves_all_its_state(subject: Subject, draw: Draw) -> None:
+    def saves_complete_state(subject: Subject, draw: Draw) -> None:
         """What it has become by training is in its `state_dict`: another one that loads it gives the same outputs."""
         case = draw_case(subject, draw, min_count=2)
         trained, other = case.make(0).double(), case.make(1).double()
@@ -125,7 +125,7 @@ def add_network_rules(book: Rulebook, draw_case: DrawCase) -> None:
         expect(agree(expected, found), "a network that loaded its state gives other outputs")
 
     @book.rule
-    def follows_its_device(subject: Subject, draw: Draw) -> None:
+    def follows_device(subject: Subject, draw: Draw) -> None:
         """Moved to another device, it works there: nothing is made on a device of its own choice."""
         case = draw_case(subject, draw, min_count=2)
         network = case.make(0)
@@ -150,7 +150,7 @@ def double(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 def refuse_stochastic(network: Any) -> None:
     """Pass over what a network that says it is stochastic cannot promise."""
-    if getattr(network, "stochastic", False):
+    if read_traits(network, NetworkTraits).stochastic:
         raise NotApplicable("it says of itself that it is stochastic")
 
 

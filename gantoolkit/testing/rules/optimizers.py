@@ -1,4 +1,4 @@
-"""Rules of optimisers."""
+"""Rules of optimizers."""
 
 import copy
 
@@ -30,7 +30,7 @@ def take_steps(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter],
 
 
 @optimizers.rule
-def goes_downhill(subject: Subject, draw: Draw) -> None:
+def decreases_loss(subject: Subject, draw: Draw) -> None:
     """It is a `torch.optim.Optimizer` of the parameters that it is given, with a rate `lr`, whose steps make a bowl's height
     smaller.
     """
@@ -45,7 +45,7 @@ def goes_downhill(subject: Subject, draw: Draw) -> None:
 
 
 @optimizers.rule
-def stands_still_at_rate_zero(subject: Subject, draw: Draw) -> None:
+def zero_lr_changes_nothing(subject: Subject, draw: Draw) -> None:
     """With its rate set to 0, as by a scheduler, a step changes nothing."""
     parameters = a_problem(subject, draw(seeds(), "seed"))
     optimizer = subject.make(parameters)
@@ -59,7 +59,7 @@ def stands_still_at_rate_zero(subject: Subject, draw: Draw) -> None:
 
 
 @optimizers.rule
-def restores_its_moments(subject: Subject, draw: Draw) -> None:
+def restores_state(subject: Subject, draw: Draw) -> None:
     """Its `state_dict` holds all that its next step depends on: another one that loads it takes the same step."""
     seed, steps = draw(seeds(), "seed"), draw(st.integers(1, 6), "steps before")
     parameters = a_problem(subject, seed)
@@ -71,4 +71,4 @@ def restores_its_moments(subject: Subject, draw: Draw) -> None:
     take_steps(optimizer, parameters, 2)
     take_steps(other, others, 2)
     same = all(torch.equal(here, there) for here, there in zip(parameters, others, strict=True))
-    expect(same, "after loading its state another optimiser goes elsewhere")
+    expect(same, "after loading its state another optimizer goes elsewhere")

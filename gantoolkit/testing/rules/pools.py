@@ -30,7 +30,7 @@ def numbered(first: int, count: int, device: torch.device) -> Tensor:
 
 
 @image_pools.rule
-def hands_out_only_what_it_was_given(subject: Subject, draw: Draw) -> None:
+def returns_only_given_images(subject: Subject, draw: Draw) -> None:
     """A batch (N, C, H, W) comes back in the same shape, made of images of this batch and of earlier ones."""
     pool = make_pool(subject, draw(seeds(), "seed"))
     given = 0
@@ -44,7 +44,7 @@ def hands_out_only_what_it_was_given(subject: Subject, draw: Draw) -> None:
 
 
 @image_pools.rule
-def hands_out_old_images(subject: Subject, draw: Draw) -> None:
+def returns_old_images(subject: Subject, draw: Draw) -> None:
     """Sooner or later images of earlier batches come back; else it is no memory."""
     pool = make_pool(subject, draw(seeds(), "seed"))
     for number in range(_LONG):
@@ -54,7 +54,7 @@ def hands_out_old_images(subject: Subject, draw: Draw) -> None:
 
 
 @image_pools.rule
-def hands_out_new_images(subject: Subject, draw: Draw) -> None:
+def returns_new_images(subject: Subject, draw: Draw) -> None:
     """New images get through too, however long it has been used: the discriminator follows its generator."""
     pool = make_pool(subject, draw(seeds(), "seed"))
     passed = [pool(numbered(number, 1, subject.device)).item() == number for number in range(_LONG)]
@@ -92,7 +92,7 @@ class _Marked(torch.autograd.Function):
 
 
 @image_pools.rule
-def keeps_copies(subject: Subject, draw: Draw) -> None:
+def stores_copies(subject: Subject, draw: Draw) -> None:
     """Stored images are copies: what happens to the batch afterwards does not reach them, and the batch is left as it was."""
     pool = make_pool(subject, draw(seeds(), "seed"))
     for number in range(_LONG):
@@ -104,7 +104,7 @@ def keeps_copies(subject: Subject, draw: Draw) -> None:
 
 
 @image_pools.rule
-def restores_exactly(subject: Subject, draw: Draw) -> None:
+def restores_state(subject: Subject, draw: Draw) -> None:
     """Its `state_dict`, of tensors alone, holds all that it will do next: a pool that loads it goes on alike."""
     pool, other = make_pool(subject, draw(seeds(), "seed")), make_pool(subject, 77)
     before = draw(st.integers(0, 120), "images before")
@@ -121,7 +121,7 @@ def restores_exactly(subject: Subject, draw: Draw) -> None:
 
 
 @image_pools.rule
-def decides_by_its_generator(subject: Subject, draw: Draw) -> None:
+def uses_only_its_generator(subject: Subject, draw: Draw) -> None:
     """Every decision comes from the generator that it was given; the global random generators are neither used nor touched."""
     seed = draw(seeds(), "seed")
 
@@ -133,7 +133,7 @@ def decides_by_its_generator(subject: Subject, draw: Draw) -> None:
 
 
 @image_pools.rule
-def follows_its_fakes(subject: Subject, draw: Draw) -> None:
+def follows_device(subject: Subject, draw: Draw) -> None:
     """Images stay on the device on which they came."""
     batches = draw(st.lists(image_batches(sizes=(2,)), min_size=1, max_size=4), "batches")
 

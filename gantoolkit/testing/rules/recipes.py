@@ -4,7 +4,7 @@ from typing import Any
 
 from gantoolkit import plugins
 from gantoolkit.errors import GantoolkitError
-from gantoolkit.recipe import Recipe
+from gantoolkit.recipes import Recipe
 from gantoolkit.testing.kit import Draw, Rulebook, Subject, expect
 from gantoolkit.testing.rules.common import add_schema_rule
 
@@ -22,7 +22,7 @@ def call(subject: Subject) -> Any:
 
 
 @recipes.rule
-def needs_no_argument(subject: Subject, draw: Draw) -> None:
+def callable_without_arguments(subject: Subject, draw: Draw) -> None:
     """Called without arguments it returns a `Recipe`, with its paper's settings; called twice, the same one."""
     recipe = call(subject)
     expect(isinstance(recipe, Recipe), f"it returned a {type(recipe).__name__}")
@@ -30,7 +30,7 @@ def needs_no_argument(subject: Subject, draw: Draw) -> None:
 
 
 @recipes.rule
-def passes_its_own_check(subject: Subject, draw: Draw) -> None:
+def passes_check(subject: Subject, draw: Draw) -> None:
     """What it returns passes `Recipe.check`: every block can be had, every parameter fits, and the networks fit each other."""
     try:
         call(subject).check()
@@ -39,7 +39,7 @@ def passes_its_own_check(subject: Subject, draw: Draw) -> None:
 
 
 @recipes.rule
-def survives_a_file(subject: Subject, draw: Draw) -> None:
+def round_trips_toml(subject: Subject, draw: Draw) -> None:
     """Written to TOML and read again it is the same recipe."""
     recipe = call(subject)
     changed = Recipe.from_toml(recipe.to_toml()).diff(recipe)
@@ -47,7 +47,7 @@ def survives_a_file(subject: Subject, draw: Draw) -> None:
 
 
 @recipes.rule
-def knows_where_it_comes_from(subject: Subject, draw: Draw) -> None:
+def records_base(subject: Subject, draw: Draw) -> None:
     """Its field `base` is empty, or names a recipe function that can be called: reports say in what a run departs from it."""
     base = call(subject).base
     try:

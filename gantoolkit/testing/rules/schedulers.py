@@ -37,7 +37,7 @@ def observe(scheduler: Any, draw: Draw) -> None:
 
 
 @schedulers.rule
-def is_never_negative(subject: Subject, draw: Draw) -> None:
+def is_non_negative(subject: Subject, draw: Draw) -> None:
     """The factor on the rates is a finite float ≥ 0 in every epoch of every run, and after it."""
     scheduler, epochs = subject.make(), draw(st.integers(1, 300), "epochs")
     observe(scheduler, draw)
@@ -50,15 +50,15 @@ def is_never_negative(subject: Subject, draw: Draw) -> None:
 
 
 @schedulers.rule
-def starts_to_learn(subject: Subject, draw: Draw) -> None:
-    """Some epoch of every run has a factor above 0, so that something is learnt."""
+def starts_above_zero(subject: Subject, draw: Draw) -> None:
+    """Some epoch of every run has a factor above 0, so that something is learned."""
     scheduler, epochs = subject.make(), draw(st.integers(1, 300), "epochs")
     factors = [scheduler.multiplier(epoch, epochs) for epoch in range(epochs)]
     expect(max(factors) > 0, f"all factors of a run of {epochs} epochs are 0")
 
 
 @schedulers.rule
-def depends_on_the_epoch_alone(subject: Subject, draw: Draw) -> None:
+def depends_on_epoch_only(subject: Subject, draw: Draw) -> None:
     """`multiplier` keeps no count of its calls: a resumed run, which does not ask again for past epochs, has the same rates."""
     scheduler, resumed, epochs = subject.make(), subject.make(), draw(st.integers(1, 100), "epochs")
     start = draw(st.integers(0, epochs - 1), "epoch of the resumption")
@@ -68,8 +68,8 @@ def depends_on_the_epoch_alone(subject: Subject, draw: Draw) -> None:
 
 
 @schedulers.rule
-def restores_what_it_observed(subject: Subject, draw: Draw) -> None:
-    """Where it follows a metric, its `state_dict` holds all that it has learnt, as floats; a new one that loads it goes on
+def restores_state(subject: Subject, draw: Draw) -> None:
+    """Where it follows a metric, its `state_dict` holds all that it has learned, as floats; a new one that loads it goes on
     alike.
     """
     scheduler: Any = subject.make()

@@ -5,8 +5,9 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from gantoolkit.plugins import Pairing, Setting, System
-from gantoolkit.schedulers import Constant
+from gantoolkit.blocks.schedulers import Constant
+from gantoolkit.errors import first_line
+from gantoolkit.plugins import Direction, NetworkTraits, Pairing, System, SystemContext, read_traits
 from gantoolkit.testing.kit import Draw, Rulebook, Subject, expect, same_randomness
 from gantoolkit.testing.rules.common import add_schema_rule, agree, check_inputs_kept
 from gantoolkit.testing.strategies import image_pairs
@@ -21,7 +22,7 @@ _SIDE = 32
 
 
 def make_system(subject: Subject, seed: int = 0) -> System:
-    system = subject.make(Setting(3, 3, seed, crop_size=side_of(subject)), seed=seed)
+    system = subject.make(SystemContext(3, 3, seed, crop_size=side_of(subject)), seed=seed)
     for network in system.networks.values():
         network.to(subject.device).train()
     return system
@@ -56,7 +57,7 @@ def last_number(system: System) -> int:
 
 
 @systems.rule
-def says_what_it_is_made_of(subject: Subject, draw: Draw) -> None:
+def declares_networks_and_phases(subject: Subject, draw: Draw) -> None:
     """`pairing`, `networks`, `phases`, `directions` and `pools` are there; phases have names of their own and train networks
     that exist, and names hold no '/', which paths in checkpoints are made with.
     """
@@ -78,7 +79,7 @@ def says_what_it_is_made_of(subject: Subject, draw: Draw) -> None:
 
 
 @systems.rule
-def gives_named_scalars(subject: Subject, draw: Draw) -> None:
+def returns_named_scalars(subject: Subject, draw: Draw) -> None:
     """Each phase's losses are named, weighted scalars, and their sum has a gradient for every network that it trains."""
     system, batch = make_system(subject), draw_batch(subject, draw)
     shared = system.forward(batch)
@@ -98,7 +99,7 @@ def gives_named_scalars(subject: Subject, draw: Draw) -> None:
 
 
 @systems.rule
-def steps_change_what_they_train(subject: Subject, draw: Draw) -> None:
+def step_changes_trained_networks_only(subject: Subject, draw: Draw) -> None:
     """A step changes every network that a phase trains, no other, and nothing that is frozen."""
     system, batch = make_system(subject), draw_batch(subject, draw)
     before = {name: [p.detach().clone() for p in network.parameters()] for name, network in system.networks.items()}
@@ -114,7 +115,7 @@ def steps_change_what_they_train(subject: Subject, draw: Draw) -> None:
 
 
 @systems.rule
-def leaves_its_batch(subject: Subject, draw: Draw) -> None:
+def does_not_modify_batch(subject: Subject, draw: Draw) -> None:
     """The images of a batch are read and never changed in place."""
     system, batch = make_system(subject), draw_batch(subject, draw)
     trainer = make_trainer(system)
@@ -123,7 +124,7 @@ def leaves_its_batch(subject: Subject, draw: Draw) -> None:
 
 @systems.rule
 def resumes_exactly(subject: Subject, draw: Draw) -> None:
-    """All that a step depends on is in networks, optimisers, pools, the seed of the step and its number: a system that is made
+    """All that a step depends on is in networks, optimizers, pools, the seed of the step and its number: a system that is made
     anew and loads the state of another takes the same step.
     """
     batch, system, other = draw_batch(subject, draw), make_system(subject), make_system(subject, seed=5)
@@ -141,7 +142,7 @@ def resumes_exactly(subject: Subject, draw: Draw) -> None:
 
 
 @systems.rule
-def repeats_its_steps(subject: Subject, draw: Draw) -> None:
+def steps_are_deterministic(subject: Subject, draw: Draw) -> None:
     """Equal seeds and equal batches give equal losses."""
     batch = draw_batch(subject, draw)
     losses = [take_step(make_trainer(system), batch, 0) for system in (make_system(subject), make_system(subject))]
@@ -149,22 +150,22 @@ def repeats_its_steps(subject: Subject, draw: Draw) -> None:
 
 
 @systems.rule
-def translates(subject: Subject, draw: Draw) -> None:
+def translates_every_direction(subject: Subject, draw: Draw) -> None:
     """Each direction turns images of its domain into finite images of the other one, of the same size, in [−1, 1]."""
     system, batch = make_system(subject), draw_batch(subject, draw)
     take_step(make_trainer(system), batch, 0)
     for direction, network in system.directions.items():
-        made = look(network.eval(), batch[direction[0]])
-        expect(made.shape == batch[direction[-1]].shape, f"{direction} made shape {tuple(made.shape)}")
+        made = look(network.eval(), batch[Direction(direction).source])
+        expect(made.shape == batch[Direction(direction).target].shape, f"{direction} made shape {tuple(made.shape)}")
         expect(bool(torch.isfinite(made).all()), f"{direction} made values that are not finite")
         low, high = made.min().item(), made.max().item()
         expect(low >= -1.001 and high <= 1.001, f"{direction} made values from {low:.4g} to {high:.4g}")
-        multiple = getattr(network, "size_multiple", None)
+        multiple = read_traits(network, NetworkTraits).size_multiple
         expect(isinstance(multiple, int) and multiple >= 1, f"the size_multiple of {direction} is {multiple!r}")
 
 
 @systems.rule
-def shows_samples(subject: Subject, draw: Draw) -> None:
+def returns_samples(subject: Subject, draw: Draw) -> None:
     """`sample` returns images by name: as many of each as the batch has."""
     system, batch = make_system(subject), draw_batch(subject, draw)
     take_step(make_trainer(system), batch, 0)
@@ -178,17 +179,17 @@ def shows_samples(subject: Subject, draw: Draw) -> None:
 
 
 @systems.rule
-def can_be_tried_without_memory(subject: Subject, draw: Draw) -> None:
+def supports_meta_device(subject: Subject, draw: Draw) -> None:
     """On the device `meta` it can be built and its losses computed: so a recipe is checked before anything is trained."""
     side = side_of(subject)
     with torch.device("meta"), same_randomness(0):
-        system = subject.factory()(Setting(3, 3, 0, crop_size=side))
+        system = subject.factory()(SystemContext(3, 3, 0, crop_size=side))
         batch = {domain: torch.zeros(2, 3, side, side) for domain in "AB"}
         try:
             shared = system.forward(batch)
             devices = {str(term.device) for phase in system.phases for term in phase.losses(batch, shared).values()}
         except RuntimeError as error:
-            return expect(False, f"it raised: {str(error).partition(chr(10))[0]}")
+            return expect(False, f"it raised: {first_line(error)}")
     return expect(devices <= {"meta"}, f"its losses lie on {', '.join(sorted(devices))}")
 
 

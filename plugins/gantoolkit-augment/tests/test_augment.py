@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from gantoolkit.block import Block, bind, resolve
-from gantoolkit.plugins import Setting, systems
+from gantoolkit.plugins import SystemContext, systems
 from gantoolkit.recipes import bigan, cyclegan, pix2pix, simgan
+from gantoolkit.recipes.block_spec import BlockSpec, bind, resolve
 from gantoolkit.testing import discriminator_checks, image_batches, system_checks
-from gantoolkit_augment import AdaptiveAugment, DiffAugment, blend_colours, cut_out, mix_channels, move, warp
+from gantoolkit_augment import AdaptiveAugment, DiffAugment, blend_colors, cut_out, mix_channels, move, warp
 
 SMALL = {"name": "patchgan", "width": 4, "layers": 1}
 
@@ -31,7 +31,7 @@ def test_cyclegan_with_ada(check) -> None:
 
 
 OPERATIONS = {
-    "blend_colours": blend_colours,
+    "blend_colors": blend_colors,
     "move": lambda images: move(images, 0.25),
     "cut_out": lambda images: cut_out(images, 0.5),
     "warp": lambda images: warp(images, torch.tensor(1.0)),
@@ -66,11 +66,11 @@ def test_with_probability_zero_nothing_changes(change, images: Tensor) -> None:
     assert torch.allclose(change(images, torch.tensor(0.0)), images, atol=1e-5)
 
 
-def test_grey_stays_grey_and_pairs_are_changed_alike() -> None:
+def test_gray_stays_gray_and_pairs_are_changed_alike() -> None:
     torch.manual_seed(0)
-    grey = (torch.rand(8, 1, 8, 8) * 2 - 1).expand(-1, 3, -1, -1)
-    for change in (blend_colours, lambda images: mix_channels(images, torch.tensor(1.0))):
-        changed = change(grey)
+    gray = (torch.rand(8, 1, 8, 8) * 2 - 1).expand(-1, 3, -1, -1)
+    for change in (blend_colors, lambda images: mix_channels(images, torch.tensor(1.0))):
+        changed = change(gray)
         assert torch.allclose(changed[:, 0], changed[:, 1], atol=1e-5)
     image = torch.rand(8, 3, 8, 8) * 2 - 1
     for change in OPERATIONS.values():
@@ -78,7 +78,7 @@ def test_grey_stays_grey_and_pairs_are_changed_alike() -> None:
         assert torch.allclose(first, second, atol=1e-5)
 
 
-def test_a_cutout_is_a_grey_square_of_its_size() -> None:
+def test_a_cutout_is_a_gray_square_of_its_size() -> None:
     torch.manual_seed(0)
     holes = (cut_out(torch.ones(32, 3, 16, 16), 0.5) == 0)[:, 0]
     assert holes.sum(dim=(1, 2)).tolist() == [64] * 32
@@ -132,7 +132,7 @@ def test_every_system_tells_it_how_it_does(name: str) -> None:
     recipe = {"cyclegan": cyclegan, "pix2pix": pix2pix, "simgan": simgan, "bigan": bigan}[name](
         generator={"name": "resnet", "width": 4, "blocks": 1}, discriminator={"name": "ada", "discriminator": SMALL}
     )
-    system = bind("systems", resolve("systems", recipe.system, name))(Setting(3, 3, 0, 16))
+    system = bind("systems", resolve("systems", recipe.system, name))(SystemContext(3, 3, 0, 16))
     assert name in systems
     batch = {domain: torch.rand(1, 3, 16, 16) for domain in "AB"}
     shared = system.forward(batch)
@@ -144,5 +144,5 @@ def test_every_system_tells_it_how_it_does(name: str) -> None:
 
 
 def test_blocks_inside_are_checked_too() -> None:
-    block = resolve("discriminators", Block.of("ada", discriminator={"name": "patchgan", "layers": 2}), "here")
+    block = resolve("discriminators", BlockSpec.of("ada", discriminator={"name": "patchgan", "layers": 2}), "here")
     assert block.parameters["discriminator"].parameters["layers"] == 2

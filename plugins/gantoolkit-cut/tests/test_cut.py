@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from gantoolkit.errors import RecipeError
-from gantoolkit.plugins import Setting
+from gantoolkit.plugins import SystemContext
 from gantoolkit.testing import recipe_checks, seeds, system_checks
 from gantoolkit_cut import CUT, PatchNCE, cut, encode, fastcut
 
@@ -81,7 +81,7 @@ def test_encoding_stops_at_the_deepest_layer() -> None:
 
 
 def small(**changes: object) -> CUT:
-    from gantoolkit.block import Block, bind, resolve
+    from gantoolkit.recipes.block_spec import BlockSpec, bind, resolve
 
     slots = {
         "generator": {"name": "resnet", "width": 4, "blocks": 1},
@@ -89,8 +89,8 @@ def small(**changes: object) -> CUT:
         "adversarial_loss": "lsgan",
         "image_pool": "none",
     }
-    block = resolve("systems", Block.of("cut", **slots, **SMALL, **changes), "cut")
-    return bind("systems", block)(Setting(3, 3, 0, 32))
+    block = resolve("systems", BlockSpec.of("cut", **slots, **SMALL, **changes), "cut")
+    return bind("systems", block)(SystemContext(3, 3, 0, 32))
 
 
 def test_a_mirrored_translation_is_compared_with_what_was_not_mirrored() -> None:
@@ -123,7 +123,8 @@ def test_both_terms_are_halved_with_the_identity_term() -> None:
     shared = system.forward(batch)
     torch.manual_seed(3)
     with_identity = system.generator_losses(batch, shared)["nce"]
-    system.identity_nce = False
+    torch.manual_seed(0)
+    system = small(identity_nce=False)
     torch.manual_seed(3)
     without = system.generator_losses(batch, shared)["nce"]
     assert float(with_identity.detach()) == pytest.approx(0.5 * float(without.detach()))

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from gantoolkit.block import Block, bind, resolve
 from gantoolkit.errors import RecipeError
 from gantoolkit.recipes import cyclegan, pix2pix
+from gantoolkit.recipes.block_spec import BlockSpec, bind, resolve
 from gantoolkit.testing import discriminator_checks, generator_checks
 from gantoolkit_vit import ProjectedDiscriminator, ViTUNet
 
@@ -38,7 +38,7 @@ def test_the_paper_s_sizes() -> None:
 
 
 def make_projected(**parameters: object) -> ProjectedDiscriminator:
-    block = resolve("discriminators", Block.of("projected", features=FEATURES, **parameters), "projected")
+    block = resolve("discriminators", BlockSpec.of("projected", features=FEATURES, **parameters), "projected")
     return bind("discriminators", block)(3)
 
 

@@ -11,20 +11,20 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from gantoolkit.plugins import DiscriminatorBlock, ObservingDiscriminator
-from gantoolkit_augment.operations import blend_colours, cut_out, mix_channels, move, warp
+from gantoolkit_augment.operations import blend_colors, cut_out, mix_channels, move, warp
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class DiffAugment(nn.Module):
-    """Colours, place and a cutout change at random in every image (Zhao et al. 2020).
+    """Colors, place and a cutout change at random in every image (Zhao et al. 2020).
 
     Args:
         in_channels: Channels of the images to judge.
         discriminator: Who judges.
-        colour: Change brightness, saturation and contrast.
+        color: Change brightness, saturation and contrast.
         translation: Largest shift, as a share of the side; 0 for none.
-        cutout: Side of the square that is made grey, as a share of the image's; 0 for none.
+        cutout: Side of the square that is made gray, as a share of the image's; 0 for none.
     """
 
     def __init__(
@@ -32,13 +32,13 @@ class DiffAugment(nn.Module):
         in_channels: int,
         *,
         discriminator: DiscriminatorBlock,
-        colour: bool = True,
+        color: bool = True,
         translation: Share = 0.125,
         cutout: Share = 0.5,
     ) -> None:
         super().__init__()
         self.discriminator = discriminator(in_channels)
-        self.colour, self.translation, self.cutout = colour, translation, cutout
+        self.color, self.translation, self.cutout = color, translation, cutout
 
     def forward(self, images: Tensor) -> Tensor:
         """Judge (N, in_channels, H, W) in [−1, 1], in training mode after augmenting them; logits (N, 1, H', W')."""
@@ -48,7 +48,7 @@ class DiffAugment(nn.Module):
         """Images as the discriminator sees them while it trains; of the same shape."""
         if images.is_meta:  # the shape is all that there is
             return images
-        images = blend_colours(images) if self.colour else images
+        images = blend_colors(images) if self.color else images
         images = move(images, self.translation) if self.translation else images
         return cut_out(images, self.cutout) if self.cutout else images
 
@@ -62,7 +62,7 @@ class AdaptiveAugment(nn.Module):
     """Augments with a probability that rises while the discriminator is too sure of real images, and else falls (ADA).
 
     Sureness is r_t of Karras et al. 2020, §3: the mean sign of logits for real images. Augmented are place, size, orientation
-    and colour, each by itself.
+    and color, each by itself.
 
     Args:
         in_channels: Channels of the images to judge.

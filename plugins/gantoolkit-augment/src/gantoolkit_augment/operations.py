@@ -19,17 +19,17 @@ def uniform(images: Tensor, low: float, high: float) -> Tensor:
     return low + (high - low) * torch.rand(len(images), 1, 1, 1, device=images.device, dtype=images.dtype)
 
 
-def blend_colours(images: Tensor) -> Tensor:
+def blend_colors(images: Tensor) -> Tensor:
     """Brightness by up to ±½, saturation by 0 to 2, contrast by ½ to 1½ (Zhao et al. 2020, §3.2)."""
     brighter = images + uniform(images, -0.5, 0.5)
     saturation, contrast = uniform(images, 0, 2), uniform(images, 0.5, 1.5)
-    saturated = kornia.enhance.add_weighted(brighter, saturation, _grey(brighter), 1 - saturation, 0.0)
+    saturated = kornia.enhance.add_weighted(brighter, saturation, _gray(brighter), 1 - saturation, 0.0)
     mean = reduce(saturated, "n c h w -> n 1 1 1", "mean").expand_as(saturated)
     return kornia.enhance.add_weighted(saturated, contrast, mean, 1 - contrast, 0.0)
 
 
 def move(images: Tensor, share: float) -> Tensor:
-    """Move by up to `share` of the side, by whole pixels; what is uncovered is grey (Zhao et al. 2020, §3.2)."""
+    """Move by up to `share` of the side, by whole pixels; what is uncovered is gray (Zhao et al. 2020, §3.2)."""
     height, width = images.shape[-2:]
     shifts = torch.cat(
         [
@@ -42,7 +42,7 @@ def move(images: Tensor, share: float) -> Tensor:
 
 
 def cut_out(images: Tensor, share: float) -> Tensor:
-    """Make a square of `share` of the side grey (Zhao et al. 2020, §3.2)."""
+    """Make a square of `share` of the side gray (Zhao et al. 2020, §3.2)."""
     erase = kornia.augmentation.RandomErasing(scale=(share**2, share**2), ratio=(1.0, 1.0), value=0.0, p=1.0)
     return erase(images)
 
@@ -76,7 +76,7 @@ def warp(images: Tensor, probability: Tensor) -> Tensor:
 
 
 def mix_channels(images: Tensor, probability: Tensor) -> Tensor:
-    """Brightness, contrast, and for colours luma flip, hue and saturation, each with `probability` (Karras et al. 2020)."""
+    """Brightness, contrast, and for colors luma flip, hue and saturation, each with `probability` (Karras et al. 2020)."""
     count = len(images)
 
     def sometimes(value: Tensor, otherwise: float) -> Tensor:
@@ -93,14 +93,14 @@ def mix_channels(images: Tensor, probability: Tensor) -> Tensor:
     luma_flip = sometimes(torch.randint(2, (count, 1, 1, 1), device=images.device).to(images.dtype), 0.0)
     hue = sometimes(uniform(images, -math.pi, math.pi), 0.0)
     saturation = sometimes(torch.exp2(normal(1.0)), 1.0)
-    matrix = _colour_matrix(*(value.view(count, 1, 1) for value in (luma_flip, hue, saturation)))
+    matrix = _color_matrix(*(value.view(count, 1, 1) for value in (luma_flip, hue, saturation)))
     groups = rearrange(images, "n (g c) h w -> n g c h w", c=3)
     mixed = einsum(matrix, groups, "n i j, n g j h w -> n g i h w")
     return rearrange(mixed, "n g c h w -> n (g c) h w")
 
 
-def _colour_matrix(luma_flip: Tensor, hue: Tensor, saturation: Tensor) -> Tensor:
-    """(N, 3, 3): mirror at the grey axis' plane, turn around that axis, stretch away from it."""
+def _color_matrix(luma_flip: Tensor, hue: Tensor, saturation: Tensor) -> Tensor:
+    """(N, 3, 3): mirror at the gray axis' plane, turn around that axis, stretch away from it."""
     axis = torch.full((3, 1), 1 / math.sqrt(3), device=hue.device, dtype=hue.dtype)
     along, unit = axis @ axis.T, torch.eye(3, device=hue.device, dtype=hue.dtype)
     cross = torch.zeros(3, 3, device=hue.device, dtype=hue.dtype)
@@ -112,7 +112,7 @@ def _colour_matrix(luma_flip: Tensor, hue: Tensor, saturation: Tensor) -> Tensor
     return stretched @ turned @ flipped
 
 
-def _grey(images: Tensor) -> Tensor:
+def _gray(images: Tensor) -> Tensor:
     """Each pixel's mean over the channels of its image, in all of them."""
     if images.shape[1] % 3:
         return images

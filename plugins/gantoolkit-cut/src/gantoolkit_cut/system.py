@@ -9,15 +9,16 @@ from torch import Tensor
 from gantoolkit.plugins import (
     AdversarialLossBlock,
     Batch,
+    Direction,
     DiscriminatorBlock,
     GeneratorBlock,
     ImagePoolBlock,
     Pairing,
     Phase,
-    Setting,
     Shared,
+    SystemContext,
 )
-from gantoolkit.systems.terms import Direction, Weight, pool_generator, tell_apart
+from gantoolkit.systems.objectives import DirectionName, Objective, Term, Weight, discriminator_loss, pool_generator
 from gantoolkit_cut.patchnce import PatchHeads, PatchNCE, draw_places, encode
 
 Count = Annotated[int, Field(ge=1)]
@@ -29,7 +30,7 @@ class CUT:
     With `identity_nce` it is CUT, with `flip_equivariance` and a larger weight in its place FastCUT (§4, appendix C.1).
 
     Args:
-        setting: Channels, seed and side of the crops.
+        context: Channels, seed and side of the crops.
         generator: Makes the generator; its encoder is also what patches are compared in.
         discriminator: Makes the discriminator of the target domain.
         adversarial_loss: How logits are judged.
@@ -54,7 +55,7 @@ class CUT:
 
     def __init__(
         self,
-        setting: Setting,
+        context: SystemContext,
         *,
         generator: GeneratorBlock,
         discriminator: DiscriminatorBlock,
@@ -74,29 +75,42 @@ class CUT:
         nce_weight: Weight = 1.0,
         identity_nce: bool = True,
         flip_equivariance: bool = False,
-        direction: Direction = "A2B",
+        direction: DirectionName = "A2B",
     ) -> None:
-        channels, others = setting.channels_A, setting.channels_B
+        channels, others = context.channels_A, context.channels_B
         if channels != others:
             raise ValueError(
                 f"CUT sees both domains through one encoder, but A has {channels} channels and B has {others}; set "
                 "data.channels_A and data.channels_B alike"
             )
-        self.adversarial, self.contrast = adversarial_loss(), PatchNCE(temperature=temperature)
-        self.adversarial_weight, self.nce_weight = adversarial_weight, nce_weight
+        way = Direction(direction)
+        self.source, self.target, self.fake = way.source, way.target, f"fake_{way.target}"
+        self.judge, idt, name = f"D_{way.target}", f"idt_{way.target}", f"G_{way.source}{way.target}"
+        gan = adversarial_loss()
+        self.adversarial, self.contrast = gan, PatchNCE(temperature=temperature)
         self.layers, self.patches = nce_layers, patches
         self.identity_nce, self.flip_equivariance = identity_nce, flip_equivariance
-        self.source, self.target = direction.split("2")
-        self.fake, self.judge = f"fake_{self.target}", f"D_{self.target}"
-
+        # With the identity term, both contrastive terms are halved (equation 5, and the authors' code).
+        half = nce_weight * (0.5 if identity_nce else 1.0)
+        self.objective = Objective(
+            [
+                Term(
+                    f"adversarial_{way.target}",
+                    adversarial_weight,
+                    lambda D, fake: gan.generator(D(fake)),
+                    needs=(self.judge, self.fake),
+                ),
+                Term("nce", half, self.compare, needs=(self.fake, way.source, "mirrored")),
+                Term("nce_identity", half * identity_nce, self.compare, needs=(idt, way.target, "mirrored")),
+            ]
+        )
         self.G, self.D = generator(channels, others), discriminator(others)
         with torch.device("meta"):  # to learn the channels of the layers, nothing is computed
-            seen = encode(generator(channels, others), torch.zeros(1, channels, *[setting.crop_size] * 2), nce_layers)
+            seen = encode(generator(channels, others), torch.zeros(1, channels, *[context.crop_size] * 2), nce_layers)
         self.F = PatchHeads([layer.shape[1] for layer in seen], head_width)
-        name = f"G_{self.source}{self.target}"
         self.networks = {name: self.G, self.judge: self.D, "F": self.F}
         self.directions = {direction: self.G}
-        self.pools = {self.fake: image_pool(pool_generator(setting, self.fake))}
+        self.pools = {self.fake: image_pool(pool_generator(context, self.fake))}
         self.phases = [
             Phase("D", (self.judge,), self.discriminator_losses),
             Phase("G", (name, "F"), self.generator_losses),
@@ -114,26 +128,16 @@ class CUT:
     def discriminator_losses(self, batch: Batch, shared: Shared) -> dict[str, Tensor]:
         """Real images of the target domain against translations."""
         fake = self.pools[self.fake](shared[self.fake])
-        return {self.judge: tell_apart(self.adversarial, self.D, batch[self.target], fake)}
+        return {self.judge: discriminator_loss(self.adversarial, self.D, batch[self.target], fake)}
 
     def generator_losses(self, batch: Batch, shared: Shared) -> dict[str, Tensor]:
-        """To be taken for real, patch by patch from the input, and the same for images of the target domain (equation 5)."""
-        judged = self.adversarial.generator(self.D(shared[self.fake]))
-        weight = self.nce_weight * (0.5 if self.identity_nce else 1.0)
-        mirrored = bool(shared["mirrored"])
-        losses = {
-            f"adversarial_{self.target}": self.adversarial_weight * judged,
-            "nce": weight * self.compare(shared[self.fake], batch[self.source], mirrored=mirrored),
-        }
-        if self.identity_nce:
-            translated = shared[f"idt_{self.target}"]
-            losses["nce_identity"] = weight * self.compare(translated, batch[self.target], mirrored=mirrored)
-        return losses
+        """The adversarial term, and the contrastive terms (equation 5)."""
+        return self.objective.losses(self.networks, {**batch, **shared})
 
-    def compare(self, translated: Tensor, images: Tensor, *, mirrored: bool) -> Tensor:
+    def compare(self, translated: Tensor, images: Tensor, mirrored: Tensor) -> Tensor:
         """PatchNCE in the mean over layers; without its weight."""
         queries = encode(self.G, translated, self.layers)
-        if mirrored:
+        if bool(mirrored):
             queries = [layer.flip(-1) for layer in queries]
         places = draw_places(queries, self.patches)
         with torch.no_grad():  # the loss passes no gradient to its keys

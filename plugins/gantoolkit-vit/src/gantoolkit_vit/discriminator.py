@@ -66,7 +66,7 @@ class ProjectedDiscriminator(nn.Module):
         self.mix_scales = nn.ModuleList(
             nn.Conv2d(coarse, fine, 3, padding=1) for fine, coarse in itertools.pairwise(widths)
         )
-        # Frozen as they are drawn: what is projected at random cannot be unlearnt (§3.1).
+        # Frozen as they are drawn: what is projected at random cannot be unlearned (§3.1).
         self.mix_channels.requires_grad_(False)
         self.mix_scales.requires_grad_(False)
         self.judges = nn.ModuleList(

@@ -17,7 +17,7 @@ class ViTUNet(nn.Module):
     """Four levels of convolutions, joined to their mirror images; between them, each pixel of the coarsest is a token.
 
     With its defaults it has as many blocks, heads and features as the paper's. The transformer's blocks are timm's: they
-    normalise before each part and start nearly closed (LayerScale), where the paper's end in a gate of 0 (ReZero).
+    normalize before each part and start nearly closed (LayerScale), where the paper's end in a gate of 0 (ReZero).
 
     Args:
         in_channels: Channels of the images to translate.
@@ -76,7 +76,7 @@ class ViTUNet(nn.Module):
 
 
 class _Transformer(nn.Module):
-    """Each position of (N, C, H, W) is a token beside learnt waves of its place (Tancik et al. 2020)."""
+    """Each position of (N, C, H, W) is a token beside learned waves of its place (Tancik et al. 2020)."""
 
     def __init__(self, channels: int, features: int, blocks: int, heads: int) -> None:
         super().__init__()

@@ -1,0 +1,1 @@
+"""Blocks: everything that a recipe can swap."""

@@ -1,0 +1,62 @@
+"""The PatchGAN discriminator (Isola et al. 2017, appendix 6.1.2; Zhu et al. 2017, appendix 7.2)."""
+
+from typing import Annotated
+
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm as normalize_spectrally
+
+from gantoolkit.layers.fused import Chain
+from gantoolkit.layers.normalization import Normalization, needs_bias, normalization
+
+_WIDEST = 8
+
+
+class PatchGANDiscriminator(nn.Module):
+    """Judges overlapping patches: one logit for each, from 4×4 convolutions.
+
+    With three layers the receptive field is 70×70, a 256×256 image gives 30×30 logits, and there are 2,764,737
+    parameters.
+
+    Args:
+        in_channels: Channels of the images to judge.
+        layers: Convolutions of stride 2; each more than doubles the receptive field.
+        width: Feature maps of the first layer; they double with each one, up to eight times as many.
+        norm: Normalization after every convolution but the first and the last.
+        padding: Pixels of zeros around every convolution's input; the authors' first code has 2, which gives 35×35 logits
+            for a 256×256 image.
+        spectral_norm: Divide each convolution's weight by its spectral norm (Miyato et al. 2018).
+    """
+
+    channels_last = True
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        layers: Annotated[int, Field(ge=1)] = 3,
+        width: Annotated[int, Field(ge=1)] = 64,
+        norm: Normalization = "instance",
+        padding: Annotated[int, Field(ge=0, le=3)] = 1,
+        spectral_norm: bool = False,
+    ) -> None:
+        super().__init__()
+
+        def convolution(source: int, target: int, stride: int, bias: bool = True) -> nn.Module:
+            made = nn.Conv2d(source, target, 4, stride=stride, padding=padding, bias=bias)
+            return normalize_spectrally(made) if spectral_norm else made
+
+        parts: list[nn.Module] = [convolution(in_channels, width, stride=2), nn.LeakyReLU(0.2)]
+        source = width
+        for layer in range(1, layers + 1):
+            target = width * min(2**layer, _WIDEST)
+            stride = 2 if layer < layers else 1
+            parts += [convolution(source, target, stride, needs_bias(norm)), normalization(norm, target)]
+            parts.append(nn.LeakyReLU(0.2))
+            source = target
+        parts.append(convolution(source, 1, stride=1))
+        self.layers = Chain(*parts)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Judge (N, in_channels, H, W) in [−1, 1]: logits (N, 1, H', W'), with H' = H/8 − 2 for the defaults."""
+        return self.layers(images)

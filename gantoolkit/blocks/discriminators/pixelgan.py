@@ -1,0 +1,38 @@
+"""The 1×1 discriminator, PixelGAN (Isola et al. 2017, appendix 6.1.2)."""
+
+from typing import Annotated
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from gantoolkit.layers.normalization import Normalization, needs_bias, normalization
+
+
+class PixelGANDiscriminator(nn.Module):
+    """Judges each pixel by its color alone: 1×1 convolutions, one logit a pixel.
+
+    Args:
+        in_channels: Channels of the images to judge.
+        width: Feature maps of the first layer; the second has twice as many.
+        norm: Normalization after the second convolution.
+    """
+
+    channels_last = True
+
+    def __init__(
+        self, in_channels: int, *, width: Annotated[int, Field(ge=1)] = 64, norm: Normalization = "instance"
+    ) -> None:
+        super().__init__()
+        bias = needs_bias(norm)
+        self.layers = nn.Sequential(
+            nn.Conv2d(in_channels, width, 1),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(width, 2 * width, 1, bias=bias),
+            normalization(norm, 2 * width),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(2 * width, 1, 1, bias=bias),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Judge (N, in_channels, H, W) in [−1, 1]: logits (N, 1, H, W)."""
+        return self.layers(images)

@@ -1,0 +1,90 @@
+"""The ResNet generator of Johnson et al. 2016, as CycleGAN uses it (Zhu et al. 2017, appendix 7.2)."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from gantoolkit.layers.convolution import Conv3x3
+from gantoolkit.layers.fused import Chain, Residual
+from gantoolkit.layers.normalization import Normalization, needs_bias, normalization
+
+Padding = Literal["reflect", "replicate", "zero"]
+
+_PAD = {"reflect": nn.ReflectionPad2d, "replicate": nn.ReplicationPad2d, "zero": nn.ZeroPad2d}
+_DOWNSAMPLINGS = 2
+
+
+class ResNetGenerator(nn.Module):
+    """Downsamples twice, transforms with residual blocks, upsamples twice; fully convolutional.
+
+    With the defaults and three channels in and out it has 11,378,179 parameters.
+
+    Args:
+        in_channels: Channels of the images to translate.
+        out_channels: Channels of the translation.
+        blocks: Residual blocks; the paper takes 9 for 256×256 images and 6 for 128×128.
+        width: Feature maps of the first layer; the residual blocks have four times as many.
+        norm: Normalization after every convolution but the last.
+        padding: How the 7×7 convolutions and the residual blocks continue the image past its border.
+        dropout: Share of features dropped inside each residual block while training.
+        upsampling: `transposed` is the paper's transposed convolution; `resize` enlarges to the nearest neighbor and
+            convolves, which leaves no checkerboard (Odena et al. 2016).
+    """
+
+    channels_last = True
+    size_multiple = 2**_DOWNSAMPLINGS
+    smallest_size = 2 * size_multiple  # the residual blocks continue two pixels by their mirror image, not one
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        blocks: Annotated[int, Field(ge=1)] = 9,
+        width: Annotated[int, Field(ge=1)] = 64,
+        norm: Normalization = "instance",
+        padding: Padding = "reflect",
+        dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+        upsampling: Literal["transposed", "resize"] = "transposed",
+    ) -> None:
+        super().__init__()
+        bias = needs_bias(norm)
+
+        def activated(convolution: nn.Module, channels: int) -> list[nn.Module]:
+            return [convolution, normalization(norm, channels), nn.ReLU()]
+
+        layers: list[nn.Module] = [_PAD[padding](3), *activated(nn.Conv2d(in_channels, width, 7, bias=bias), width)]
+        for level in range(_DOWNSAMPLINGS):
+            fine, coarse = width * 2**level, width * 2 ** (level + 1)
+            layers += activated(nn.Conv2d(fine, coarse, 3, stride=2, padding=1, bias=bias), coarse)
+        channels = width * 2**_DOWNSAMPLINGS
+        layers += [ResidualBlock(channels, norm=norm, padding=padding, dropout=dropout) for _ in range(blocks)]
+        for level in reversed(range(_DOWNSAMPLINGS)):
+            fine, coarse = width * 2**level, width * 2 ** (level + 1)
+            layers += activated(_upsample(coarse, fine, upsampling, bias), fine)
+        layers += [_PAD[padding](3), nn.Conv2d(width, out_channels, 7), nn.Tanh()]
+        self.layers = Chain(*layers)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Translate (N, in_channels, H, W) in [−1, 1] to (N, out_channels, H, W) in (−1, 1); H and W multiples of 4."""
+        return self.layers(images)
+
+
+class ResidualBlock(Residual):
+    """Two 3×3 convolutions beside an identity path; nothing follows the sum."""
+
+    def __init__(self, channels: int, *, norm: Normalization, padding: Padding, dropout: float) -> None:
+        def convolution() -> list[nn.Module]:
+            pad, convolve = _PAD[padding](1), Conv3x3(channels, channels, bias=needs_bias(norm))
+            return [pad, convolve, normalization(norm, channels)]
+
+        drop = [nn.Dropout(dropout)] if dropout else []
+        super().__init__(*convolution(), nn.ReLU(), *drop, *convolution())
+
+
+def _upsample(in_channels: int, out_channels: int, upsampling: str, bias: bool) -> nn.Module:
+    if upsampling == "transposed":
+        return nn.ConvTranspose2d(in_channels, out_channels, 3, stride=2, padding=1, output_padding=1, bias=bias)
+    convolution = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=bias)
+    return nn.Sequential(nn.Upsample(scale_factor=2, mode="nearest"), convolution)

@@ -1,0 +1,96 @@
+"""The U-Net generator of pix2pix (Isola et al. 2017, appendix 6.1.1)."""
+
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gantoolkit.layers.normalization import Normalization, needs_bias, normalization
+
+_WIDEST = 8
+_OUTER_LEVELS = 4
+
+
+class UNetGenerator(nn.Module):
+    """Halves the image `depth` times and doubles it again, each level joined to its mirror image by a skip connection.
+
+    With depth 8, width 64, batch norm and three channels it has 54,413,955 parameters (with depth 7: 41,828,995).
+
+    Args:
+        in_channels: Channels of the images to translate.
+        out_channels: Channels of the translation.
+        depth: Halvings; heights and widths have to be multiples of 2^depth. The paper takes 8 for 256×256 images.
+        width: Feature maps of the first level; they double up to eight times as many.
+        norm: Normalization after every convolution but the first, the innermost and the last.
+        dropout: Share of features dropped on the way up, in the inner levels of full width, while training; the paper
+            takes 0.5.
+        noise_at_test: Keep dropout on when it translates, and let batch norm take the statistics of the image at hand: the
+            paper's only source of noise (§2.1, §3.4).
+    """
+
+    channels_last = True
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        depth: Annotated[int, Field(ge=2, le=12)] = 8,
+        width: Annotated[int, Field(ge=1)] = 64,
+        norm: Normalization = "batch",
+        dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+        noise_at_test: bool = False,
+    ) -> None:
+        super().__init__()
+        self.size_multiple = 2**depth
+        self.stochastic = noise_at_test
+        bias = needs_bias(norm)
+        channels = [width * min(2**level, _WIDEST) for level in range(depth)]
+
+        self.downs = nn.ModuleList()
+        for level in range(depth):
+            source = in_channels if level == 0 else channels[level - 1]
+            layers: list[nn.Module] = [] if level == 0 else [nn.LeakyReLU(0.2)]
+            layers.append(nn.Conv2d(source, channels[level], 4, stride=2, padding=1, bias=bias))
+            if 0 < level < depth - 1:  # the innermost level may be a single pixel, which has no statistics
+                layers.append(normalization(norm, channels[level], running=not noise_at_test))
+            self.downs.append(nn.Sequential(*layers))
+
+        self.ups = nn.ModuleList()
+        for level in reversed(range(1, depth)):
+            source = channels[level] if level == depth - 1 else 2 * channels[level]
+            target = channels[level - 1]
+            layers = [nn.ReLU(), nn.ConvTranspose2d(source, target, 4, stride=2, padding=1, bias=bias)]
+            layers.append(normalization(norm, target, running=not noise_at_test))
+            if dropout and _OUTER_LEVELS <= level < depth - 1:
+                layers.append(_LastingDropout(dropout) if noise_at_test else nn.Dropout(dropout))
+            self.ups.append(nn.Sequential(*layers))
+        outermost = nn.ConvTranspose2d(2 * channels[0], out_channels, 4, stride=2, padding=1)
+        self.ups.append(nn.Sequential(nn.ReLU(), outermost, nn.Tanh()))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Translate (N, in_channels, H, W) in [−1, 1] to (N, out_channels, H, W) in (−1, 1)."""
+        skips: list[Tensor] = []
+        features = images
+        for down in self.downs:
+            features = down(features)
+            skips.append(features)
+        features = skips.pop()
+        for up in self.ups:
+            features = up(features)
+            if skips:
+                features = torch.cat([skips.pop(), features], dim=1)
+        return features
+
+
+class _LastingDropout(nn.Module):
+    """Dropout that evaluation mode does not switch off."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, features: Tensor) -> Tensor:
+        return functional.dropout(features, self.share, training=True)

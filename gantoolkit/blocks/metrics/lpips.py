@@ -1,0 +1,48 @@
+"""LPIPS: a distance in the features of a pretrained network, weighted by what people saw (Zhang et al. 2018)."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from gantoolkit.blocks.metrics.paired import MeanOverImages
+from gantoolkit.errors import CheckpointError
+
+__all__ = ["LearnedPerceptualSimilarity"]
+
+
+class LearnedPerceptualSimilarity(MeanOverImages):
+    """LPIPS, from torchmetrics, which carries the linear heads; the network's own weights are torchvision's.
+
+    Args:
+        net: alex, vgg or squeeze.
+    """
+
+    name = "lpips"
+    higher_is_better = False
+
+    def __init__(self, *, net: Literal["alex", "vgg", "squeeze"] = "alex") -> None:
+        super().__init__()
+        self.net: Literal["alex", "vgg", "squeeze"] = net
+        self.notes = f"LPIPS through {net}"
+        self._network: nn.Module | None = None
+
+    def measure(self, images: Tensor, targets: Tensor) -> Tensor:
+        network = self._get().to(images.device)
+        pairs = [(levels.float() / 127.5 - 1).expand(-1, 3, -1, -1) for levels in (images, targets)]
+        with torch.no_grad():
+            return network(*pairs).double().reshape(len(images))
+
+    def _get(self) -> nn.Module:
+        if self._network is None:
+            from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+
+            try:
+                with torch.random.fork_rng(devices=[]):
+                    self._network = LearnedPerceptualImagePatchSimilarity(net_type=self.net, reduction="none").net
+            except OSError as error:
+                raise CheckpointError(
+                    f"lpips: torchvision's weights of {self.net} cannot be downloaded ({error}); on a machine "
+                    f"with a network, run it once, and copy {torch.hub.get_dir()}/checkpoints from there"
+                ) from error
+        return self._network

@@ -1,0 +1,20 @@
+"""The exit codes of every command."""
+
+__all__ = ["BAD_INPUT", "INCOMPLETE", "INTERNAL_ERROR", "INTERRUPTED", "SUCCESS", "TERMINATED", "exit_code_of"]
+
+SUCCESS = 0
+INTERNAL_ERROR = 1
+"""An error in gantoolkit or in a plugin."""
+BAD_INPUT = 2
+"""Bad input; one sentence says what would be right."""
+INCOMPLETE = 3
+"""Some files were skipped, a data set has problems, or a block breaks a rule."""
+INTERRUPTED = 130
+TERMINATED = 143
+
+_BY_REASON = {"finished": SUCCESS, "stopped": SUCCESS, "SIGINT": INTERRUPTED, "SIGTERM": TERMINATED}
+
+
+def exit_code_of(reason: str) -> int:
+    """The exit code of a training run that ended for `reason`, as in `gantoolkit.training.RunEnded`."""
+    return _BY_REASON[reason]

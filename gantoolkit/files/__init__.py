@@ -1,0 +1,1 @@
+"""Files: atomic writes, TOML, tensors, and weights from strangers."""

@@ -1,0 +1,118 @@
+"""The page of a run: settings, loss curves and samples over time in one HTML file that needs nothing beside it."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jinja2
+
+from gantoolkit.data.evaluation_images import evenly_spaced
+from gantoolkit.errors import CheckpointError
+from gantoolkit.files.text import write_text
+from gantoolkit.recipes import Recipe
+from gantoolkit.recipes.deviations import describe_deviations
+from gantoolkit.runs.folder import RunFolder
+from gantoolkit.runs.health import Finding
+from gantoolkit.runs.log import EVALUATION, read_log
+from gantoolkit.runtime.version import __version__
+
+__all__ = ["write_report"]
+
+_MOST_SAMPLES = 8
+_MOST_FILES = 20
+_ORDER = ("wrong", "unknown", "healthy")
+_TEMPLATES = jinja2.Environment(loader=jinja2.PackageLoader("gantoolkit.runs"), autoescape=True)
+_TEMPLATES.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
+
+
+def write_report(
+    folder: RunFolder,
+    recipe: Recipe,
+    *,
+    step: int,
+    steps: int,
+    seconds: float,
+    counts: Mapping[str, int],
+    findings: Sequence[Finding],
+    bad_files: Mapping[str, str] | None = None,
+) -> None:
+    """Write `report.html` from the run's log and samples.
+
+    Args:
+        seconds: Time spent training.
+        counts: What was counted, by name.
+        findings: Ways to fail, and whether the run does.
+        bad_files: Files that were left out, and why.
+
+    Raises:
+        CheckpointError: When it cannot be written.
+    """
+    logged = read_log(folder.log)
+    rows = [row for row in logged if not _is_measurement(row)]
+    measured = [row for row in logged if _is_measurement(row)]
+    drawn = sorted(path for path in folder.samples.glob("step-*.png") if path.stem.removeprefix("step-").isdecimal())
+    samples = (*evenly_spaced(drawn[:-1], _MOST_SAMPLES - 1), *drawn[-1:])
+    page = _TEMPLATES.get_template("report.html.j2").render(
+        recipe=recipe,
+        recipe_text=recipe.to_toml(),
+        version=__version__,
+        step=step,
+        steps=steps,
+        minutes=seconds / 60,
+        rate=step / seconds if seconds else 0.0,
+        counts=counts,
+        bad_files=list((bad_files or {}).items())[:_MOST_FILES],
+        more_bad_files=max(0, len(bad_files or {}) - _MOST_FILES),
+        deviations=describe_deviations(recipe),
+        last=rows[-1] if rows else {},
+        findings=sorted(findings, key=lambda finding: _ORDER.index(finding.state)),
+        wrong=sum(finding.state == "wrong" for finding in findings),
+        curves=[_draw_curves(rows, phase, f"{phase}: weighted loss") for phase in _phases(rows)],
+        metric=recipe.metric.name,
+        measured=_draw_curves(measured, EVALUATION, recipe.metric.name) if measured else "",
+        samples=[(int(path.stem.removeprefix("step-")), _data_uri(path.read_bytes())) for path in samples],
+    )
+    write_text(folder.report, page, CheckpointError)
+
+
+def _phases(rows: list[dict[str, Any]]) -> list[str]:
+    names = [name.partition("/")[0] for row in rows for name in row if "/" in name and not name.startswith("rate/")]
+    return list(dict.fromkeys(names))
+
+
+def _is_measurement(row: Mapping[str, Any]) -> bool:
+    return any(name.startswith(f"{EVALUATION}/") for name in row)
+
+
+def _draw_curves(rows: list[dict[str, Any]], phase: str, label: str) -> str:
+    """One phase's figures over the steps, as SVG."""
+    from matplotlib.figure import Figure  # imported when used: it takes half a second
+
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    axes = figure.subplots()
+    names = dict.fromkeys(name for row in rows for name in row if name.startswith(f"{phase}/"))
+    for name in names:
+        points = [(row["step"], row[name]) for row in rows if name in row]
+        steps, values = zip(*points, strict=True)
+        total = name.endswith("/total")
+        mark = "." if len(steps) == 1 else None
+        axes.plot(
+            steps,
+            values,
+            label=name.partition("/")[2],
+            color="black" if total else None,
+            lw=1.6 if total else 1,
+            marker=mark,
+        )
+    axes.set(xlabel="step", ylabel=label)
+    axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
+    axes.grid(alpha=0.3)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg", metadata={"Date": None})
+    return stream.getvalue()[stream.getvalue().index("<svg") :]
+
+
+def _data_uri(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"

@@ -1,0 +1,1 @@
+"""The machine that a run uses: devices, precision, memory, random numbers, processes."""

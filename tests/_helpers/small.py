@@ -1,0 +1,96 @@
+"""Small images, settings and batches that tests and documentation share."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from gantoolkit.recipes import Recipe, cyclegan
+
+TINY = {
+    "generator": {"name": "resnet", "width": 4, "blocks": 1},
+    "discriminator": {"name": "patchgan", "width": 4, "layers": 1},
+    "data.load_size": 20,
+    "data.crop_size": 16,
+    "training.epochs": 2,
+    "training.log_every": 2,
+    "training.sample_every": 4,
+    "training.checkpoint_every": 4,
+    "training.samples": 2,
+    "training.deterministic": True,
+}
+
+
+def make_tiny() -> Recipe:
+    """CycleGAN with networks that take milliseconds: two epochs of five steps on `make_dataset`."""
+    return cyclegan().swap({**TINY, "image_pool.size": 3})
+
+
+def make_lively() -> Recipe:
+    """The same with a dropout layer, identity terms and pools that fill up: everything that draws at random takes part."""
+    return make_tiny().swap({"identity_weight": 5.0, "generator.dropout": 0.5, "optimizer.lr": 1e-2})
+
+
+def make_image(seed: int, size: tuple[int, int] = (40, 36)) -> Image.Image:
+    """A picture with soft shapes, not noise alone: what JPEG and resizing do to it is mild."""
+    generator = np.random.default_rng(seed)
+    small = generator.integers(0, 256, (5, 6, 3), dtype=np.uint8)
+    return Image.fromarray(small).resize(size, Image.Resampling.BICUBIC)
+
+
+def make_dataset(root: Path, *, count_A: int = 5, count_B: int = 4, test: int = 2) -> Path:
+    for folder, count, first in (
+        ("trainA", count_A, 0),
+        ("trainB", count_B, 100),
+        ("testA", test, 200),
+        ("testB", test, 300),
+    ):
+        if count:
+            (root / folder).mkdir(parents=True)
+        for number in range(count):
+            make_image(first + number).save(root / folder / f"{number:02d}.png")
+    return root
+
+
+def batch_of(
+    recipe: Recipe, count: int = 1, seed: int = 0, dtype: torch.dtype = torch.float32
+) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    side = recipe.data.crop_size
+    channels = {"A": recipe.data.channels_A, "B": recipe.data.channels_B}
+    return {
+        domain: torch.rand(count, channels[domain], side, side, generator=generator, dtype=dtype) * 2 - 1
+        for domain in "AB"
+    }
+
+
+def official_resnet(blocks: int, width: int, dropout: bool, statistics: bool, prefix: str) -> dict[str, torch.Tensor]:
+    """Weights under official names: `model.N`, residual blocks `conv_block.M`, M shifted by a dropout layer."""
+    weights: dict[str, torch.Tensor] = {}
+
+    def add(layer: str, shape: tuple[int, ...], normed: int | None) -> None:
+        weights[f"{prefix}{layer}.weight"] = torch.rand(shape)
+        channels = shape[0]
+        weights[f"{prefix}{layer}.bias"] = torch.rand(channels)
+        if statistics and normed is not None:
+            normed_layer = f"{prefix}{layer.rpartition('.')[0]}.{normed}"
+            weights[f"{normed_layer}.running_mean"] = torch.rand(channels)
+            weights[f"{normed_layer}.running_var"] = torch.rand(channels)
+            weights[f"{normed_layer}.num_batches_tracked"] = torch.tensor(5)
+
+    wide = 4 * width
+    last = 10 + blocks
+    # The last block first: names decide the order, not the file.
+    for block in reversed(range(10, last)):
+        add(f"model.{block}.conv_block.{6 if dropout else 5}", (wide, wide, 3, 3), 7 if dropout else 6)
+        add(f"model.{block}.conv_block.1", (wide, wide, 3, 3), 2)
+    add("model.1", (width, 3, 7, 7), 2)
+    add("model.4", (2 * width, width, 3, 3), 5)
+    add("model.7", (wide, 2 * width, 3, 3), 8)
+    for place, (source, target) in ((last, (wide, 2 * width)), (last + 3, (2 * width, width))):
+        weights[f"{prefix}model.{place}.weight"] = torch.rand(source, target, 3, 3)
+        weights[f"{prefix}model.{place}.bias"] = torch.rand(target)
+    weights[f"{prefix}model.{last + 7}.weight"] = torch.rand(3, width, 7, 7)
+    weights[f"{prefix}model.{last + 7}.bias"] = torch.rand(3)
+    return weights

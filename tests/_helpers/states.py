@@ -1,0 +1,29 @@
+"""Where a run ended, for tests that compare two."""
+
+import json
+
+import torch
+
+from gantoolkit.files.tensors import read_tensors
+from gantoolkit.run import Run
+
+__all__ = ["assert_same_state", "final_state", "rows"]
+
+
+def final_state(run: Run) -> dict[str, torch.Tensor]:
+    """Every tensor of the newest checkpoint."""
+    return read_tensors(run.folder.list_checkpoints()[-1])
+
+
+def assert_same_state(first: Run, second: Run) -> None:
+    """Both ended in the same tensors, bit for bit."""
+    ours, theirs = final_state(first), final_state(second)
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        assert torch.equal(tensor, theirs[name]), name
+
+
+def rows(run: Run) -> list[dict[str, object]]:
+    """The log but for the time."""
+    lines = run.folder.log.read_text().splitlines()
+    return [{name: value for name, value in json.loads(line).items() if name != "seconds"} for line in lines]

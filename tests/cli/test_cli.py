@@ -1,0 +1,355 @@
+"""The commands as a person types them: what they print, their exit codes, and what bad input gets."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from _helpers.small import make_dataset, make_image
+from PIL import Image
+
+from gantoolkit.plugins import REGISTRIES
+
+TINY = [
+    "--set=generator.width=4",
+    "--set=generator.blocks=1",
+    "--set=discriminator.width=4",
+    "--set=discriminator.layers=1",
+    "--set=data.load_size=20",
+    "--set=data.crop_size=16",
+    "--set=training.epochs=2",
+    "--device=cpu",
+]
+
+
+def test_train_stop_resume_translate(command, dataset: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    code, output, _ = command("train", "cyclegan", "--data", dataset, "--out", run, *TINY, "--stop-at", 3)
+    assert code == 0
+    assert f"stopped as asked at step 3; report: {run / 'report.html'}" in output
+    assert f"continue with: gantoolkit train --resume {run}" in output
+    code, output, _ = command("train", "--resume", run, "--device=cpu")
+    assert code == 0
+    assert "finished at step 10" in output
+    code, output, _ = command("translate", run, "--direction", "B2A", dataset / "testB", "--out", tmp_path / "out")
+    assert code == 0
+    assert "2 files translated" in output
+    with Image.open(tmp_path / "out" / "00.png") as image:
+        assert image.size == (40, 36)
+    code, output, _ = command(
+        "translate", run / "generators" / "B2A.safetensors", dataset / "testB", "--out", tmp_path / "again"
+    )
+    assert code == 0
+    assert (tmp_path / "again" / "00.png").read_bytes() == (tmp_path / "out" / "00.png").read_bytes()
+
+
+def test_a_recipe_file_and_settings(command, dataset: Path, tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('recipe = "cyclegan"\nidentity_weight = 2.5\n')
+    code, _, _ = command(
+        "train",
+        file,
+        "--data",
+        dataset,
+        "--out",
+        tmp_path / "run",
+        *TINY,
+        "--stop-at=1",
+        "--set=generator=resnet",
+        *TINY[:2],
+    )
+    assert code == 0
+    assert "identity_weight = 2.5" in (tmp_path / "run" / "recipe.toml").read_text()
+
+
+def test_a_counted_skip(command, dataset: Path, tmp_path: Path) -> None:
+    content = (dataset / "trainA" / "01.png").read_bytes()
+    (dataset / "trainA" / "01.png").write_bytes(content[: len(content) // 2])
+    (dataset / "trainA" / "02.jpg").write_text("text")
+    code, _, complaint = command("train", "cyclegan", "--data", dataset, "--out", tmp_path / "run", *TINY)
+    assert code == 0
+    assert complaint.count("another image takes its place") == 2
+    assert "02.jpg is no image that can be read" in complaint
+    assert "01.png is damaged or cannot be read" in complaint
+    code, output, complaint = command(
+        "translate", tmp_path / "run", "--direction=A2B", dataset / "trainA", "--out", tmp_path / "out"
+    )
+    assert code == 3
+    assert "4 files translated" in output
+    assert "2 skipped" in output
+    assert complaint.count("skipped: ") == 2
+
+
+def bad_inputs(root: Path) -> dict[str, tuple[list[object], str]]:
+    """Arguments, and what the one sentence says."""
+    data = make_dataset(root / "data")
+    (root / "empty").mkdir()
+    (root / "half" / "trainA").mkdir(parents=True)
+    make_image(0).save(root / "half" / "trainA" / "a.png")
+    (root / "hollow" / "trainA").mkdir(parents=True)
+    (root / "hollow" / "trainB").mkdir(parents=True)
+    (root / "broken.toml").write_text("recipe = \n")
+    (root / "typo.toml").write_text('recipe = "cyclegan"\ncycle_wieght = 3.0\n')
+    (root / "file").touch()
+    train = ["train", "cyclegan", "--out", root / "run"]
+    return {
+        "no data folder": (
+            [*train, "--data", root / "nowhere", *TINY],
+            "nowhere: no such folder; a data set is a folder with",
+        ),
+        "empty folder": (
+            [*train, "--data", root / "empty", *TINY],
+            "domain A is missing: no folder 'trainA'; there is no folder",
+        ),
+        "one domain": ([*train, "--data", root / "half", *TINY], "domain B is missing"),
+        "folders without images": ([*train, "--data", root / "hollow", *TINY], "trainA: holds no image"),
+        "unknown recipe": (
+            ["train", "cyclegann", "--data", data, "--out", root / "run"],
+            "no 'cyclegann'. Did you mean 'cyclegan'?",
+        ),
+        "missing recipe file": (
+            ["train", root / "no.toml", "--data", data, "--out", root / "run"],
+            "no.toml: cannot be read",
+        ),
+        "no TOML": (["train", root / "broken.toml", "--data", data, "--out", root / "run"], "broken.toml: is no TOML"),
+        "typo in a file": (
+            ["train", root / "typo.toml", "--data", data, "--out", root / "run"],
+            "did you mean 'cycle_weight'?",
+        ),
+        "typo in a setting": ([*train, "--data", data, "--set", "generator.block=3"], "did you mean 'blocks'?"),
+        "setting without a value": ([*train, "--data", data, "--set", "generator"], "write field=value"),
+        "unknown block": (
+            [*train, "--data", data, "--set", "generator=vit"],
+            "generators: no 'vit'. Known: resnet, unet",
+        ),
+        "unknown device": (
+            [*train, "--data", data, *TINY[:-1], "--device", "tpu9"],
+            "device 'tpu9' cannot be used here",
+        ),
+        "more than the memory": (
+            [*train, "--data", data, *TINY, "--set=generator.width=100000"],
+            "its networks are too large",
+        ),
+        "no partner": (["train", "pix2pix", "--data", data, "--out", root / "run"], "1 files have no partner"),
+        "no out": (["train", "cyclegan", "--data", data], "train needs --out"),
+        "out is a file": (
+            ["train", "cyclegan", "--data", data, "--out", root / "file" / "run", *TINY],
+            "cannot be written",
+        ),
+        "resume what is no run": (["train", "--resume", root / "empty"], "is no run (it holds no recipe.toml)"),
+        "resume with settings": (
+            ["train", "--resume", root / "empty", "--set", "a=1"],
+            "--resume continues a run as it is",
+        ),
+        "translate with no run": (["translate", root / "empty", data, "--out", root / "o"], "is no run"),
+        "translate nothing": (["translate", root / "empty", "--out", root / "o"], "translate needs images"),
+        "translate with an image": (
+            ["translate", data / "trainA" / "00.png", data, "--out", root / "o"],
+            "is no file of gantoolkit",
+        ),
+        "show what is not there": (["blocks", "show", "resent"], "no 'resent'. Did you mean 'resnet'?"),
+        "a kind that is not there": (["blocks", "generator"], "no kind 'generator'. Did you mean 'generators'?"),
+    }
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "no data folder",
+        "empty folder",
+        "one domain",
+        "folders without images",
+        "unknown recipe",
+        "missing recipe file",
+        "no TOML",
+        "typo in a file",
+        "typo in a setting",
+        "setting without a value",
+        "unknown block",
+        "unknown device",
+        "more than the memory",
+        "no partner",
+        "no out",
+        "out is a file",
+        "resume what is no run",
+        "resume with settings",
+        "translate with no run",
+        "translate nothing",
+        "translate with an image",
+        "show what is not there",
+        "a kind that is not there",
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(name: str, command, tmp_path: Path) -> None:
+    arguments, message = bad_inputs(tmp_path)[name]
+    code, _, complaint = command(*arguments)
+    assert code == 2
+    assert message in complaint
+    assert complaint.startswith("error: ")
+    assert complaint.count("\n") == 1
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "--no-such-option"],
+        ["trian"],
+        ["train", "cyclegan", "--workers", "many"],
+        ["train", "cyclegan", "--workers=-1"],
+        ["translate", "run", "a.png", "--out=o", "--batch-size=0"],
+    ],
+)
+def test_misspelt_commands_are_refused(arguments: list[str], command) -> None:
+    code, _, complaint = command(*arguments)
+    assert code == 2
+    assert "Traceback" not in complaint
+
+
+def test_a_wrong_data_folder_leaves_nothing_behind(command, dataset: Path, tmp_path: Path) -> None:
+    train = ["train", "cyclegan", "--out", tmp_path / "run", *TINY, "--stop-at"]
+    assert command(*train, 1, "--data", tmp_path / "nowhere")[0] == 2
+    assert not (tmp_path / "run").exists()
+    assert command(*train, 1, "--data", dataset)[0] == 0
+    dataset.rename(tmp_path / "moved")
+    assert command(*train, 2, "--data", tmp_path / "moved")[0] == 0
+    assert command("train", "--resume", tmp_path / "run", "--stop-at", 3, "--device=cpu")[0] == 0
+
+
+def test_another_recipes_run_is_not_touched(command, dataset: Path, tmp_path: Path) -> None:
+    train = ["train", "cyclegan", "--data", dataset, "--out", tmp_path / "run", *TINY, "--stop-at", 1]
+    assert command(*train)[0] == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    code, _, complaint = command(*train, "--set", "cycle_weight=3.0")
+    assert code == 2
+    assert "holds a run of another recipe: cycle_weight is 3.0 here and 10.0 there; choose another --out" in complaint
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+
+
+def test_a_full_disk_while_translating(command, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command("train", "cyclegan", "--data", dataset, "--out", tmp_path / "run", *TINY, "--stop-at", 1)
+
+    def full(self: Image.Image, path: Path, *details: object, **more: object) -> None:
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    code, _, complaint = command(
+        "translate", tmp_path / "run", "--direction=A2B", dataset / "testA", "--out", tmp_path / "out"
+    )
+    assert code == 2
+    assert "cannot be written (No space left on device; it needs more" in complaint
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["manifest.jsonl"]
+
+
+def test_blocks_by_kind(command) -> None:
+    code, output, _ = command("blocks")
+    assert code == 0
+    assert [line.partition(":")[0] for line in output.splitlines()] == list(REGISTRIES)
+    assert "generators: resnet, unet" in output
+    assert command("blocks", "image_pools")[1] == "image_pools: history, none\n"
+
+
+def test_show_explains_a_block(command) -> None:
+    code, output, _ = command("blocks", "show", "resnet")
+    assert code == 0
+    assert re.search(r"blocks +int, ≥ 1 +9 +Residual blocks", output)
+    code, output, _ = command("blocks", "show", "cyclegan")
+    assert "cyclegan, one of systems" in output
+    assert "cyclegan, one of recipes" in output
+    assert re.search(r"generator +one of generators +required", output)
+
+
+def test_plugins_and_recipes(command) -> None:
+    code, output, _ = command("plugins")
+    assert code == 0
+    assert re.search(r"gantoolkit +\S+ +generators +resnet +ok", output)
+    code, output, _ = command("recipes")
+    assert code == 0
+    assert re.search(r"cyclegan +CycleGAN with the paper's settings", output)
+    assert re.search(r"demo +A small CycleGAN that learns on a CPU in minutes", output)
+
+
+def test_help_and_version(command) -> None:
+    assert "gantoolkit 0" in command("--version")[1]
+    help_text = command("--help")[1]
+    assert all(
+        name in help_text for name in ("train", "translate", "demo", "blocks", "plugins", "recipes", "Exit codes")
+    )
+
+
+def test_the_page_of_the_command_line_is_up_to_date() -> None:
+    page = Path(__file__).parents[2] / "docs" / "reference" / "cli.md"
+    # In a program of its own: the usage lines follow how that was started.
+    code = "from gantoolkit.cli.app import app; print(app.generate_docs(), end='')"
+    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert page.read_text(encoding="utf-8") == made, f"remove {page.name} and run `make docs/reference/{page.name}`"
+
+
+class TestDemoSet:
+    def test_it_is_an_ordinary_dataset_with_a_known_answer(self, tmp_path: Path) -> None:
+        pytest.importorskip("skimage")
+        from gantoolkit.data import open_dataset, read_image
+        from gantoolkit.demo import make_demo_set
+
+        root = make_demo_set(tmp_path / "photographs", crops=10)
+        assert len(open_dataset(root).A) == len(open_dataset(root).B) == 10
+        pairs = open_dataset(root, split="test", pairing="paired")
+        assert len(pairs.A) == 28 + 54
+        # Both prints are straight lines in the luminance: either one tells the other, but for rounding.
+        for path_A, path_B in zip(pairs.A[:5], pairs.B[:5], strict=True):
+            sepia, cyanotype = (np.asarray(read_image(path), dtype=float) / 255 for path in (path_A, path_B))
+            luminance = (sepia[..., 1] - 0.06) / (0.93 - 0.06)
+            expected = 0.08 + luminance * (1.0 - 0.08)
+            assert np.abs(cyanotype[..., 1] - expected).max() < 1.6 / 255
+        again = {path: path.read_bytes() for path in root.rglob("*.png")}
+        assert make_demo_set(tmp_path / "again", crops=10)
+        for path, content in again.items():
+            assert (tmp_path / "again" / path.relative_to(root)).read_bytes() == content
+
+    def test_it_trains_and_measures(self, command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        pytest.importorskip("skimage")
+        from gantoolkit.demo import make_demo_set, session
+
+        small = session.find_recipe("demo").swap({"training.epochs": 1, "generator.width": 4, "generator.blocks": 1})
+        monkeypatch.setattr(session, "find_recipe", lambda name, changes: small.swap(changes))
+        monkeypatch.setattr(session, "make_demo_set", lambda root: make_demo_set(root, crops=16))
+        code, output, _ = command("demo", "--set", "generator.width=5", "--out", tmp_path / "demo")
+        assert code == 0
+        assert "width = 5" in (tmp_path / "demo" / "run" / "recipe.toml").read_text()
+        assert "sepia → cyanotype" in output
+        figures = json.loads((tmp_path / "demo" / "demo.json").read_text())
+        assert figures["step"] == 8
+        # Doing nothing is the same for every network.
+        assert figures["psnr"]["A2B"]["input"] == pytest.approx(13.9, abs=1)
+        for name in ("demo.png", "photograph.png"):
+            with Image.open(tmp_path / "demo" / name) as picture:
+                assert min(picture.size) > 300
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
+def test_a_run_outlives_what_its_progress_is_shown_in(dataset: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "gantoolkit", "train", "cyclegan", "--data", str(dataset), *TINY]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*command, "--out", str(tmp_path / "full")],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=environment,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    reads, writes = os.pipe()
+    os.close(reads)  # a reader that has gone
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path / "pipe")], stdout=writes, stderr=subprocess.PIPE, env=environment, check=False
+    )
+    os.close(writes)
+    assert done.returncode == 0, done.stderr
+    for name in ("full", "pipe"):
+        assert (tmp_path / name / "report.html").is_file()

@@ -1,0 +1,68 @@
+from typing import Annotated, Literal
+
+import pytest
+from pydantic import Field
+
+from gantoolkit.errors import PluginError, RecipeError
+from gantoolkit.plugins import REGISTRIES, GeneratorBlock
+from gantoolkit.registry.signature import check_parameters, read_parameters
+
+
+def block(
+    given: int,
+    *,
+    count: Annotated[int, Field(ge=1)] = 9,
+    share: float = 0.5,
+    mode: Literal["a", "b"] = "a",
+    pair: tuple[float, float] | None = None,
+    inner: GeneratorBlock = "resnet",  # type: ignore[assignment]
+) -> None:
+    """A block.
+
+    Args:
+        count: How many.
+    """
+
+
+def test_only_keyword_only_parameters_may_be_set() -> None:
+    parameters = read_parameters(block)
+    assert list(parameters) == ["count", "share", "mode", "pair", "inner"]
+    assert parameters["inner"].slot == "generators"
+    assert parameters["count"].doc == "How many."
+    assert str(parameters["count"]) == "int, ≥ 1, default 9"
+
+
+def test_defaults_are_filled_in_and_arrays_become_tuples() -> None:
+    checked = check_parameters(block, {"pair": [1, 2.5], "share": 1}, "here")
+    assert checked == {"count": 9, "share": 1.0, "mode": "a", "pair": (1.0, 2.5)}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"conut": 3}, "here: 'conut' is no parameter; did you mean 'count'? (int, ≥ 1, default 9)"),
+        ({"count": 0}, "here: 'count' cannot be 0; it takes int, ≥ 1, default 9"),
+        ({"count": "3"}, "here: 'count' cannot be '3'; it takes int, ≥ 1, default 9"),
+        ({"count": 3.5}, "here: 'count' cannot be 3.5; it takes int, ≥ 1, default 9"),
+        ({"count": True}, "here: 'count' cannot be true; it takes int, ≥ 1, default 9"),
+        ({"mode": "c"}, "here: 'mode' cannot be 'c'; it takes 'a' or 'b', default 'a'"),
+    ],
+)
+def test_what_does_not_fit_is_named_with_the_cure(values: dict[str, object], message: str) -> None:
+    with pytest.raises(RecipeError) as error:
+        check_parameters(block, values, "here")
+    assert str(error.value) == message
+
+
+def test_a_block_that_swallows_keywords_is_refused() -> None:
+    def greedy(**anything: int) -> None: ...
+
+    with pytest.raises(PluginError, match=r"\*\*anything would hide a misspelled parameter"):
+        read_parameters(greedy)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in REGISTRIES if kind != "recipes"])
+def test_every_parameter_of_every_built_in_is_documented(kind: str) -> None:
+    for name in REGISTRIES[kind].names():
+        for parameter in read_parameters(REGISTRIES[kind].get(name)).values():
+            assert parameter.doc, f"{kind}/{name}: {parameter.name} has no line under Args"

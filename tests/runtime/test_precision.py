@@ -1,0 +1,195 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+from _helpers.small import batch_of
+from torch import Tensor, nn
+
+import gantoolkit
+from gantoolkit.errors import RecipeError
+from gantoolkit.recipes import Recipe, cyclegan
+from gantoolkit.run import Run
+from gantoolkit.runtime import precision
+from gantoolkit.runtime.precision import arithmetic, choose_precision, compute_in
+from gantoolkit.training import Trainer, build_trainer
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def middling() -> Recipe:
+    """Networks wide enough that rounding averages out."""
+    return cyclegan(
+        generator={"name": "resnet", "width": 16, "blocks": 2}, discriminator={"name": "patchgan", "width": 16}
+    ).swap({"identity_weight": 5.0, "data.load_size": 64, "data.crop_size": 64, "initializer.std": 0.1})
+
+
+def losses_of(trainer: Trainer, recipe: Recipe, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    return trainer.step({domain: images.to(dtype) for domain, images in batch_of(recipe, count=2).items()}).losses
+
+
+class TestTolerance:
+    """Each precision against float64, on the losses of a whole step of CycleGAN, D's after G's step."""
+
+    @pytest.mark.parametrize(("name", "bound"), [("fp32", 1e-5), ("tf32", 1e-5), ("bf16", 3e-2), ("fp16", 4e-3)])
+    def test_on_a_cpu(self, name: str, bound: float, middling: Recipe) -> None:
+        self.check(name, bound, middling, CPU)
+
+    @pytest.mark.cuda
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+    @pytest.mark.parametrize(("name", "bound"), [("fp32", 1e-5), ("tf32", 4e-3), ("bf16", 3e-2), ("fp16", 4e-3)])
+    def test_on_cuda(self, name: str, bound: float, middling: Recipe) -> None:
+        self.check(name, bound, middling, torch.device("cuda"))
+
+    def check(self, name: str, bound: float, recipe: Recipe, device: torch.device) -> None:
+        exact = build_trainer(recipe.resolve(), CPU)
+        for network in exact.system.networks.values():
+            network.double()
+        wanted = losses_of(exact, recipe, torch.float64)
+        made = build_trainer(recipe.swap({"training.precision": name}).resolve(), device)
+        batch = {domain: images.to(device) for domain, images in batch_of(recipe, count=2).items()}
+        with arithmetic(made.precision, try_algorithms=False):
+            result = made.step(batch)
+        assert result.skipped is None
+        for loss, value in result.losses.items():
+            assert value.dtype == torch.float32
+            assert abs(value.item() - wanted[loss].item()) < bound * abs(wanted[loss].item()), loss
+
+
+class Spy(nn.Conv2d):
+    """Notes the type of what it makes, before anyone widens it."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        made = super().forward(features)
+        self.seen = made.dtype
+        return made
+
+
+@pytest.mark.parametrize(
+    ("name", "inside"), [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
+)
+def test_a_network_computes_narrowly_and_looks_wide_from_outside(name, inside) -> None:
+    layer = Spy(3, 3, 1)
+    compute_in(name, layer, CPU)
+    made = layer(torch.rand(1, 3, 4, 4))
+    made.sum().backward()
+    assert (layer.seen, made.dtype) == (inside, torch.float32)
+    assert {parameter.dtype for parameter in layer.parameters()} == {torch.float32}
+    assert {parameter.grad.dtype for parameter in layer.parameters()} == {torch.float32}
+
+
+def test_a_copy_of_a_network_computes_with_its_own_weights() -> None:
+    """As what averages weights over steps makes one."""
+    layer = Spy(3, 3, 1)
+    compute_in("bf16", layer, CPU)
+    copied = copy.deepcopy(layer)
+    nn.init.zeros_(copied.weight)
+    nn.init.zeros_(copied.bias)
+    assert not copied(torch.rand(1, 3, 4, 4)).any()
+    assert layer(torch.rand(1, 3, 4, 4)).any()
+    assert copied.seen == torch.bfloat16
+
+
+def test_lists_names_and_integers_pass_through() -> None:
+    class Heads(nn.Linear):
+        def forward(self, features: list[Tensor], *, places: Tensor) -> dict[str, Tensor]:
+            assert places.dtype == torch.int64
+            return {"made": super().forward(features[0][places])}
+
+    for device in (CPU, torch.device("meta")):
+        layer = Heads(3, 2, device=device)
+        compute_in("bf16", layer, device)
+        made = layer([torch.rand(5, 3, device=device)], places=torch.zeros(2, dtype=torch.int64, device=device))
+        assert (made["made"].shape, made["made"].dtype) == ((2, 2), torch.float32)
+
+
+def test_networks_that_make_two_images_are_widened_in_both() -> None:
+    class Two(Spy):
+        def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+            return super().forward(features), features
+
+    layer = Two(3, 3, 1)
+    compute_in("bf16", layer, CPU)
+    assert [made.dtype for made in layer(torch.rand(1, 3, 4, 4))] == [torch.float32, torch.float32]
+
+
+class TestLossScaling:
+    def test_small_gradients_survive_float16_and_weights_are_moved_as_without(self, middling: Recipe) -> None:
+        """Scaling by a power of two changes nothing where nothing is rounded away."""
+        plain = build_trainer(middling.resolve(), CPU)
+        scaled = build_trainer(middling.resolve(), CPU)
+        scaled.scalers = {name: torch.amp.GradScaler("cpu", init_scale=2.0**12) for name in scaled.optimizers}
+        for trainer in (plain, scaled):
+            losses_of(trainer, middling)
+        for name, tensor in plain.state_dict().items():
+            if name.startswith("network/"):
+                torch.testing.assert_close(scaled.state_dict()[name], tensor, rtol=1e-4, atol=1e-6)
+
+    def test_an_overflow_is_skipped_halves_the_scale_and_is_saved(self, tiny: Recipe) -> None:
+        recipe = tiny.swap({"training.precision": "fp16"}).resolve()
+        trainer, restored = build_trainer(recipe, CPU), build_trainer(recipe, CPU)
+        trainer.scalers["G"] = torch.amp.GradScaler("cpu", init_scale=2.0**40)
+        before = {name: tensor.clone() for name, tensor in trainer.state_dict().items()}
+        assert trainer.step(batch_of(tiny)).skipped == "G"
+        after = trainer.state_dict()
+        assert all(torch.equal(after[name], before[name]) for name in after if name.startswith("network/"))
+        assert after["scaler/G"].tolist() == [2.0**39, 0]
+        restored.load_state_dict(after)
+        assert restored.state_dict()["scaler/G"].tolist() == [2.0**39, 0]
+
+
+class TestArithmetic:
+    def test_float32_is_rounded_for_tf32_alone_and_everything_is_restored(self) -> None:
+        switches = (torch.backends.cuda.matmul, torch.backends.cudnn)
+        before = [switch.allow_tf32 for switch in switches], torch.backends.cudnn.benchmark
+        for name, wanted in (("fp32", False), ("tf32", True), ("bf16", False)):
+            with arithmetic(name, try_algorithms=True):
+                assert [switch.allow_tf32 for switch in switches] == [wanted, wanted]
+                assert torch.backends.cudnn.benchmark
+        assert ([switch.allow_tf32 for switch in switches], torch.backends.cudnn.benchmark) == before
+
+
+class TestAuto:
+    @pytest.mark.parametrize("name", ["fp32", "bf16"])
+    def test_what_it_came_to_is_kept_by_the_run(self, name, tiny, dataset, tmp_path, monkeypatch) -> None:
+        monkeypatch.setattr(precision, "_probe_cpu", lambda: name)
+        recipe = tiny.swap({"training.precision": "auto"})
+        whole = gantoolkit.train(recipe, dataset, tmp_path / "whole")
+        run = gantoolkit.train(recipe, dataset, tmp_path / "stopped", stop_at=4)
+        monkeypatch.setattr(precision, "_probe_cpu", lambda: {"fp32": "bf16", "bf16": "fp32"}[name])
+        Run.open(run.path).train()
+        for direction in ("A2B", "B2A"):
+            first, second = (
+                dict(r.translator(direction).generator.network.state_dict()) for r in (whole, Run.open(run.path))
+            )
+            assert all(torch.equal(first[key], second[key]) for key in first)
+
+    def test_it_is_measured_on_a_cpu(self) -> None:
+        assert choose_precision(CPU) in ("fp32", "bf16")
+
+    def test_others_are_named(self, tiny: Recipe) -> None:
+        with pytest.raises(RecipeError, match=r"'precision' cannot be 'half'; it takes .*bf16"):
+            tiny.swap({"training.precision": "half"})
+
+
+@pytest.mark.parametrize("name", ["bf16", "fp16"])
+def test_narrow_runs_resume_bit_for_bit(name: str, tiny: Recipe, dataset, tmp_path) -> None:
+    recipe = tiny.swap({"training.precision": name})
+    whole = gantoolkit.train(recipe, dataset, tmp_path / "whole")
+    gantoolkit.train(recipe, dataset, tmp_path / "stopped", stop_at=3)
+    again = gantoolkit.train(recipe, dataset, tmp_path / "stopped")
+    checkpoints = [run.folder.newest_checkpoint(run.recipe) for run in (whole, again)]
+    assert checkpoints[0].progress["skipped_steps"] == 0
+    for key, tensor in checkpoints[0].tensors.items():
+        assert torch.equal(tensor, checkpoints[1].tensors[key]), key
+
+
+@pytest.mark.parametrize("name", ["bf16", "fp16"])
+def test_a_translator_computes_narrowly_and_says_so(name, tiny: Recipe, dataset, tmp_path) -> None:
+    run = gantoolkit.train(tiny, dataset, tmp_path / "run", stop_at=2)
+    image = run.translator("A2B").read(next((dataset / "testA").iterdir()))
+    wide, narrow = run.translator("A2B"), run.translator("A2B", precision=name)
+    assert narrow.generator.precision == name
+    first, second = (np.asarray(translator(image), dtype=np.int64) for translator in (wide, narrow))
+    assert 0 < np.abs(first - second).max() < 6  # of 255

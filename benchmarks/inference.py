@@ -18,7 +18,7 @@ from torch import Tensor
 
 from benchmarks.peer import load_peer
 from benchmarks.timing import alternate, describe_machine, medians, write_result
-from gantoolkit.cost.rates import synchronize
+from gantoolkit.cost.timing import synchronize
 from gantoolkit.inference import Translator
 from gantoolkit.recipes import cyclegan
 from gantoolkit.recipes.building import build_system, initialize

@@ -90,7 +90,7 @@ def replay(prefix: Path, *, batched: bool) -> tuple[float, str]:
         trainer.begin_epoch(step // record["steps_per_epoch"])
         batch = {domain: tensors[f"batch/{domain}"][step].double() for domain in "AB"}
         losses = trainer.step(batch, step).losses
-        differences[f"step {step}: lr"] = _relative(trainer.rates["G"], expected["lr"])
+        differences[f"step {step}: lr"] = _relative(trainer.learning_rates["G"], expected["lr"])
         for official, (ours, factor) in LOSSES[record["model"]].items():
             if official in expected:
                 made = float(losses.get(ours, torch.zeros(()))) * factor

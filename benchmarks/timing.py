@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from gantoolkit.cost.rates import synchronize
+from gantoolkit.cost.timing import synchronize
 
 __all__ = ["alternate", "describe_machine", "medians", "write_result"]
 

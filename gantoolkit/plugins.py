@@ -1,20 +1,20 @@
-"""Every extension point: what each kind of block has to offer, and the registry that finds it.
+"""Every extension point: the Protocol of each kind of block, and the registry that finds blocks of that kind.
 
-A block is a plain class or function. What a *system* gives it is positional (channels, a random generator, the tensors of
-a call); what a *recipe* may set are its keyword-only parameters, typed and documented, which are its schema. Nothing is
-inherited: a block fits when it offers what its Protocol lists. Images are float tensors (N, C, H, W) in [−1, 1]
-everywhere; logits are (N, 1, H', W') and never pass through a sigmoid.
+A block is a plain class or function. A *system* passes its positional arguments (channels, a random generator, the tensors of a
+call); a *recipe* sets its keyword-only parameters, which are typed, documented, and thereby its schema. Blocks inherit from
+nothing: a block fits if it has what its Protocol lists. Images are float tensors (N, C, H, W) in [−1, 1]; logits are
+(N, 1, H', W') and never pass through a sigmoid.
 
-The optional attributes of networks and metrics are in `NetworkTraits` and `MetricTraits`.
+Optional attributes of networks and metrics are listed in `NetworkTraits` and `MetricTraits`.
 
-A network may hold parts that are frozen when it is made (`requires_grad` is false), such as a pretrained one: no initializer
-and no optimizer touches them. What it draws at random while it trains, it draws from torch's global generators: a run seeds
-these before every step, so that they need not be saved.
+A network may contain parts that are frozen when it is built (`requires_grad` is false), such as a pretrained network: neither
+initializers nor optimizers change them. Random numbers in training come from torch's global generators, which a run seeds
+before every step, so that their state need not be saved.
 
-Any block may have an attribute `expected_failures`, a mapping from names of rules of `gantoolkit.testing` to reasons: where it
-departs from its protocol on purpose.
+Any block may have an attribute `expected_failures`: a mapping from names of rules of `gantoolkit.testing`, from which it
+deviates on purpose, to reasons.
 
-Importing this module does not load torch, so that blocks can be listed in no time.
+Importing this module does not import torch, so that blocks can be listed quickly.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ Batch = Mapping[str, "Tensor"]
 """Real images by domain: `{"A": ..., "B": ...}`, each (N, C, H, W) in [−1, 1]."""
 
 Pairing = Literal["unpaired", "paired", "sequential"]
-"""How images of A and B come together. `unpaired`: A in shuffled order, B drawn at random. `paired`: image i of A and image i
-of B show the same thing and are cropped alike. `sequential`: both in shuffled order, so that an epoch sees every image."""
+"""How images of A and B are combined. `unpaired`: A in shuffled order, B drawn at random. `paired`: image i of A and image i
+of B show the same thing and are cropped alike. `sequential`: both in shuffled order, so that an epoch contains every image."""
 
 
 class Direction(str):
@@ -67,7 +67,7 @@ class Direction(str):
 
 
 Shared = dict[str, "Tensor"]
-"""Images that one step makes once and its phases share, by name: fake_B, rec_A, ..."""
+"""Images that a step computes once and its phases share, by name: fake_B, rec_A, ..."""
 
 
 @dataclass(frozen=True)
@@ -112,13 +112,10 @@ def read_traits(block: object, table: type[Traits]) -> Traits:
 
 
 class Generator(Protocol):
-    """A network (`nn.Module`) that translates images, made by `block(in_channels, out_channels, *, ...)`."""
+    """A network (`nn.Module`) that translates images, built by `block(in_channels, out_channels, *, ...)`."""
 
     size_multiple: int
-    """Heights and widths that it can take are multiples of this, from `smallest_size` on if it has that attribute too.
-
-    Optional attributes are in `NetworkTraits`.
-    """
+    """Height and width of its images must be multiples of this. Optional attributes are listed in `NetworkTraits`."""
 
     def __call__(self, images: Tensor) -> Tensor:
         """Translate `images` (N, in_channels, H, W) to (N, out_channels, H, W), both in [−1, 1]."""
@@ -126,30 +123,30 @@ class Generator(Protocol):
 
 
 class Discriminator(Protocol):
-    """A network (`nn.Module`) that judges images, made by `block(in_channels, *, ...)`."""
+    """A network (`nn.Module`) that judges images, built by `block(in_channels, *, ...)`."""
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Judge `images` (N, in_channels, H, W): logits (N, 1, H', W'), higher is more real; no sigmoid."""
+        """Logits (N, 1, H', W') of `images` (N, in_channels, H, W); higher means more real; no sigmoid."""
         ...
 
 
 @runtime_checkable
 class ObservingDiscriminator(Protocol):
-    """A discriminator that follows how well it tells images apart, to adapt what it does next."""
+    """A discriminator that adapts to its own logits."""
 
     def observe(self, real: Tensor, fake: Tensor) -> None:
-        """Take its logits for real images and for fakes, once in each of its own steps; what it keeps is in `state_dict`."""
+        """Receive its logits of real images and of fakes, once per step that trains it. Its state is in `state_dict`."""
         ...
 
 
 class CoupledGenerator(Protocol):
-    """Two generators of images from one latent, early layers tied (an `nn.Module`).
+    """Two generators of images from one latent vector, with shared early layers (an `nn.Module`).
 
-    Made by `block(channels_A, channels_B, side, *, ...)` for square images of `side` pixels.
+    Built by `block(channels_A, channels_B, side, *, ...)` for square images of `side` pixels.
     """
 
     latent_size: int
-    """Numbers in a latent."""
+    """The size of a latent vector."""
 
     def __call__(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Render `latents` (N, latent_size) in both domains: (N, channels_A, side, side) and (N, channels_B, side, side)."""
@@ -157,67 +154,69 @@ class CoupledGenerator(Protocol):
 
 
 class CoupledDiscriminator(Protocol):
-    """Two discriminators, late layers tied (an `nn.Module`), made by `block(channels_A, channels_B, side, *, ...)`."""
+    """Two discriminators with shared late layers (an `nn.Module`), built by `block(channels_A, channels_B, side, *, ...)`."""
 
     def __call__(self, images_A: Tensor, images_B: Tensor) -> tuple[Tensor, Tensor]:
-        """Judge images of A and of B, each (N, C, side, side): logits (N, 1, H', W') for each; no sigmoid."""
+        """Logits (N, 1, H', W') of images of A and of B, each (N, C, side, side); no sigmoid."""
         ...
 
 
 class FeatureExtractor(Protocol):
-    """A pretrained network that is looked at and never trained, made by `block(*, ...)`.
+    """A pretrained network that is never trained, built by `block(*, ...)`.
 
-    It loads its weights when it is first used, so that what only translates needs none; it follows its images to their
-    device and precision, and for images without memory (on the device `meta`) it does without weights.
+    It loads its weights on first use, so that translating alone does not need them. It moves to the device and precision of its
+    images, and runs without weights on the meta device.
     """
 
     def __call__(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
-        """The features (N, C', H', W') of `images` (N, 1 or 3, H, W) in [−1, 1] at each of `layers`; gradients pass."""
+        """The features (N, C', H', W') of `images` (N, 1 or 3, H, W) in [−1, 1] at each of `layers`, with gradients."""
         ...
 
 
 class AdversarialLoss(Protocol):
-    """What a discriminator and its generator minimize, made by `block(*, ...)`; each method returns a mean (a scalar)."""
+    """The loss of a discriminator and its generator, built by `block(*, ...)`. Each method returns a mean (a scalar)."""
 
     def real(self, logits: Tensor) -> Tensor:
-        """The discriminator's loss on its logits for real images."""
+        """The discriminator loss on its logits of real images."""
         ...
 
     def fake(self, logits: Tensor) -> Tensor:
-        """The discriminator's loss on its logits for fakes."""
+        """The discriminator loss on its logits of fakes."""
         ...
 
     def generator(self, logits: Tensor) -> Tensor:
-        """The generator's loss on the discriminator's logits for its fakes."""
+        """The generator loss on the discriminator's logits of its fakes."""
         ...
 
 
 @runtime_checkable
 class PenalizedLoss(Protocol):
-    """An adversarial loss that also penalizes the discriminator itself, as WGAN-GP does."""
+    """An adversarial loss with a penalty on the discriminator itself, such as WGAN-GP."""
 
     def penalty(self, discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
-        """A weighted scalar to add to the discriminator's loss; `real` and `fake` are (N, C, H, W)."""
+        """A weighted scalar that is added to the discriminator loss; `real` and `fake` are (N, C, H, W)."""
         ...
 
 
 class ImageLoss(Protocol):
-    """A distance between two batches of images, made by `block(*, ...)`."""
+    """A distance between two batches of images, built by `block(*, ...)`."""
 
     def __call__(self, images: Tensor, targets: Tensor) -> Tensor:
-        """The mean distance between `images` and `targets`, both (N, C, H, W) in [−1, 1]: a scalar ≥ 0, 0 if equal."""
+        """The mean distance between `images` and `targets`, both (N, C, H, W) in [−1, 1]: a scalar ≥ 0, and 0 if they are
+        equal.
+        """
         ...
 
 
 class ImagePool(Protocol):
-    """A memory of past fakes, made by `block(generator, *, ...)` from a host-side `torch.Generator`."""
+    """A buffer of past fakes, built by `block(generator, *, ...)` with a `torch.Generator` on the CPU."""
 
     def __call__(self, fakes: Tensor) -> Tensor:
-        """Exchange some of `fakes` (N, C, H, W) for earlier ones; same shape, no gradient."""
+        """Swap some of `fakes` (N, C, H, W) for stored ones; same shape, no gradient."""
         ...
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Everything that the next call depends on, as tensors."""
+        """All tensors that the next call depends on."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
@@ -225,31 +224,33 @@ class ImagePool(Protocol):
 
 @runtime_checkable
 class PlannedPool(ImagePool, Protocol):
-    """An image pool whose decisions can be drawn ahead: a step with it can be replayed as a CUDA graph."""
+    """An image pool whose decisions can be made ahead of time, so that a CUDA graph can capture its step."""
 
     def decide(self, count: int) -> Tensor:
-        """Draw, on the host, what the next call does with `count` fakes; the shape follows from `count` alone."""
+        """Decide, on the host, what the next call does with `count` fakes. The shape depends on `count` only."""
         ...
 
     def exchange(self, fakes: Tensor, decisions: Tensor) -> Tensor:
-        """Do it: the same operations whatever was decided, without asking the host; `decisions` are on the fakes' device."""
+        """Apply `decisions`, which are on the device of the fakes: the same operations for all decisions, without a host
+        wait.
+        """
         ...
 
 
 class Scheduler(Protocol):
-    """The learning rate over a run, made by `block(*, ...)`."""
+    """The learning rate over a run, built by `block(*, ...)`."""
 
     def multiplier(self, epoch: int, epochs: int) -> float:
-        """The factor ≥ 0 on every optimizer's rate in `epoch` (counted from 0) of a run of `epochs`."""
+        """The factor ≥ 0 on all learning rates in `epoch` (counted from 0) of a run of `epochs`."""
         ...
 
 
 @runtime_checkable
 class ObservingScheduler(Protocol):
-    """A scheduler that follows what is measured."""
+    """A scheduler that adapts to losses and metrics."""
 
     def observe(self, metrics: Mapping[str, float]) -> None:
-        """Take the means of one finished epoch by their logged names, such as `G/cycle_A`."""
+        """Receive the means of a finished epoch by logged name, such as `G/cycle_A`."""
         ...
 
     def state_dict(self) -> dict[str, float]: ...
@@ -258,60 +259,60 @@ class ObservingScheduler(Protocol):
 
 
 class Initializer(Protocol):
-    """Sets a fresh network's weights, made by `block(*, ...)`."""
+    """Initializes the weights of a network, built by `block(*, ...)`."""
 
     def __call__(self, network: nn.Module, generator: torch.Generator) -> None:
-        """Draw all weights of `network` in place, from `generator` alone."""
+        """Initialize all weights of `network` in place, using `generator` only."""
         ...
 
 
 class Optimizer(Protocol):
-    """A function `block(parameters, *, ...)` that makes a `torch.optim.Optimizer`."""
+    """A function `block(parameters, *, ...)` that returns a `torch.optim.Optimizer`."""
 
     def __call__(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer: ...
 
 
 class Metric(Protocol):
-    """A figure for how good translations are, gathered over batches; made by `block(*, ...)`.
+    """A measure of the quality of translations, accumulated over batches; built by `block(*, ...)`.
 
-    Its optional attributes are in `MetricTraits`.
+    Optional attributes are listed in `MetricTraits`.
     """
 
     against: Literal["ground_truth", "input", "domain"]
-    """What images are measured by. `ground_truth`: each by the right translation of its input, which paired data sets have;
-    `input`: each by what it was made from; `domain`: all together by the real images of their domain, unpaired."""
+    """What translations are compared with. `ground_truth`: each with the correct translation of its input, which paired data
+    sets have; `input`: each with its input; `domain`: all together with the real images of their domain, unpaired."""
 
     higher_is_better: bool
 
     def update(self, images: Tensor, targets: Tensor) -> None:
-        """Take in `images` (N, C, H, W) and what they are measured by, in [−1, 1]; as many of each, but for `domain`."""
+        """Accumulate `images` (N, C, H, W) and their targets, in [−1, 1]; the same number of each, except for `domain`."""
         ...
 
     def compute(self) -> Mapping[str, float]:
-        """The figures over all that was taken in, by name; the first is the one that `higher_is_better` speaks of."""
+        """The values over all images, by name; `higher_is_better` refers to the first."""
         ...
 
     def reset(self) -> None:
-        """Forget all that was taken in."""
+        """Clear the accumulated state."""
         ...
 
 
 @runtime_checkable
 class SummedMetric(Protocol):
-    """A metric whose figures follow from a sum over images: then single images can be ranked, and intervals be given."""
+    """A metric whose values follow from a sum over images, so that single images can be ranked and intervals be computed."""
 
     def statistics(self, images: Tensor, targets: Tensor) -> Tensor:
-        """What each image adds to the sum: (N, K) in float64. `update` adds up its rows."""
+        """The contribution of each image to the sum: (N, K) in float64."""
         ...
 
-    def figures(self, sums: Tensor) -> Mapping[str, float]:
-        """What `compute` returns, from any sum (K,) of such rows."""
+    def values(self, sums: Tensor) -> Mapping[str, float]:
+        """What `compute` returns, for any sum (K,) of such rows."""
         ...
 
 
 @dataclass(frozen=True)
 class SystemContext:
-    """What a run tells its system."""
+    """What a run passes to its system."""
 
     channels_A: int
     channels_B: int
@@ -320,17 +321,18 @@ class SystemContext:
     """Side of the training crops in pixels."""
 
     rank: int = 0
-    """Which of the processes that share the run this is: each has image pools of its own."""
+    """The rank of this process; each process has image pools of its own."""
 
 
 @dataclass(frozen=True)
 class Phase:
-    """One optimizer step: the networks it trains and the named losses it minimizes.
+    """One optimizer step: the networks that it trains and the losses that it minimizes.
 
     Args:
-        name: Heads the logged names of its losses: `G` gives `G/cycle_A`.
-        trains: Names of the networks whose parameters the step changes; all others are frozen meanwhile.
-        losses: Makes the weighted terms from the real images and from what the step shares; their sum is minimized.
+        name: Prefix of the logged names of its losses: `G` gives `G/cycle_A`.
+        trains: The names of the networks that the step changes; all others are frozen meanwhile.
+        losses: Computes the weighted terms from the batch and the shared images; their sum is minimized. No term may be named
+            `total`, which is the logged name of the sum.
         every: The phase runs in each step whose number is a multiple of this.
     """
 
@@ -341,32 +343,34 @@ class Phase:
 
 
 class System(Protocol):
-    """Networks and how they learn, made by `block(context, *, ...)` from a `SystemContext`.
+    """Networks and how they are trained, built by `block(context, *, ...)` from a `SystemContext`.
 
-    What its blocks are given and how objectives are put together, `gantoolkit.systems.objectives` offers to every system.
+    `gantoolkit.systems.objectives` has the parts of an objective for every system.
     """
 
     pairing: Pairing
-    """How it wants its images."""
+    """How images of A and B are combined; an attribute of the class."""
 
     networks: dict[str, nn.Module]
     """By name: G_AB, D_B, ..."""
 
     phases: Sequence[Phase]
-    """In the order in which a step runs them."""
+    """The phases in the order in which a step runs them."""
 
     directions: Mapping[str, nn.Module]
-    """What translates, by direction, with all that it needs in its `state_dict`: `{"A2B": G_AB}`. See `Generator`."""
+    """The translating modules by direction, `{"A2B": G_AB}`, with everything they need in their `state_dict`. See
+    `Generator`.
+    """
 
     pools: dict[str, ImagePool]
-    """Image pools by name; their state is saved with every checkpoint."""
+    """Image pools by name; checkpoints contain their state."""
 
     def forward(self, batch: Batch) -> Shared:
-        """What the phases share, computed once a step before the first of them, with every network's gradient on."""
+        """Compute the images that the phases share, once per step before the first phase, with gradients for every network."""
         ...
 
     def sample(self, batch: Batch) -> dict[str, Tensor]:
-        """Images to look at, by name and in the order to show them: real_A, fake_B, rec_A, ..."""
+        """Sample images by name, in the order in which they are shown: real_A, fake_B, rec_A, ..."""
         ...
 
 

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from gantoolkit.cost.out_of_memory import explain_out_of_memory
 from gantoolkit.data import CacheMode, open_dataset, open_test_images
 from gantoolkit.data.images import ImageFile
@@ -14,7 +12,7 @@ from gantoolkit.export import Exported, Format, export_generator
 from gantoolkit.inference import Tile, Translator
 from gantoolkit.plugins import Direction
 from gantoolkit.recipes import Recipe
-from gantoolkit.recipes.building import build_system
+from gantoolkit.recipes.building import pairing_of
 from gantoolkit.runs import RunFolder
 from gantoolkit.runtime.device import select_device
 from gantoolkit.runtime.precision import Precision
@@ -47,9 +45,7 @@ class Run:
             CheckpointError: When the folder holds a run of another recipe, or cannot be written.
         """
         folder, checked = RunFolder(out), recipe.check()
-        with torch.device("meta"):
-            pairing = build_system(checked).pairing
-        open_dataset(data, pairing=pairing)
+        open_dataset(data, pairing=pairing_of(checked))
         for images in Path(data).glob("t[re]*"):  # train and test, A and B
             if folder.path.resolve().is_relative_to(images.resolve()):
                 raise CheckpointError(

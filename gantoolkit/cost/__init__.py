@@ -1,9 +1,9 @@
-"""What training a recipe takes: measured on this machine (`bench`), or predicted before it starts (`plan`)."""
+"""The cost of training a recipe: measured on this machine (`bench`), or predicted before it starts (`plan`)."""
 
 from gantoolkit.cost.fitting import Proposal
 from gantoolkit.cost.measurement import Bench, Share, bench
 from gantoolkit.cost.prediction import Plan, Probe, TimeEstimate, plan
-from gantoolkit.cost.replay import StageCost, StepCost, count_step, count_translations
+from gantoolkit.cost.step_cost import StageCost, StepCost, count_step, count_translations
 
 __all__ = [
     "Bench",

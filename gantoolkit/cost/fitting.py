@@ -1,4 +1,4 @@
-"""The largest batch, and the largest crop, whose training step fits into a memory."""
+"""Find the largest batch and the largest crop whose training step fits into memory."""
 
 import math
 from bisect import bisect_right
@@ -8,7 +8,7 @@ from itertools import count
 
 import torch
 
-from gantoolkit.cost.replay import Replay, StepCost, count_step
+from gantoolkit.cost.step_cost import MetaTrainer, StepCost, count_step
 from gantoolkit.errors import RecipeError
 from gantoolkit.recipes import Recipe
 from gantoolkit.recipes.building import build_system, size_multiple_of
@@ -19,7 +19,7 @@ __all__ = ["Proposal", "largest_fitting", "needed_bytes", "propose", "resize"]
 _LARGEST_CROP = 16_384
 _LARGEST_BATCH = 65_536
 _GUESSES = 6
-"""Tries along the line before the rest is halved each time."""
+"""Guesses by the fitted line before the search bisects."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class Proposal:
     """Settings that fit.
 
     Args:
-        batch_size: Pairs in a step.
+        batch_size: Pairs per step.
         crop_size: Side of the crops in pixels.
-        needed_bytes: What a step then takes, with the margin.
-        settings: What to write after `--set`.
+        needed_bytes: Memory of a step with these settings, including the margin.
+        settings: The arguments of `--set`.
     """
 
     batch_size: int
@@ -40,37 +40,37 @@ class Proposal:
 
 
 def needed_bytes(cost: StepCost) -> int:
-    """The memory to have for a step: its tensors and the margin."""
+    """The required memory of a step: its tensors plus the margin."""
     return round(cost.peak_bytes * (1 + MARGIN))
 
 
 def propose(recipe: Recipe, limit: int, *, pairs: int | None = None) -> tuple[Proposal, ...]:
-    """The largest batch at the recipe's crop, and the largest crop at its batch; where no batch fits, that of single pairs too.
+    """The largest batch at the recipe's crop, and the largest crop at its batch; if no batch fits, also that of single pairs.
 
     Args:
         recipe: A resolved recipe.
-        limit: Bytes that there are.
-        pairs: The most pairs that a batch can have, if that is known.
+        limit: Available bytes.
+        pairs: The most pairs that a batch can have, if known.
 
     Raises:
-        RecipeError: When a step of it cannot be taken without memory.
+        RecipeError: When its step cannot run on the meta device.
     """
     crop, batch = recipe.data.crop_size, recipe.training.batch_size
-    replay = Replay(recipe)
+    trainer = MetaTrainer(recipe)
     fitting_batch = largest_fitting(
         range(1, (pairs or _LARGEST_BATCH) + 1),
-        lambda size: _bytes_if_it_works(lambda: replay.count(size)),
+        lambda size: _bytes_if_it_works(lambda: trainer.count(size)),
         limit,
         start=batch,
     )
-    found = [(fitting_batch, crop), (batch, _largest_crop(recipe, limit))]
+    sizes = [(fitting_batch, crop), (batch, _largest_crop(recipe, limit))]
     if fitting_batch is None and batch > 1:
-        found.append((1, _largest_crop(resize(recipe, batch_size=1), limit)))
-    return tuple(_describe(recipe, size, side) for size, side in found if size and side)
+        sizes.append((1, _largest_crop(resize(recipe, batch_size=1), limit)))
+    return tuple(_describe(recipe, size, side) for size, side in sizes if size and side)
 
 
 def resize(recipe: Recipe, *, batch_size: int | None = None, crop_size: int | None = None) -> Recipe:
-    """The recipe with another batch or crop; images are loaded larger where a crop would not fit into them."""
+    """The recipe with another batch or crop; `load_size` grows if the crop would not fit into it."""
     data = recipe.data
     changes: dict[str, int] = {}
     if batch_size is not None:
@@ -85,14 +85,14 @@ def resize(recipe: Recipe, *, batch_size: int | None = None, crop_size: int | No
 def largest_fitting(
     sizes: Sequence[int], bytes_at: Callable[[int], int], limit: int, *, start: int, power: int = 1
 ) -> int | None:
-    """The largest of `sizes` whose bytes are within the limit; None where the smallest is not.
+    """The largest of `sizes` whose bytes are within the limit; None if the smallest exceeds it.
 
     Args:
         sizes: From small to large.
-        bytes_at: Grows with the size, in about a straight line over `size ** power`, by which the search guesses; 0 for sizes
-            that are too small to work.
+        bytes_at: Increases with the size, about linearly in `size ** power`, which the search uses to guess; 0 for sizes that
+            are too small to work.
         limit: In bytes.
-        start: Where to look first.
+        start: The first size to try.
         power: 1 for a batch, 2 for the side of a crop.
     """
     fits, too_large = -1, len(sizes)
@@ -118,7 +118,7 @@ def largest_fitting(
 
 
 def _meet(points: Sequence[tuple[int, int]], limit: int) -> float:
-    """Where the line through the last two points, or through zero and the only one, meets the limit."""
+    """Where the line through the last two points, or through zero and the only point, meets the limit."""
     (x0, y0), (x, y) = [(0, 0), (0, 0), *points][-2:]
     return max(0.0, x + (limit - y) * (x - x0) / (y - y0)) if y != y0 else 0.0
 
@@ -131,7 +131,7 @@ def _largest_crop(recipe: Recipe, limit: int) -> int | None:
 
 
 def _bytes_if_it_works(count_one: Callable[[], StepCost]) -> int:
-    """Batch norm refuses single numbers, and deep networks small crops: such a size needs 0 bytes."""
+    """0 bytes for a size that does not work: batch norm rejects single values, and deep networks reject small crops."""
     try:
         return needed_bytes(count_one())
     except RecipeError:
@@ -139,24 +139,24 @@ def _bytes_if_it_works(count_one: Callable[[], StepCost]) -> int:
 
 
 def _crops(recipe: Recipe) -> Sequence[int]:
-    """The sides that its networks may take: multiples of what generators say, or halves and doubles of the recipe's own."""
+    """The sides that the networks may accept: multiples of `size_multiple`, or else halvings and doublings of the recipe's."""
     crop = recipe.data.crop_size
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
         multiple = math.lcm(*map(size_multiple_of, build_system(recipe).directions.values()))
     try:
-        Replay(resize(recipe, crop_size=crop + multiple))
+        MetaTrainer(resize(recipe, crop_size=crop + multiple))
     except RecipeError:
-        first = crop & -crop  # its factor that is a power of two
+        first = crop & -crop  # the largest power of two that divides it
         return [crop // first * 2**power for power in range((_LARGEST_CROP * first // crop).bit_length())]
     return range(multiple, _LARGEST_CROP + 1, multiple)
 
 
 def _describe(recipe: Recipe, batch_size: int, crop_size: int) -> Proposal:
-    there = resize(recipe, batch_size=batch_size, crop_size=crop_size)
-    named = {
-        "training.batch_size": (there.training.batch_size, recipe.training.batch_size),
-        "data.crop_size": (there.data.crop_size, recipe.data.crop_size),
-        "data.load_size": (there.data.load_size, recipe.data.load_size),
+    resized = resize(recipe, batch_size=batch_size, crop_size=crop_size)
+    fields = {
+        "training.batch_size": (resized.training.batch_size, recipe.training.batch_size),
+        "data.crop_size": (resized.data.crop_size, recipe.data.crop_size),
+        "data.load_size": (resized.data.load_size, recipe.data.load_size),
     }
-    settings = tuple(f"{field}={here}" for field, (here, before) in named.items() if here != before)
-    return Proposal(batch_size, crop_size, needed_bytes(count_step(there)), settings)
+    settings = tuple(f"{field}={new}" for field, (new, old) in fields.items() if new != old)
+    return Proposal(batch_size, crop_size, needed_bytes(count_step(resized)), settings)

@@ -1,4 +1,4 @@
-"""What training steps take on this machine: time, share of what the device can do, memory, and where the time goes."""
+"""Measure training steps on this machine: time, speed relative to the device, memory, and time by stage and operator."""
 
 import statistics
 from collections.abc import Mapping
@@ -9,9 +9,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from gantoolkit.cost.memory_meter import MemoryMeter
-from gantoolkit.cost.rates import MatrixRate, measure_matrix_rate
-from gantoolkit.cost.replay import StepCost, count_step
-from gantoolkit.cost.timing import Steps, take_steps
+from gantoolkit.cost.step_cost import StepCost, count_step
+from gantoolkit.cost.timing import MatrixRate, TimedSteps, measure_matrix_rate, time_steps
 from gantoolkit.errors import RecipeError, TrainingError
 from gantoolkit.recipes import Recipe
 from gantoolkit.runtime.device import select_device
@@ -27,12 +26,12 @@ _OPERATORS = 8
 
 @dataclass(frozen=True)
 class Share:
-    """A part of a step's time.
+    """A share of the time of a step.
 
     Args:
         name: A stage, or an operator of torch.
-        seconds: In one step.
-        share: Of the whole, from 0 to 1.
+        seconds: Seconds in one step.
+        share: The share of the whole, from 0 to 1.
     """
 
     name: str
@@ -42,27 +41,27 @@ class Share:
 
 @dataclass(frozen=True)
 class Bench:
-    """What steps of a recipe took here.
+    """Measured steps of a recipe.
 
     Args:
-        recipe: Its name.
-        device: Where, in words.
-        torch: Version.
-        batch_size: Pairs in a step.
+        recipe: The name of the recipe.
+        device: The device, in words.
+        torch: The version of torch.
+        batch_size: Pairs per step.
         crop_size: Side of the crops in pixels.
-        seconds: Of each step that was timed, in order.
+        seconds: Seconds of each timed step, in order.
         seconds_per_step: Their median.
-        pairs_per_second: At that median; reading images is not in it.
+        pairs_per_second: At the median; without reading images.
         flops: Floating-point operations of a step's convolutions and matrix products; None if they cannot be counted.
         flops_per_second: At the median.
-        matrix_rate: What a large matrix product reaches here.
-        share_of_matrix_rate: The step's rate as a share of that.
-        memory_bytes: The measured peak; None where the system does not tell.
-        memory_kind: What that is a measure of.
+        matrix_rate: The speed of a large matrix product on this device.
+        share_of_matrix_rate: The step's speed relative to it.
+        memory_bytes: The measured peak; None if the system does not report it.
+        memory_kind: What `memory_bytes` measures.
         predicted_bytes: The predicted peak of the step's tensors.
-        stages: Where the time goes, stage by stage.
-        operators: Where it goes by operators of torch, without those that they call; the costliest, and the rest.
-        notes: What could not be had, and why.
+        stages: Time by stage.
+        operators: Time by operator of torch, without the operators that it calls: the most expensive ones, and the rest.
+        notes: What could not be measured, and why.
     """
 
     recipe: str
@@ -93,33 +92,33 @@ def bench(recipe: Recipe, *, device: str | None = None, steps: int = 10) -> Benc
     Args:
         recipe: Any recipe; its batch and crop sizes count.
         device: As `gantoolkit.runtime.device.select_device`.
-        steps: Steps that are timed, after some that are not.
+        steps: TimedSteps that are timed, after some that are not.
 
     Raises:
         RecipeError, PluginError: When the recipe cannot work.
         TrainingError: When there is not enough memory.
         CheckpointError: When a pretrained part cannot be had.
     """
-    recipe, place = recipe.check(), select_device(device)
+    recipe, target = recipe.check(), select_device(device)
     notes: list[str] = []
     cost = _count(recipe, notes)
-    _refuse_too_large(recipe, cost, place)
-    precision = settle_precision(recipe, place)
-    rate = measure_matrix_rate(place, precision)
-    meter = MemoryMeter(place)
-    with take_steps(recipe, place, precision) as taken:
+    _refuse_too_large(recipe, cost, target)
+    precision = settle_precision(recipe, target)
+    rate = measure_matrix_rate(target, precision)
+    meter = MemoryMeter(target)
+    with time_steps(recipe, target, precision) as timed_steps:
         for _ in range(_WARM_UP):
-            taken.time()
+            timed_steps.time()
         meter.restart()
-        seconds = tuple(taken.time() for _ in range(ceil(steps / taken.cycle)))
+        seconds = tuple(timed_steps.time() for _ in range(ceil(steps / timed_steps.cycle)))
         memory = meter.read()
-        stages = _time_stages(taken, rounds=min(_STAGE_ROUNDS, steps))
-        operators = _time_operators(taken, place)
+        stages = _time_stages(timed_steps, rounds=min(_STAGE_ROUNDS, steps))
+        operators = _time_operators(timed_steps, target)
     median = statistics.median(seconds)
     achieved = cost and cost.flops / median
     return Bench(
         recipe=recipe.name,
-        device=describe_device(place),
+        device=describe_device(target),
         torch=torch.__version__,
         batch_size=recipe.training.batch_size,
         crop_size=recipe.data.crop_size,
@@ -156,21 +155,21 @@ def _count(recipe: Recipe, notes: list[str]) -> StepCost | None:
 
 
 def _refuse_too_large(recipe: Recipe, cost: StepCost | None, device: torch.device) -> None:
-    # Linux hands out memory that it does not have, and ends a process that then uses it.
+    # Linux promises more memory than there is, and kills a process that then uses it.
     available = available_memory(device)
     if cost is not None and available is not None and cost.peak_bytes > available:
         raise TrainingError(
-            f"{recipe.name}: a step takes {format_bytes(cost.peak_bytes)}, and {device} has {format_bytes(available)} left; "
+            f"{recipe.name}: a step needs {format_bytes(cost.peak_bytes)}, and {device} has {format_bytes(available)} free; "
             "`gantoolkit plan` proposes what fits"
         )
 
 
-def _time_stages(steps: Steps, *, rounds: int) -> tuple[Share, ...]:
-    timed = [steps.time_stages() for _ in range(rounds)]
-    return _shares({name: statistics.median(one.get(name, 0.0) for one in timed) for name in timed[0]})
+def _time_stages(steps: TimedSteps, *, rounds: int) -> tuple[Share, ...]:
+    times = [steps.time_stages() for _ in range(rounds)]
+    return _shares({name: statistics.median(stages.get(name, 0.0) for stages in times) for name in times[0]})
 
 
-def _time_operators(steps: Steps, device: torch.device) -> tuple[Share, ...]:
+def _time_operators(steps: TimedSteps, device: torch.device) -> tuple[Share, ...]:
     """Each operator's own time, without that of the operators that it calls."""
     on_cuda = device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_cuda else [])]
@@ -178,7 +177,7 @@ def _time_operators(steps: Steps, device: torch.device) -> tuple[Share, ...]:
         steps.time()
     seconds: dict[str, float] = {}
     for event in profiler.key_averages():
-        # Kernels are listed beside the operators that launched them, with the same time.
+        # Kernels are listed in addition to the operators that launched them, with the same time.
         if event.device_type.name == "CPU":
             own = event.self_device_time_total if on_cuda else event.self_cpu_time_total
             seconds[event.key.removeprefix("aten::")] = own * 1e-6 / steps.cycle

@@ -1,4 +1,4 @@
-"""The memory that a step really takes at its peak."""
+"""Measure the peak memory of real steps."""
 
 import sys
 from pathlib import Path
@@ -11,10 +11,10 @@ _PROC = Path("/proc/self")
 
 
 class MemoryMeter:
-    """Measures the peak of memory from when it is made, or from `restart`, on.
+    """Measures the peak memory since its creation or the last `restart`.
 
-    On CUDA that is what torch allocates there. On a CPU it is how far the process grows beyond its size when the meter was
-    made: to the byte of nothing that torch asks for, since the system hands out pages, but with all that libraries take.
+    On CUDA it is the memory that torch allocates. On a CPU it is the growth of the process since the meter was created: in
+    pages, and including the memory of libraries.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -31,14 +31,14 @@ class MemoryMeter:
         return "growth of the process" if self._resettable else "growth of the process, at its largest since it began"
 
     def restart(self) -> None:
-        """Forget the peak so far."""
+        """Start a new peak."""
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
         elif self._resettable:
             _forget_peak()
 
     def read(self) -> int | None:
-        """The peak in bytes; None where the system does not tell."""
+        """The peak in bytes; None if the system does not report it."""
         if self._device.type == "cuda":
             return torch.cuda.max_memory_allocated(self._device)
         peak = _largest_resident()
@@ -46,7 +46,7 @@ class MemoryMeter:
 
 
 def _forget_peak() -> bool:
-    """Let the process's largest size begin anew at its present one, which Linux allows where /proc may be written."""
+    """Reset the recorded peak of the process to its present size; Linux allows it if /proc is writable."""
     try:
         (_PROC / "clear_refs").write_text("5", encoding="ascii")
     except OSError:

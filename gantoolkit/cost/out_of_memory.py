@@ -1,4 +1,4 @@
-"""What is said where memory runs out: what a step takes, what there is, and what would fit."""
+"""The message of an out-of-memory error: what a step needs, what is available, and what would fit."""
 
 import gc
 import traceback
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 
 from gantoolkit.cost.fitting import needed_bytes, propose, resize
-from gantoolkit.cost.replay import count_step
+from gantoolkit.cost.step_cost import count_step
 from gantoolkit.errors import GantoolkitError, TrainingError
 from gantoolkit.recipes import Recipe
 from gantoolkit.runtime.device import is_out_of_memory
@@ -21,23 +21,23 @@ __all__ = ["explain_out_of_memory"]
 def explain_out_of_memory(
     recipe: Recipe, device: torch.device, *, world_size: int = 1, rest: str = ""
 ) -> Iterator[None]:
-    """Turn an error that says that there is not enough memory into one that says what to do.
+    """Turn an out-of-memory error into one that says what to do.
 
     Args:
-        recipe: Resolved; its steps are what is computed.
-        device: On which.
-        world_size: Among how many each batch is shared.
-        rest: What else there is to say, as the end of the sentence.
+        recipe: A resolved recipe, whose steps are run.
+        device: The device.
+        world_size: The number of processes that share each batch.
+        rest: The end of the sentence.
 
     Raises:
-        TrainingError: In place of it.
+        TrainingError: Instead of the out-of-memory error.
     """
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        traceback.clear_frames(error.__traceback__)  # what the step had made is not needed any more
+        traceback.clear_frames(error.__traceback__)  # frees the tensors of the step
         gc.collect()
         parts = [_describe_need(recipe, device, world_size), rest]
         reason = str(error).partition("\n")[0] or type(error).__name__
@@ -51,11 +51,11 @@ def _describe_need(recipe: Recipe, device: torch.device, world_size: int) -> str
     own = resize(recipe, batch_size=-(-recipe.training.batch_size // world_size))
     try:
         needed = needed_bytes(count_step(own))
-        # Where it should fit, another limit than the free memory has been met, and nothing is known of what would.
+        # If it should fit, another limit than the free memory was exceeded, and what would fit is unknown.
         fitting = propose(own, free) if free and needed > free and world_size == 1 else ()
-    except (GantoolkitError, RuntimeError, MemoryError):  # blocks that cannot be counted, or not even memory for that
-        return "take a smaller data.crop_size, training.batch_size or generator"
-    there = f", {format_bytes(free)} are free" if free else ""
+    except (GantoolkitError, RuntimeError, MemoryError):  # blocks that cannot be counted, or no memory to count them
+        return "use a smaller data.crop_size, training.batch_size or generator"
+    available = f", {format_bytes(free)} are free" if free else ""
     settings = [" ".join(f"--set {setting}" for setting in proposal.settings) for proposal in fitting]
     cure = " or ".join(filter(None, settings)) or "a smaller data.crop_size, training.batch_size or generator"
-    return f"a step of it takes about {format_bytes(needed)}{there}; take {cure}"
+    return f"a step needs about {format_bytes(needed)}{available}; use {cure}"

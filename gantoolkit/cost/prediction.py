@@ -1,4 +1,4 @@
-"""What a recipe will take, before it is trained: whether it fits into the memory, what would, and how long it takes."""
+"""Predict the cost of training a recipe: whether it fits into memory, what would fit, and how long it takes."""
 
 import statistics
 import time
@@ -10,12 +10,12 @@ import torch
 
 from gantoolkit.cost.fitting import Proposal, needed_bytes, propose, resize
 from gantoolkit.cost.measurement import describe_device
-from gantoolkit.cost.replay import StepCost, count_step, count_translations
-from gantoolkit.cost.timing import take_steps
+from gantoolkit.cost.step_cost import StepCost, count_step, count_translations
+from gantoolkit.cost.timing import time_steps
 from gantoolkit.data import TrainingBatches, open_dataset
 from gantoolkit.errors import RecipeError
 from gantoolkit.recipes import Recipe
-from gantoolkit.recipes.building import build_system
+from gantoolkit.recipes.building import pairing_of
 from gantoolkit.runtime.device import select_device
 from gantoolkit.runtime.memory import available_memory
 
@@ -30,13 +30,13 @@ _FEWEST_PROBES = 2
 
 @dataclass(frozen=True)
 class Probe:
-    """Some steps that were taken to see how long one lasts.
+    """Timed steps of one size.
 
     Args:
-        crop_size: Side of their crops.
-        batch_size: Pairs in each.
-        flops: Floating-point operations of one.
-        seconds: Of each.
+        crop_size: Side of the crops.
+        batch_size: Pairs per step.
+        flops: Floating-point operations of a step.
+        seconds: Seconds of each step.
     """
 
     crop_size: int
@@ -55,12 +55,12 @@ class Probe:
 
 @dataclass(frozen=True)
 class TimeEstimate:
-    """How long a step will take.
+    """The estimated time of a step.
 
     Args:
-        seconds_per_step: The work of a step at the rate of the last probe, or that probe itself where it is of full size.
-        low: In seconds. What a step takes beside its work grows no more: at the rate that lies between the last two probes.
-        high: The same where that rate is the lower one. Both are widened by how far the timed steps differ.
+        seconds_per_step: The operations of a step at the speed of the last probe, or that probe itself if it has full size.
+        low: The lower of that time and the one at the speed between the last two probes, which leaves out a constant overhead.
+        high: The higher of the two. Both bounds are widened by the variation of the timed steps.
         probes: From small to large.
     """
 
@@ -72,23 +72,23 @@ class TimeEstimate:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a recipe will take.
+    """The predicted cost of a recipe.
 
     Args:
-        recipe: Its name.
-        device: Where, in words.
-        torch: Version.
-        batch_size: Pairs in a step.
+        recipe: The name of the recipe.
+        device: The device, in words.
+        torch: The version of torch.
+        batch_size: Pairs per step.
         crop_size: Side of the crops in pixels.
-        cost: Work and memory of a step.
+        cost: Operations and memory of a step.
         translation_flops: Operations of translating one crop, by direction.
-        needed_bytes: Memory to have for it: the peak of its tensors and `gantoolkit.runtime.memory.MARGIN`.
-        available_bytes: Memory that there is; None if unknown.
-        fits: Whether the first is within the second.
+        needed_bytes: Required memory: the peak of the tensors plus `gantoolkit.runtime.memory.MARGIN`.
+        available_bytes: Available memory; None if unknown.
+        fits: Whether the required memory is available.
         proposals: The largest batch and the largest crop that fit.
-        time: How long a step will take; None where not even a small one fits here.
-        steps: Of the whole run, if the data set, or the number of steps, was given.
-        hours: Of the whole run: by the estimate, at least, at most.
+        time: The estimated time of a step; None if not even a small step fits.
+        steps: Steps of the run, if the data set or the number of steps is known.
+        hours: Hours of the run: estimate, lower bound, upper bound.
     """
 
     recipe: str
@@ -117,33 +117,33 @@ def plan(
 ) -> Plan:
     """Predict the memory and the time of training a recipe, and find the largest batch and the largest crop that fit.
 
-    Memory is read off a step on tensors without memory. Time is measured on small crops, for about half a minute, and grows
-    as the counted work does.
+    Memory is counted in a step on the meta device. Time is measured on small crops, for about half a minute, and scaled by the
+    number of operations.
 
     Args:
         recipe: Any recipe.
-        data: Folder of its data set, which says how many steps the run has.
-        steps: How many, where there is no data set yet.
-        device: As `gantoolkit.runtime.device.select_device`.
-        memory: Bytes that the run may take; by default, what the device has left.
+        data: Folder of its data set, which determines the number of steps.
+        steps: The number of steps, if there is no data set yet.
+        device: As for `gantoolkit.runtime.device.select_device`.
+        memory: Bytes that the run may use; by default, what is available on the device.
 
     Raises:
-        RecipeError, PluginError: When the recipe cannot work, or a step of it cannot be taken without memory.
+        RecipeError, PluginError: When the recipe cannot work, or its step cannot run on the meta device.
         DataError: When the data set cannot be used.
-        CheckpointError: When a pretrained part cannot be had.
+        CheckpointError: When a pretrained part cannot be loaded.
     """
-    recipe, place = recipe.check(), select_device(device)
+    recipe, target = recipe.check(), select_device(device)
     batches = None if data is None else _open_batches(recipe, data)
     if batches is not None:
         steps = recipe.training.epochs * batches.steps_per_epoch
     cost = count_step(recipe)
-    needed, here = needed_bytes(cost), available_memory(place)
-    available = here if memory is None else memory
+    needed, free = needed_bytes(cost), available_memory(target)
+    available = free if memory is None else memory
     pairs = None if batches is None else len(batches.samples)
-    estimate = estimate_time(recipe, cost, place, limit=here)
+    estimate = estimate_time(recipe, cost, target, limit=free)
     return Plan(
         recipe=recipe.name,
-        device=describe_device(place),
+        device=describe_device(target),
         torch=torch.__version__,
         batch_size=recipe.training.batch_size,
         crop_size=recipe.data.crop_size,
@@ -162,40 +162,40 @@ def plan(
 def estimate_time(
     recipe: Recipe, cost: StepCost, device: torch.device, *, limit: int | None = None, budget_s: float = _BUDGET_S
 ) -> TimeEstimate | None:
-    """Time steps on larger and larger crops, then batches, as long as the budget allows, and scale the last by the work.
+    """Time steps on crops, then batches, of growing size while the budget lasts, and scale the last by the operations.
 
     At least two sizes are timed, if there are two.
 
     Args:
         recipe: A resolved recipe.
-        cost: Of its step.
-        device: Where.
-        limit: Bytes that a probe may take.
-        budget_s: Seconds in all; a probe that is expected to go beyond is left out.
+        cost: The cost of its step.
+        device: The device.
+        limit: Bytes that a probe may use.
+        budget_s: Seconds for all probes; a probe that is expected to exceed it is skipped.
     """
     probes: list[Probe] = []
-    began = time.perf_counter()
+    start = time.perf_counter()
     for small in _smaller(recipe):
         try:
             small_cost = count_step(small)
-        except RecipeError:  # its networks are too deep for crops of this size, or want more than one pair
+        except RecipeError:  # the networks are too deep for crops of this size, or need more than one pair
             continue
         if limit is not None and needed_bytes(small_cost) > limit:
             break
         if len(probes) >= _FEWEST_PROBES:
             expected_s = (_WARM_UP + _TIMED_STEPS) * _scale(probes, small_cost.flops)[0]
-            if time.perf_counter() - began + expected_s > budget_s:
+            if time.perf_counter() - start + expected_s > budget_s:
                 break
-        with take_steps(small, device) as taken:
+        with time_steps(small, device) as steps:
             for _ in range(_WARM_UP):
-                taken.time()
-            seconds = tuple(taken.time() for _ in range(_TIMED_STEPS))
+                steps.time()
+            seconds = tuple(steps.time() for _ in range(_TIMED_STEPS))
         probes.append(Probe(small.data.crop_size, small.training.batch_size, small_cost.flops, seconds))
     return _extrapolate(probes, recipe, cost) if probes else None
 
 
 def _smaller(recipe: Recipe) -> list[Recipe]:
-    """The recipe on single pairs of small crops, of larger ones, and so on up to itself."""
+    """The recipe with single pairs of small crops, of larger crops, and so on up to the recipe itself."""
     crop, batch = recipe.data.crop_size, recipe.training.batch_size
     halvings = max(0, (crop // _SMALLEST_CROP).bit_length() - 1)
     sides = [crop >> power for power in range(halvings, -1, -1) if crop % (1 << power) == 0]
@@ -208,13 +208,13 @@ def _extrapolate(probes: Sequence[Probe], recipe: Recipe, cost: StepCost) -> Tim
     if (last.crop_size, last.batch_size) == (recipe.data.crop_size, recipe.training.batch_size):
         likely = last.seconds_per_step
         return TimeEstimate(likely, min(last.seconds), max(last.seconds), tuple(probes))
-    beside, likely = _scale(probes, cost.flops)
+    affine, likely = _scale(probes, cost.flops)
     spread = max(max(probe.seconds) / min(probe.seconds) for probe in probes[-2:])
-    return TimeEstimate(likely, min(beside, likely) / spread, max(beside, likely) * spread, tuple(probes))
+    return TimeEstimate(likely, min(affine, likely) / spread, max(affine, likely) * spread, tuple(probes))
 
 
 def _scale(probes: Sequence[Probe], flops: float) -> tuple[float, float]:
-    """Seconds of a step of so much work: along the line through the last two probes, and through zero and the last."""
+    """Seconds of a step: on the line through the last two probes, and on the line through zero and the last."""
     last = probes[-1]
     proportional = flops / last.flops_per_second
     before = probes[-2] if len(probes) > 1 else None
@@ -225,9 +225,7 @@ def _scale(probes: Sequence[Probe], flops: float) -> tuple[float, float]:
 
 
 def _open_batches(recipe: Recipe, data: str | Path) -> TrainingBatches:
-    with torch.device("meta"), torch.random.fork_rng(devices=[]):
-        pairing = build_system(recipe).pairing
-    dataset = open_dataset(data, pairing=pairing)
+    dataset = open_dataset(data, pairing=pairing_of(recipe))
     return TrainingBatches(
         dataset, recipe.data, batch_size=recipe.training.batch_size, seed=recipe.training.seed, workers=0
     )

@@ -1,16 +1,16 @@
-"""Steps that are really taken, on random images, and how long they take."""
+"""Timing: real training steps on random images, and large matrix products for comparison."""
 
 import math
+import statistics
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from gantoolkit.cost.out_of_memory import explain_out_of_memory
-from gantoolkit.cost.rates import synchronize
-from gantoolkit.cost.stages import follow_stages
 from gantoolkit.recipes import Recipe
 from gantoolkit.runtime.precision import Precision, arithmetic
 from gantoolkit.runtime.randomness import isolated_random_state, seed_everything
@@ -18,11 +18,16 @@ from gantoolkit.runtime.seeds import derive_seed
 from gantoolkit.training import build_trainer
 from gantoolkit.training.building import settle_precision
 
-__all__ = ["Steps", "take_steps"]
+__all__ = ["MatrixRate", "TimedSteps", "measure_matrix_rate", "synchronize", "time_steps"]
+
+_MIN_PRODUCT_S = 0.05
+_MAX_SIDE = 16384
+_ROUNDS = 5
+_DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-class Steps:
-    """The steps of a recipe's trainer, on one batch of random images; make it with `take_steps`."""
+class TimedSteps:
+    """Steps of a recipe's trainer on one batch of random images; see `time_steps`."""
 
     def __init__(self, recipe: Recipe, device: torch.device, precision: Precision) -> None:
         self._recipe, self._device = recipe, device
@@ -35,50 +40,54 @@ class Steps:
         """Steps after which the same phases are due again."""
 
     def step(self) -> None:
-        """Take the next step, as a run does."""
+        """Take the next step as a run does."""
         seed_everything(derive_seed(self._recipe.training.seed, "step", self._number))
         self._trainer.step(self._batch, self._number)
         self._number += 1
 
     def time(self) -> float:
-        """Seconds of a step, on average over those after which the same phases are due again."""
+        """Seconds per step, on average over one cycle."""
         synchronize(self._device)
-        began = time.perf_counter()
+        start = time.perf_counter()
         for _ in range(self.cycle):
             self.step()
         synchronize(self._device)
-        return (time.perf_counter() - began) / self.cycle
+        return (time.perf_counter() - start) / self.cycle
 
     def time_stages(self) -> dict[str, float]:
-        """Seconds of each stage of such a step, by name and in order; each waits for the one before it to be done."""
+        """Seconds of each stage of such a step, in order; each stage waits until the one before it is done."""
         seconds: dict[str, float] = {}
-        begun = ("", 0.0)
+        current = ("", 0.0)
 
-        def begin(stage: str) -> None:
-            nonlocal begun
+        def start(stage: str) -> None:
+            nonlocal current
             synchronize(self._device)
             now = time.perf_counter()
-            if begun[0]:
-                seconds[begun[0]] = seconds.get(begun[0], 0.0) + (now - begun[1]) / self.cycle
-            begun = (stage, now)
+            name, began = current
+            if name:
+                seconds[name] = seconds.get(name, 0.0) + (now - began) / self.cycle
+            current = (stage, now)
 
-        with follow_stages(self._trainer, begin):
+        before, self._trainer.on_stage = self._trainer.on_stage, start
+        try:
             for _ in range(self.cycle):
                 self.step()
-        begin("")
+        finally:
+            self._trainer.on_stage = before
+        start("")
         return seconds
 
 
 @contextmanager
-def take_steps(recipe: Recipe, device: torch.device, precision: Precision | None = None) -> Iterator[Steps]:
-    """The steps of a resolved recipe, computed as a run does; global settings are as before when it is left.
+def time_steps(recipe: Recipe, device: torch.device, precision: Precision | None = None) -> Iterator[TimedSteps]:
+    """The steps of a resolved recipe, computed as in a run. Global settings are restored at the end.
 
     Args:
-        precision: What networks compute in, where that was settled before.
+        precision: The precision of the networks, if it was chosen before.
 
     Raises:
         TrainingError: When there is not enough memory.
-        CheckpointError: When a pretrained part cannot be had.
+        CheckpointError: When a pretrained part cannot be loaded.
     """
     precision = precision or settle_precision(recipe, device)
     deterministic = recipe.training.deterministic
@@ -87,13 +96,58 @@ def take_steps(recipe: Recipe, device: torch.device, precision: Precision | None
         isolated_random_state(device, deterministic=deterministic),
         arithmetic(precision, try_algorithms=not deterministic),
     ):
-        yield Steps(recipe, device, precision)
+        yield TimedSteps(recipe, device, precision)
+
+
+@dataclass(frozen=True)
+class MatrixRate:
+    """The median speed of a square matrix product.
+
+    Args:
+        flops_per_second: Two operations for each multiplication with its addition.
+        side: Rows and columns of the matrices.
+        arithmetic: fp32, tf32, bf16 or fp16.
+    """
+
+    flops_per_second: float
+    side: int
+    arithmetic: str
+
+
+def measure_matrix_rate(device: torch.device, precision: Precision = "fp32") -> MatrixRate:
+    """Multiply square random matrices of growing size until one product takes long enough to be timed."""
+    with arithmetic(precision, try_algorithms=False):
+        side, generator = 512, torch.Generator(device).manual_seed(0)
+        while True:
+            random = (torch.rand(side, side, device=device, generator=generator) for _ in range(2))
+            matrices = [matrix.to(_DTYPES[precision]) for matrix in random]
+            _time_product(*matrices)
+            seconds = _time_product(*matrices)
+            if seconds >= _MIN_PRODUCT_S or side == _MAX_SIDE:
+                break
+            side *= 2
+        median = statistics.median([seconds, *(_time_product(*matrices) for _ in range(_ROUNDS - 1))])
+    return MatrixRate(2 * side**3 / median, side, precision)
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until all launched work of the device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _time_product(left: torch.Tensor, right: torch.Tensor) -> float:
+    synchronize(left.device)
+    start = time.perf_counter()
+    torch.mm(left, right)
+    synchronize(left.device)
+    return time.perf_counter() - start
 
 
 def _random_images(recipe: Recipe, generator: torch.Generator) -> dict[str, Tensor]:
-    shape = (recipe.training.batch_size, recipe.data.crop_size, recipe.data.crop_size)
+    side, batch_size = recipe.data.crop_size, recipe.training.batch_size
     channels = {"A": recipe.data.channels_A, "B": recipe.data.channels_B}
     return {
-        domain: torch.rand(shape[0], count, *shape[1:], generator=generator) * 2 - 1
+        domain: torch.rand(batch_size, count, side, side, generator=generator) * 2 - 1
         for domain, count in channels.items()
     }

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from gantoolkit.cost.translation import count_translation_bytes
+from gantoolkit.cost.step_cost import count_translation_bytes
 from gantoolkit.data.images import to_mode
 from gantoolkit.data.pixels import bands_of, fit_pixels, read_pixels
 from gantoolkit.errors import DataError

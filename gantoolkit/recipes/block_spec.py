@@ -1,4 +1,4 @@
-"""A block as a recipe writes it, a name and parameters, and the two things done with it: check it, and make it."""
+"""The specification of a block in a recipe, a name and parameters: how it is checked, and how the block is built."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -13,15 +13,15 @@ from gantoolkit.registry.signature import Parameter, check_parameters, read_para
 __all__ = ["PYTHON_PREFIX", "BlockLike", "BlockSpec", "bind", "merge_field", "resolve"]
 
 PYTHON_PREFIX = "python:"
-"""Stands in a file where a class itself was given."""
+"""Prefix in a file of a block that was passed as a class."""
 
 
 class BlockSpec(BaseModel):
     """A block by name, with the parameters that differ from its defaults.
 
     Args:
-        name: As in the registry, or `<distribution>:<name>`.
-        parameters: Values for its keyword-only parameters; blocks inside it in any of the forms of `BlockLike`.
+        name: The name in the registry, or `<distribution>:<name>`.
+        parameters: Values of its keyword-only parameters; nested blocks in any form of `BlockLike`.
 
     >>> BlockSpec.of("resnet", blocks=6)
     BlockSpec(name='resnet', parameters={'blocks': 6}, target=None)
@@ -35,11 +35,11 @@ class BlockSpec(BaseModel):
     parameters: dict[str, Any] = {}
 
     target: Any = None
-    """The class or function itself, where it was passed in place of a name; it cannot be written to a file."""
+    """The class or function, if it was passed instead of a name; it cannot be written to a file."""
 
     @classmethod
     def of(cls, source: Any, /, **parameters: Any) -> "BlockSpec":
-        """Make a block from a name, from a class or function itself, or from a table whose `name` is one of these.
+        """The specification of a name, of a class or function, or of a table whose `name` is one of these.
 
         Raises:
             RecipeError: When `source` is none of these.
@@ -49,24 +49,24 @@ class BlockSpec(BaseModel):
                 return source.model_copy(update={"parameters": {**source.parameters, **parameters}})
             case str():
                 return cls(name=source, parameters=parameters)
-            case {"name": name, **given}:
-                return cls.of(name, **{**given, **parameters})
+            case {"name": name, **others}:
+                return cls.of(name, **{**others, **parameters})
             case _ if callable(source):
                 name = getattr(source, "__qualname__", type(source).__qualname__)
                 return cls(name=name, parameters=parameters, target=source)
         raise RecipeError(f"a block is a name, a table with a 'name', or a class; {source!r} is none of these")
 
     def to_mapping(self) -> dict[str, Any]:
-        """The table that a recipe file holds."""
-        inside = {name: _to_plain(value) for name, value in self.parameters.items()}
-        return {"name": self.target or self.name, **inside}
+        """The table in a recipe file."""
+        parameters = {name: _to_plain(value) for name, value in self.parameters.items()}
+        return {"name": self.target or self.name, **parameters}
 
     def load(self, kind: str) -> Callable[..., Any]:
-        """Import the class or function behind the name.
+        """Import the class or function.
 
         Raises:
-            PluginError: As `Registry.get`.
-            RecipeError: When the recipe was written to a file although it held the class itself.
+            PluginError: As for `Registry.get`.
+            RecipeError: When the recipe comes from a file that could not hold the class itself.
         """
         if self.target is not None:
             return self.target
@@ -83,14 +83,14 @@ BlockLike = Annotated[BlockSpec, BeforeValidator(BlockSpec.of)]
 
 
 def resolve(kind: str, block: BlockSpec, where: str) -> BlockSpec:
-    """Import a block, check every parameter, and write all its defaults out; blocks inside it likewise.
+    """Import a block, check every parameter, and fill in all defaults; the same for nested blocks.
 
     Args:
-        where: Path of the field that holds it, for messages: `cyclegan.generator`.
+        where: The path of its field in messages: `cyclegan.generator`.
 
     Raises:
-        PluginError: When a block cannot be had.
-        RecipeError: At the first parameter that does not fit.
+        PluginError: When a block cannot be loaded.
+        RecipeError: For the first parameter that does not fit.
     """
     target = block.load(kind)
     label = where if where.rpartition(".")[2] == block.name else f"{where} ({block.name})"
@@ -105,9 +105,8 @@ def resolve(kind: str, block: BlockSpec, where: str) -> BlockSpec:
 
 
 def bind(kind: str, block: BlockSpec) -> Callable[..., Any]:
-    """The factory of a resolved block: call it with what its system gives.
-
-    A block inside it is bound likewise, so that it arrives as a factory too.
+    """The factory of a resolved block: call it with the positional arguments of its kind. Nested blocks become factories
+    too.
     """
     target = block.load(kind)
     parameters = read_parameters(target)
@@ -121,27 +120,27 @@ def bind(kind: str, block: BlockSpec) -> Callable[..., Any]:
 def merge_field(table: dict[str, Any], path: list[str], value: Any, where: str) -> None:
     """Change one field of a table of blocks and values, in place.
 
-    Naming a block replaces it whole; a table without a name, or a longer path, changes parameters of the block that is there.
+    Naming a block replaces it; a table without a name, or a longer path, changes parameters of the present block.
 
     Args:
-        path: The names that lead to the field: `["generator", "blocks"]`.
-        where: What the table is called in messages.
+        path: The path of the field: `["generator", "blocks"]`.
+        where: The name of the table in messages.
 
     Raises:
-        RecipeError: When a plain value stands in the way.
+        RecipeError: When the path leads through a plain value.
     """
     key, *rest = path
-    here = table.get(key)
+    present = table.get(key)
     if rest == ["name"]:
         table[key] = {"name": value}
     elif rest:
-        if not isinstance(here, dict | str | None):
+        if not isinstance(present, dict | str | None):
             raise RecipeError(f"{where}: '{key}' is a plain value, so '{'.'.join(path)}' cannot be set")
-        table[key] = {"name": here} if isinstance(here, str) else dict(here or {})
+        table[key] = {"name": present} if isinstance(present, str) else dict(present or {})
         merge_field(table[key], rest, value, f"{where}.{key}")
-    elif isinstance(value, Mapping) and "name" not in value and here is not None:
-        for inner, inner_value in value.items():
-            merge_field(table, [key, inner], inner_value, where)
+    elif isinstance(value, Mapping) and "name" not in value and present is not None:
+        for name, inner_value in value.items():
+            merge_field(table, [key, name], inner_value, where)
     else:
         table[key] = value
 
@@ -155,8 +154,8 @@ def _inner_block(parameter: Parameter, block: BlockSpec, label: str) -> BlockSpe
             except RecipeError as error:
                 raise RecipeError(f"{label}: '{parameter.name}': {error}") from error
         if parameter.required:
-            raise RecipeError(f"{label}: '{parameter.name}' names no block; add name = \"...\" ({parameter.slot})")
-        return BlockSpec.of(parameter.default, **value)  # it changes parameters of the block that is there by default
+            raise RecipeError(f"{label}: '{parameter.name}' has no name; add name = \"...\" (one of {parameter.slot})")
+        return BlockSpec.of(parameter.default, **value)  # changes parameters of the default block
     if parameter.required:
         raise RecipeError(f"{label}: '{parameter.name}' is missing ({parameter})")
     return BlockSpec.of(parameter.default)

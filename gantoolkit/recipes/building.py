@@ -1,4 +1,4 @@
-"""From a resolved recipe to networks: build its system, draw the first weights, or check the shapes without memory."""
+"""Build the system of a resolved recipe: on a device with initial weights, or on the meta device to check shapes."""
 
 import contextlib
 from collections.abc import Iterator
@@ -11,8 +11,8 @@ from torch.nn.modules.module import (
     register_module_parameter_registration_hook,
 )
 
-from gantoolkit.errors import RecipeError
-from gantoolkit.plugins import Direction, NetworkTraits, System, SystemContext, read_traits
+from gantoolkit.errors import RecipeError, first_line
+from gantoolkit.plugins import Direction, NetworkTraits, Pairing, System, SystemContext, read_traits
 from gantoolkit.recipes.block_spec import bind
 from gantoolkit.runtime.seeds import derive_seed
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 __all__ = ["MAX_MODULES", "build_meta_system", "build_system", "check_shapes", "initialize", "size_multiple_of"]
 
 MAX_MODULES = 20_000
-"""And tensors, of all the networks of a system together; they take seconds to build. Those of CycleGAN have 300 modules."""
+"""Limit on the modules, and on the parameters, of a system; so many take seconds to build. CycleGAN has 300 modules."""
 
 
 def build_system(recipe: "Recipe", rank: int = 0) -> System:
-    """Make the system of a resolved recipe on the default device; its weights are whatever its layers start with.
+    """Build the system of a resolved recipe on the default device, with the default weights of its layers.
 
     Args:
-        rank: Which of the processes that share the run asks for it.
+        rank: The rank of this process.
 
     Raises:
         RecipeError: When its blocks do not fit together.
@@ -44,14 +44,22 @@ def build_system(recipe: "Recipe", rank: int = 0) -> System:
     except (RuntimeError, OverflowError, MemoryError) as error:
         if not _is_too_large(error):
             raise
-        raise RecipeError(f"{recipe.name}: its networks are too large ({_first_line(error)})") from error
+        raise RecipeError(f"{recipe.name}: its networks are too large ({first_line(error)})") from error
+
+
+def pairing_of(recipe: "Recipe") -> Pairing:
+    """How the system of a recipe wants its images paired. Nothing is built: it is an attribute of the class."""
+    pairing: Pairing | None = getattr(recipe.system.load("systems"), "pairing", None)
+    if pairing is None:
+        raise RecipeError(f"{recipe.name}: system '{recipe.system.name}' has no class attribute 'pairing'")
+    return pairing
 
 
 def build_meta_system(recipe: "Recipe") -> System | None:
-    """The system of a resolved recipe without memory for its weights; None where a block looks at values as it is made.
+    """The system of a resolved recipe on the meta device; None if a block needs values when it is built.
 
     Raises:
-        RecipeError: As `build_system`.
+        RecipeError: As for `build_system`.
     """
     try:
         with torch.device("meta"), torch.random.fork_rng(devices=[]):
@@ -64,15 +72,15 @@ def build_meta_system(recipe: "Recipe") -> System | None:
 
 @contextlib.contextmanager
 def _counting_modules() -> Iterator[None]:
-    """Stop networks that would never be whole: a number in a recipe is quickly written, and costs time even without memory."""
-    made = {"modules": 0, "tensors": 0}
+    """Refuse networks with too many modules: a number in a recipe can ask for any size, which takes time even on `meta`."""
+    counts = {"modules": 0, "tensors": 0}
 
     def count(what: str) -> None:
-        made[what] += 1
-        if made[what] > MAX_MODULES:
-            raise ValueError(f"its networks would have more than {MAX_MODULES:,} {what}; let them have fewer layers")
+        counts[what] += 1
+        if counts[what] > MAX_MODULES:
+            raise ValueError(f"its networks would have more than {MAX_MODULES:,} {what}; use fewer layers")
 
-    # Layers may be collected in a list before a module gets them: what has weights is noticed by these.
+    # Layers may be collected in a list before they are added to a module: parameters are counted too.
     hooks = (
         register_module_module_registration_hook(lambda *_: count("modules")),
         register_module_parameter_registration_hook(lambda *_: count("tensors")),
@@ -85,17 +93,17 @@ def _counting_modules() -> Iterator[None]:
 
 
 def initialize(system: System, recipe: "Recipe") -> None:
-    """Draw every network's first weights; each network's draw depends on the seed and its own name alone."""
-    draw = bind("initializers", recipe.initializer)()
+    """Initialize the weights of every network, each from the seed and its own name."""
+    initializer = bind("initializers", recipe.initializer)()
     for name, network in system.networks.items():
-        draw(network, torch.Generator().manual_seed(derive_seed(recipe.training.seed, "initialize", name)))
+        initializer(network, torch.Generator().manual_seed(derive_seed(recipe.training.seed, "initialize", name)))
 
 
 def size_multiple_of(network: nn.Module) -> int:
-    """What heights and widths have to be multiples of, as a generator says.
+    """The `size_multiple` of a generator.
 
     Raises:
-        RecipeError: When it does not say.
+        RecipeError: When it does not declare one.
     """
     multiple = read_traits(network, NetworkTraits).size_multiple
     if not isinstance(multiple, int) or multiple < 1:
@@ -106,10 +114,10 @@ def size_multiple_of(network: nn.Module) -> int:
 
 
 def check_shapes(recipe: "Recipe") -> None:
-    """Build the networks without memory and show them one crop.
+    """Build the networks on the meta device and run them on one crop.
 
     Raises:
-        RecipeError: When a network cannot take the crop, or does not return what it should.
+        RecipeError: When a network does not accept the crop, or returns a wrong shape.
     """
     bind("optimizers", recipe.optimizer)([nn.Parameter(torch.zeros(1))])
     bind("schedulers", recipe.scheduler)()
@@ -136,8 +144,8 @@ def check_shapes(recipe: "Recipe") -> None:
             if _needs_values(error):
                 return
             raise RecipeError(
-                f"{recipe.name}: its networks cannot take crops of {data.crop_size}×{data.crop_size} "
-                f"(data.crop_size): {_first_line(error)}; take larger crops, or networks with fewer layers"
+                f"{recipe.name}: its networks do not accept crops of {data.crop_size}×{data.crop_size} "
+                f"(data.crop_size): {first_line(error)}; use larger crops, or networks with fewer layers"
             ) from error
 
 
@@ -148,21 +156,23 @@ def _check_translation(recipe: "Recipe", network: nn.Module, crop: Tensor, chann
         below = side - side % multiple
         better = f"{below} or {below + multiple}" if below else f"{multiple}"
         raise RecipeError(
-            f"{recipe.name}: data.crop_size is {side}, but {name} takes only multiples of {multiple}; set it to {better}"
+            f"{recipe.name}: data.crop_size is {side}, but {name} accepts only multiples of {multiple}; set it to {better}"
         )
     try:
-        made = tuple(network(crop).shape)
+        shape = tuple(network(crop).shape)
     except (RuntimeError, ValueError) as error:
         if _needs_values(error):
             return
-        raise RecipeError(f"{recipe.name}: {name} cannot take crops of {side}×{side}: {_first_line(error)}") from error
-    wanted = (len(crop), channels, side, side)
-    if made != wanted:
-        raise RecipeError(f"{recipe.name}: {name} makes images of shape {made} from a crop where {wanted} is needed")
+        raise RecipeError(
+            f"{recipe.name}: {name} does not accept crops of {side}×{side}: {first_line(error)}"
+        ) from error
+    expected = (len(crop), channels, side, side)
+    if shape != expected:
+        raise RecipeError(f"{recipe.name}: {name} returns images of shape {shape} for a crop; {expected} is needed")
 
 
 def _needs_values(error: Exception) -> bool:
-    """Whether a block wanted to know a value, which tensors without memory do not have: then it cannot be tried so."""
+    """Whether a block asked for a value, which meta tensors do not have, so that it cannot be checked."""
     return "meta tensor" in str(error) or "Meta tensor" in str(error)
 
 
@@ -171,5 +181,5 @@ def _is_too_large(error: Exception) -> bool:
     return not isinstance(error, RuntimeError) or any(word in str(error).lower() for word in words)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return str(error).partition("\n")[0]

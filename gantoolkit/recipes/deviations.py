@@ -1,4 +1,4 @@
-"""In what a recipe departs from its paper's settings, in words."""
+"""Describe how a recipe deviates from its paper's settings."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ __all__ = ["describe_deviations"]
 
 
 def describe_deviations(recipe: Recipe) -> list[str] | None:
-    """One sentence for each field that differs from what `recipe.base`, called without arguments, sets; None without a base.
+    """One sentence for each field that differs from `recipe.base` called without arguments; None if the recipe has no base.
 
     >>> from gantoolkit.recipes import cyclegan
     >>> describe_deviations(cyclegan())
@@ -18,19 +18,19 @@ def describe_deviations(recipe: Recipe) -> list[str] | None:
     >>> for sentence in describe_deviations(cyclegan(cycle_weight=5.0, adversarial_loss="nll")):
     ...     print(sentence)
     cycle_weight is 5.0, the paper's is 10.0: Weight of the cycle terms, the paper's λ; one number, or one for A → B → A (forward) and one for B → A → B (backward).
-    adversarial_loss is nll, the paper's is lsgan: How logits are judged.
+    adversarial_loss is nll, the paper's is lsgan: Scores logits.
     """  # noqa: E501 (a sentence of the report is one line)
     if not recipe.base:
         return None
     try:
         paper = REGISTRIES["recipes"].get(recipe.base)().resolve()
-    except GantoolkitError:  # its package is not installed any more, or another version
+    except GantoolkitError:  # its package is missing, or has another version
         return None
     recipe = recipe.resolve()
     changes = recipe.diff(paper)
     swapped = [path.removesuffix(".name") for path in changes if path.endswith(".name")]
     sentences: list[str] = []
-    for path, (here, there) in changes.items():
+    for path, (value, paper_value) in changes.items():
         block = path.removesuffix(".name")
         # The parameters of a swapped block add nothing to the fact that it was swapped.
         if any(path.startswith(f"{other}.") and block != other for other in swapped):
@@ -39,7 +39,7 @@ def describe_deviations(recipe: Recipe) -> list[str] | None:
         if parameter is not None and parameter.effect != "result":
             continue
         doc = parameter.doc if parameter else ""
-        sentences.append(f"{block} is {_show(here)}, the paper's is {_show(there)}{f': {doc}' if doc else ''}")
+        sentences.append(f"{block} is {_show(value)}, the paper's is {_show(paper_value)}{f': {doc}' if doc else ''}")
     return sentences
 
 

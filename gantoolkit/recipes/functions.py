@@ -14,8 +14,8 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from gantoolkit import plugins
 from gantoolkit.errors import RecipeError, did_you_mean
+from gantoolkit.plugins import systems
 from gantoolkit.recipes.recipe import Recipe
 from gantoolkit.registry.signature import read_parameters
 
@@ -84,7 +84,7 @@ class RecipeFunction:
     def __signature__(self) -> inspect.Signature:
         """The parameters of the system with the defaults of the paper; imports the system."""
         settings = self._settings()
-        parameters = read_parameters(plugins.systems.get(self.system)).values()
+        parameters = read_parameters(systems.get(self.system)).values()
         return inspect.Signature(
             [
                 inspect.Parameter(

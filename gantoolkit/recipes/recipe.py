@@ -1,4 +1,4 @@
-"""A recipe: the typed, serializable description of a whole run. It holds no weights and imports no torch until asked to."""
+"""A recipe: the typed, serializable description of a whole run. It holds no weights, and creating it does not import torch."""
 
 import inspect
 from collections.abc import Mapping
@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import tomli_w
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from gantoolkit import plugins
 from gantoolkit.errors import GantoolkitError, RecipeError, closest_match
 from gantoolkit.files.toml import parse_toml, read_toml
+from gantoolkit.plugins import REGISTRIES
 from gantoolkit.recipes.block_spec import PYTHON_PREFIX, BlockLike, BlockSpec, merge_field, resolve
 from gantoolkit.recipes.settings import DataSettings, TrainingSettings, read_fields
 from gantoolkit.registry.signature import (
@@ -25,20 +25,20 @@ __all__ = ["Recipe"]
 
 
 class Recipe(BaseModel):
-    """A system, its blocks, data and training, with every choice that makes the result what it is.
+    """A system with its blocks, data and training: every choice that decides the result.
 
-    In files and in `swap` the system's own parameters stand at the top level, beside these fields.
+    In files and in `swap`, the parameters of the system are at the top level, beside these fields.
 
     Args:
-        name: What the recipe is called, in messages and reports.
-        base: The recipe function that it started from, if any: called without arguments, that gives its paper's settings.
-        system: Which system, with its blocks and weights as parameters.
-        optimizer: Made anew for each phase.
+        name: The name of the recipe, in messages and reports.
+        base: The recipe function that it started from, if any. Called without arguments, it returns its paper's settings.
+        system: The system, with its blocks and weights as parameters.
+        optimizer: Each phase has an optimizer of its own.
         scheduler: Factor on all learning rates, by epoch.
-        initializer: Draws the first weights of every network.
-        metric: What the run is measured by while it trains, if `training.evaluate_every` asks for that.
-        data: Reading and augmentation.
-        training: Length and rhythm.
+        initializer: Initializes the weights of every network.
+        metric: Evaluates the run while it trains, if `training.evaluate_every` is not 0.
+        data: Reading and augmentation of images.
+        training: Length, batch size, and intervals.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -55,10 +55,10 @@ class Recipe(BaseModel):
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> "Recipe":
-        """Make a recipe from the form that files have, without importing any block.
+        """Create a recipe from a mapping as in a file; imports no block.
 
         Raises:
-            RecipeError: When a field is missing, misspelled or of the wrong type.
+            RecipeError: When a field is missing, unknown or of the wrong type.
         """
         own = {key: value for key, value in mapping.items() if key in cls.model_fields}
         rest = {key: value for key, value in mapping.items() if key not in cls.model_fields}
@@ -77,25 +77,27 @@ class Recipe(BaseModel):
     def from_toml(
         cls, source: str | Path, *, where: str | None = None, changes: Mapping[str, Any] | None = None
     ) -> "Recipe":
-        """Read a recipe file, or a string that holds one. `recipe = "cyclegan"` starts from that recipe.
+        """Read a recipe from a file or a string. `recipe = "cyclegan"` in it starts from that recipe function.
 
         Args:
             source: The file, or the text.
-            where: What to call it in messages.
-            changes: Fields that are to differ, as for `swap`; also arguments of the recipe that the file starts from.
+            where: The name of the source in messages.
+            changes: Fields to change, as for `swap`; also arguments of the recipe function that the file starts from.
 
         Raises:
-            RecipeError: When the file cannot be read, is no TOML, or holds something that is no recipe.
+            RecipeError: When the file cannot be read, is not TOML, or is not a recipe.
         """
         where = where or (str(source) if isinstance(source, Path) else "recipe")
         mapping = read_toml(source, where) if isinstance(source, Path) else parse_toml(source, where)
         base = mapping.pop("recipe", None)
         if base is None:
             if "system" not in mapping:
-                raise RecipeError(f'{where}: says neither recipe = "..." to start from nor system = "..."')
+                raise RecipeError(
+                    f'{where}: has neither recipe = "..." nor system = "..."; write recipe = "cyclegan" to start from it'
+                )
             return cls.from_mapping({"name": where, **mapping}).swap(changes)
         if not isinstance(base, str):
-            raise RecipeError(f'{where}: recipe = {base!r} is no name; write recipe = "cyclegan"')
+            raise RecipeError(f'{where}: recipe = {base!r} is not a name; write recipe = "cyclegan"')
         try:
             return cls.from_base(base, mapping, changes or {})
         except GantoolkitError as error:
@@ -103,27 +105,26 @@ class Recipe(BaseModel):
 
     @classmethod
     def from_base(cls, base: str, *changes: Mapping[str, Any]) -> "Recipe":
-        """What a recipe function returns, with changes, the later ones over the earlier.
+        """What a recipe function returns, with changes; later ones take precedence.
 
-        A change that names no field is an argument of that function, if it has one of that name: `fidelity = "lua"`.
+        A change that is not a field is passed to the function if it is one of its arguments, such as `fidelity = "lua"`.
 
         Raises:
             PluginError: When there is no such function.
             RecipeError: When a change does not fit.
         """
-        make = plugins.recipes.get(base)
-        own = make().to_mapping()
-        takes = getattr(make, "arguments", None)
-        if takes is None:  # a plain function
-            takes = [name for name in inspect.signature(make).parameters if name not in own and name not in _SETTINGS]
-        arguments = {key: value for given in changes for key, value in given.items() if key in takes}
-        recipe = make(**arguments)
-        for given in changes:
-            recipe = recipe.swap({key: value for key, value in given.items() if key not in takes})
+        make = REGISTRIES["recipes"].get(base)
+        names = getattr(make, "arguments", None)
+        if names is None:  # a plain function
+            fields = {*make().to_mapping(), *_SETTINGS}
+            names = [name for name in inspect.signature(make).parameters if name not in fields]
+        recipe = make(**{key: value for change in changes for key, value in change.items() if key in names})
+        for change in changes:
+            recipe = recipe.swap({key: value for key, value in change.items() if key not in names})
         return recipe
 
     def to_mapping(self) -> dict[str, Any]:
-        """The form that files have: the system's parameters at the top level, blocks as tables with a `name`."""
+        """The mapping of a recipe file: the system's parameters at the top level, blocks as tables with a `name`."""
         system = self.system.to_mapping()
         blocks = {key: getattr(self, key).to_mapping() for key in _BLOCK_FIELDS}
         settings = {"data": self.data.model_dump(), "training": self.training.model_dump()}
@@ -132,14 +133,14 @@ class Recipe(BaseModel):
         return {**plain, **{key: value for key, value in values.items() if isinstance(value, dict)}}
 
     def to_toml(self) -> str:
-        """The recipe as a file's text; `Recipe.from_toml` gives it back."""
+        """The text of a recipe file; `Recipe.from_toml` restores it."""
         return tomli_w.dumps(_writable(self.to_mapping()))
 
     def swap(self, changes: Mapping[str, Any] | None = None, /, **more: Any) -> "Recipe":
-        """A copy in which some fields differ.
+        """A copy with some fields changed.
 
-        Naming a block replaces it whole, parameters included; a table without a name, or a dotted key, changes
-        parameters of the block that is there.
+        Naming a block replaces it with all its parameters. A table without a name, or a dotted key, changes parameters of the
+        present block.
 
         >>> from gantoolkit.recipes import cyclegan
         >>> recipe = cyclegan().swap({"generator.blocks": 6, "data.crop_size": 128}, cycle_weight=5.0)
@@ -152,33 +153,33 @@ class Recipe(BaseModel):
         mapping = self.to_mapping()
         for key, value in {**(changes or {}), **more}.items():
             if key.count(".") > _MAX_DOTS:
-                raise RecipeError(f"{self.name}: '{key}' is no field; none lies that deep")
+                raise RecipeError(f"{self.name}: '{key}' is not a field; no field is nested that deep")
             merge_field(mapping, key.split("."), value, self.name)
         return Recipe.from_mapping(mapping)
 
     def resolve(self) -> "Recipe":
-        """A copy with every default of every block written out; imports the blocks and checks each parameter.
+        """A copy with every default of every block; imports the blocks and checks each parameter.
 
         Raises:
-            PluginError: When a block cannot be had.
+            PluginError: When a block cannot be loaded.
             RecipeError: When a parameter does not fit.
         """
         self._refuse_unknown(read_parameters(self.system.load("systems")))
-        found = {kind: resolve(f"{kind}s", getattr(self, kind), f"{self.name}.{kind}") for kind in _BLOCK_FIELDS}
-        return self.model_copy(update={"system": resolve("systems", self.system, self.name), **found})
+        blocks = {kind: resolve(f"{kind}s", getattr(self, kind), f"{self.name}.{kind}") for kind in _BLOCK_FIELDS}
+        return self.model_copy(update={"system": resolve("systems", self.system, self.name), **blocks})
 
     def check(self) -> "Recipe":
-        """Import the blocks, check every parameter and that they fit together; allocates nothing.
+        """Check every parameter, and that all blocks fit together.
 
-        The networks are built without memory and shown one crop, so that a size or a number of channels that one of
-        them cannot take is found here.
+        The networks are built on the meta device and run on one crop, which finds sizes and numbers of channels that they do
+        not accept.
 
         Returns:
             The resolved recipe.
 
         Raises:
-            PluginError: When a block cannot be had.
-            RecipeError: When something does not fit, naming the field and the cure.
+            PluginError: When a block cannot be loaded.
+            RecipeError: When something does not fit; the message names the field and what would be right.
         """
         from gantoolkit.recipes.building import check_shapes
 
@@ -187,10 +188,10 @@ class Recipe(BaseModel):
         return resolved
 
     def diff(self, other: "Recipe") -> dict[str, tuple[Any, Any]]:
-        """Field by field, what is different: `{path: (here, there)}`; None stands for a field that is not there."""
-        here, there = _flatten(self.resolve().to_mapping()), _flatten(other.resolve().to_mapping())
-        paths = [path for path in {**here, **there} if path not in _LABELS and here.get(path) != there.get(path)]
-        return {path: (here.get(path), there.get(path)) for path in paths}
+        """The fields that differ, `{path: (value, value in other)}`; None for a field that one of them does not have."""
+        own, others = _flatten(self.resolve().to_mapping()), _flatten(other.resolve().to_mapping())
+        paths = [path for path in {**own, **others} if path not in _LABELS and own.get(path) != others.get(path)]
+        return {path: (own.get(path), others.get(path)) for path in paths}
 
     def find_parameter(self, path: str) -> Parameter | None:
         """The parameter at a dotted path of a resolved recipe, such as `generator.blocks`; None if there is none."""
@@ -209,22 +210,22 @@ class Recipe(BaseModel):
         return read_parameters(block.load(kind)).get(names[-1])
 
     def _refuse_unknown(self, known: Mapping[str, Parameter]) -> None:
-        """A misspelled field looks like a parameter of the system; the correction may be a field of the recipe."""
+        """Refuse a misspelled field of the recipe, which looks like a parameter of the system."""
         for clash in known.keys() & Recipe.model_fields.keys():
             raise RecipeError(
-                f"system '{self.system.name}': its parameter '{clash}' is a field of every recipe; rename it"
+                f"system '{self.system.name}': its parameter '{clash}' has the name of a recipe field; rename it"
             )
         for name in self.system.parameters:
             if (
                 name not in known
                 and not closest_match(name, known)
-                and (meant := closest_match(name, Recipe.model_fields))
+                and (match := closest_match(name, Recipe.model_fields))
             ):
-                raise RecipeError(f"{self.name}: '{name}' is no field; did you mean '{meant}'?")
+                raise RecipeError(f"{self.name}: '{name}' is not a field; did you mean '{match}'?")
 
 
 _LABELS = ("name", "base")
-"""Fields that change nothing."""
+"""Fields that have no effect on a run."""
 
 _SETTINGS = ("data", "training")
 
@@ -243,9 +244,9 @@ def _explain(error: ValidationError, name: str, model: type[BaseModel]) -> str:
     fields = getattr(holder, "model_fields", {})
     match problem["type"]:
         case "extra_forbidden":
-            meant = closest_match(field, fields)
-            known = f"did you mean '{meant}'?" if meant else f"known: {', '.join(fields)}"
-            return f"{where}: '{field}' is no field; {known}"
+            match = closest_match(field, fields)
+            known = f"did you mean '{match}'?" if match else f"known: {', '.join(fields)}"
+            return f"{where}: '{field}' is not a field; {known}"
         case "missing":
             return f"{where}: '{field}' is missing"
         case "crop" | "range":
@@ -273,13 +274,13 @@ def _flatten(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _writable(mapping: Mapping[str, Any]) -> dict[str, Any]:
-    """TOML has no null: a parameter that is none is left out, as its default says none. Nor has it classes."""
-    written: dict[str, Any] = {}
+    """A mapping that TOML can hold: it has no null, so a parameter that is None is left out, and no classes."""
+    table: dict[str, Any] = {}
     for key, value in mapping.items():
         if isinstance(value, Mapping):
-            written[key] = _writable(value)
+            table[key] = _writable(value)
         elif callable(value):
-            written[key] = f"{PYTHON_PREFIX}{value.__qualname__}"
+            table[key] = f"{PYTHON_PREFIX}{value.__qualname__}"
         elif value is not None:
-            written[key] = value
-    return written
+            table[key] = value
+    return table

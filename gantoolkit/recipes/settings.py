@@ -1,4 +1,4 @@
-"""The plain settings of a recipe: how images are read, and how long and in what rhythm a run trains."""
+"""The settings of a recipe that are not blocks: how images are read, and how long and at what intervals a run trains."""
 
 import math
 import struct
@@ -12,26 +12,26 @@ from gantoolkit.registry.signature import Effect, Parameter, document_parameters
 __all__ = ["DataSettings", "Range", "TrainingSettings", "read_fields"]
 
 Range = Literal["8-bit", "16-bit"] | tuple[float, float]
-"""Which values of image files become −1 and 1: 0 and 255, 0 and 65535, or two that are given."""
+"""The values in image files that are mapped to −1 and 1: 0 and 255, 0 and 65535, or a pair of values."""
 
 
 class DataSettings(BaseModel):
     """Reading and augmentation; the defaults are CycleGAN's (Zhu et al. 2017, appendix 7.1).
 
     Args:
-        channels_A: Channels of domain A: of pictures of 8 bits 3 reads every image as RGB and 1 as gray; of all others files
-            have to have so many.
+        channels_A: Channels of domain A. For 8-bit pictures, 3 reads every image as RGB and 1 as gray; all other files must
+            have exactly this number.
         channels_B: Channels of domain B.
-        range_A: What the values in the files of domain A mean: `8-bit` and `16-bit` for levels of which the highest is white;
-            or two values, such as [0.0, 5.0], that become −1 and 1, for files that hold values of any kind.
-        range_B: The same of domain B.
-        resize: `square` stretches each image to `load_size` × `load_size`; `shorter_side` keeps its shape and makes the
-            shorter side `load_size`; `none` takes the pixels as they are.
+        range_A: The range of the values in the files of domain A: `8-bit` and `16-bit` for levels whose maximum is white; or
+            two values, such as [0.0, 5.0], that are mapped to −1 and 1.
+        range_B: The same for domain B.
+        resize: `square` stretches each image to `load_size` × `load_size`; `shorter_side` keeps its aspect ratio and makes the
+            shorter side `load_size`; `none` does not resize.
         load_size: Side in pixels before cropping.
-        crop_size: Side in pixels of the random crop that the networks are trained on.
-        flip: Mirror half of the images left to right.
-        max_bad_files: Files that may turn out unreadable, or change while a run trains; they are named and skipped, and one
-            more ends the run.
+        crop_size: Side in pixels of the random training crop.
+        flip: Mirror each image horizontally with probability ½.
+        max_bad_files: Files that may be unreadable, or change while a run trains: they are named and skipped. One more stops
+            the run.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -62,9 +62,9 @@ class DataSettings(BaseModel):
         if not narrow[0] < narrow[1] or not math.isfinite(narrow[1] - narrow[0]):
             raise PydanticCustomError(
                 "range",
-                "{given} is no range; the first value becomes -1 and the second 1, so write the smaller one first, and two "
-                "that float32 can tell apart",
-                {"given": [low, high]},
+                "{pair} is not a range; the first value is mapped to -1 and the second to 1: write the smaller one first, and "
+                "two values that differ in float32",
+                {"pair": [low, high]},
             )
         return low, high
 
@@ -80,26 +80,26 @@ class DataSettings(BaseModel):
 
 
 class TrainingSettings(BaseModel):
-    """How long and in what rhythm a run trains.
+    """How long and at what intervals a run trains.
 
     Args:
         epochs: Passes over the larger domain.
-        batch_size: Pairs of images in a step.
-        seed: Everything random follows from it: weights, order, crops, pools, dropout.
-        precision: In what networks compute; images, losses, weights and optimizers are float32 always. `tf32` and `fp16` are
-            for CUDA, `bf16` is for CUDA and for CPUs that have it; `auto` takes what is soonest done where the run starts,
-            and keeps it.
-        compile: Compile networks with torch.compile: minutes at the start of every session, for shorter steps.
-        capture: Replay the whole step as one CUDA graph, where its blocks allow it.
-        deterministic: Demand algorithms that give the same bits each time; slower on CUDA, needed there for exact resume.
-        log_every: Steps between two rows of the log; a row holds means over them.
-        sample_every: Steps between two grids of sample images.
-        samples: Rows of such a grid.
-        checkpoint_every: Steps between two checkpoints.
-        keep_checkpoints: Newest checkpoints that are kept, two or more: one is removed when a newer one has been read back.
-        evaluate_every: Steps between two measurements by the recipe's `metric`, with the best checkpoint kept beside the
-            newest; 0 for none.
-        evaluate_images: Test images, of each domain, that are measured then.
+        batch_size: Pairs of images per step.
+        seed: The seed of all random numbers: weights, order, crops, pools, dropout.
+        precision: The precision of the networks; images, losses, weights and optimizers are always float32. `tf32` and `fp16`
+            are for CUDA, `bf16` is for CUDA and for CPUs that support it; `auto` chooses the fastest on the device where the run
+            starts, and keeps it.
+        compile: Compile networks with torch.compile: minutes at the start of every session for faster steps.
+        capture: Replay the whole step as one CUDA graph, if its blocks allow it.
+        deterministic: Use deterministic algorithms only: slower on CUDA, and required there for exact resume.
+        log_every: Steps per row of the log, which holds their means.
+        sample_every: Steps between grids of sample images.
+        samples: Rows of a grid.
+        checkpoint_every: Steps between checkpoints.
+        keep_checkpoints: The number of newest checkpoints to keep; an old one is removed once a newer one is verified.
+        evaluate_every: Steps between evaluations with the recipe's `metric`; the best checkpoint is kept beside the newest. 0
+            disables them.
+        evaluate_images: Test images of each domain per evaluation.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)

@@ -60,7 +60,7 @@ class Parameter:
 
     @property
     def slot(self) -> str | None:
-        """The kind of block that it takes, or None for a plain value."""
+        """The kind of block that the parameter takes; None for a plain value."""
         return next((mark.kind for mark in _metadata(self.annotation) if isinstance(mark, Slot)), None)
 
     @property
@@ -106,13 +106,13 @@ def read_parameters(block: Callable[..., Any]) -> Mapping[str, Parameter]:
 
 
 def check_parameters(block: Callable[..., Any], values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Check plain values against a block's signature and fill in the defaults; slots are passed over.
+    """Check values against a block's signature and fill in the defaults; slots are skipped.
 
     Args:
-        where: Names the block in messages, such as `cyclegan.generator (resnet)`.
+        where: The name of the block in messages, such as `cyclegan.generator (resnet)`.
 
     Raises:
-        RecipeError: At the first value that is unknown, missing, of the wrong type or out of range.
+        RecipeError: For the first value that is unknown, missing, of the wrong type or out of range.
     """
     parameters = read_parameters(block)
     for name in values:
@@ -132,7 +132,7 @@ def check_parameters(block: Callable[..., Any], values: Mapping[str, Any], where
 
 
 def describe_type(annotation: Any) -> str:
-    """A type as a person reads it.
+    """A readable description of a type.
 
     >>> from pydantic import Field
     >>> describe_type(Annotated[int, Field(ge=1)])
@@ -160,15 +160,15 @@ def _describe(annotation: Any, before_bound: str = " ") -> str:
 
 
 def describe_problem(error: ErrorDetails) -> str:
-    """What pydantic found wrong with a value, in one clause."""
+    """An error of pydantic in one clause."""
     return f"{_show(error['input'])} is not accepted: {error['msg'][0].lower()}{error['msg'][1:]}"
 
 
 def _check(parameter: Parameter, value: Any, where: str) -> Any:
     if value == "none" and type(None) in get_args(parameter.annotation):
-        return None  # TOML has no null, so that a default other than none could not be taken back
+        return None  # TOML has no null
     try:
-        # JSON mode: strict about numbers and strings, while an array may become a tuple (TOML has only arrays).
+        # JSON mode is strict about numbers and strings, but accepts an array for a tuple (TOML has only arrays).
         return parameter.adapter.validate_json(json.dumps(value))
     except TypeError as error:
         raise RecipeError(f"{where}: '{parameter.name}' cannot be {value!r}; it takes {parameter}") from error
@@ -178,18 +178,15 @@ def _check(parameter: Parameter, value: Any, where: str) -> Any:
 
 def _unknown(name: str, parameters: Mapping[str, Parameter]) -> str:
     if not parameters:
-        return f"'{name}' is no parameter; it takes none"
-    meant = closest_match(name, parameters)
-    if meant is None:
-        return f"'{name}' is no parameter; it takes {', '.join(parameters)}"
-    return f"'{name}' is no parameter; did you mean '{meant}'? ({parameters[meant]})"
+        return f"'{name}' is not a parameter; it takes none"
+    match = closest_match(name, parameters)
+    if match is None:
+        return f"'{name}' is not a parameter; it takes {', '.join(parameters)}"
+    return f"'{name}' is not a parameter; did you mean '{match}'? ({parameters[match]})"
 
 
 def document_parameters(block: Callable[..., Any]) -> dict[str, str]:
-    """What the docstring of a class or function says of each argument, on one line.
-
-    A class that inherits arguments inherits what is said of them.
-    """
+    """The documentation of each argument in the docstring of a class or function, on one line; subclasses inherit it."""
     documented = [*reversed(inspect.getmro(block)[:-1])] if inspect.isclass(block) else [block]
     texts = [inspect.getdoc(part) for part in (*documented, getattr(block, "__init__", None))]
     parsed = [docstring_parser.parse(text) for text in texts if text]

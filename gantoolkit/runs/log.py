@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["EVALUATION", "Log", "RunningMeans", "read_log"]
 
-EVALUATION = "measured"
-"""Heads the logged names of what is measured on test images: `measured/A2B/psnr`."""
+EVALUATION = "evaluation"
+"""Prefix of the logged names of evaluations: `evaluation/A2B/psnr`."""
 
 _PATIENCE = 10.0
 """Seconds for TensorBoard's thread to end."""

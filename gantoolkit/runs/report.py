@@ -77,7 +77,7 @@ def write_report(
 
 
 def _phases(rows: list[dict[str, Any]]) -> list[str]:
-    names = [name.partition("/")[0] for row in rows for name in row if "/" in name and not name.startswith("rate/")]
+    names = [name.partition("/")[0] for row in rows for name in row if "/" in name and not name.startswith("lr/")]
     return list(dict.fromkeys(names))
 
 

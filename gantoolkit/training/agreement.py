@@ -1,4 +1,4 @@
-"""What the processes of one run have to agree on, and what of a checkpoint belongs to which of them."""
+"""What the processes of a run must agree on, and which parts of a checkpoint belong to which process."""
 
 import hashlib
 import json
@@ -32,35 +32,35 @@ __all__ = [
 
 
 def check_recipe(recipe: Recipe, system: System, process_group: ProcessGroup) -> None:
-    """Whether the processes can share a run of this recipe.
+    """Check that the processes can share a run of this recipe.
 
     Raises:
-        RecipeError: When a step has fewer images than there are processes, or the system does not learn by gradients.
+        RecipeError: When the batch is smaller than the number of processes, or the system is not trained by gradients.
     """
     count, batch = process_group.world_size, recipe.training.batch_size
     if batch < count:
         raise RecipeError(
-            f"{recipe.name}: training.batch_size = {batch} is what all processes share in a step, and {count} cannot; set it "
-            f"to {count} or a multiple, or start no more than {batch}"
+            f"{recipe.name}: all processes share training.batch_size = {batch}, which is too small for {count}; set it to "
+            f"{count} or a multiple, or start at most {batch} processes"
         )
     if count > 1 and not system.phases:
         raise RecipeError(
-            f"{recipe.name}: '{recipe.system.name}' does not learn by gradients, which several processes could share; train it "
-            "in one"
+            f"{recipe.name}: '{recipe.system.name}' is not trained by gradients, which several processes could share; train it "
+            "in one process"
         )
 
 
 def check_settings(recipe: Recipe, stop_at: int | None, process_group: ProcessGroup) -> None:
-    """Whether all processes are to do the same.
+    """Check that all processes have the same settings.
 
     Raises:
-        RecipeError: When they are not; the message names what differs.
+        RecipeError: When they differ; the message names the settings.
     """
     own = [recipe.to_toml(), stop_at]
     first = process_group.all_gather_object(own)[0] or own
     difference = None if own == first else _describe_difference(recipe, own, first)
-    if told := [note for note in process_group.all_gather_object(difference) if note]:
-        raise RecipeError(f"{recipe.name}: {told[0]}; all processes of a run take the same settings")
+    if differences := [text for text in process_group.all_gather_object(difference) if text]:
+        raise RecipeError(f"{recipe.name}: {differences[0]}; all processes of a run need the same settings")
 
 
 def _describe_difference(recipe: Recipe, own: list[Any], first: list[Any]) -> str:
@@ -73,31 +73,31 @@ def _describe_difference(recipe: Recipe, own: list[Any], first: list[Any]) -> st
 
 
 def describe_dataset(dataset: Dataset) -> str:
-    """What tells a data set from others: how many images it has, and a digest of their names."""
+    """Identifies a data set: the numbers of its images, and a digest of their names."""
     names = [[file.name for file in dataset.files(domain)] for domain in "AB"]
     digest = hashlib.sha256(json.dumps(names).encode()).hexdigest()
     return f"{len(names[0])} of A, {len(names[1])} of B, {digest[:16]}"
 
 
 def check_dataset(dataset: Dataset, process_group: ProcessGroup) -> None:
-    """Whether all processes see the same files, which each of them may read from elsewhere.
+    """Check that all processes find the same files, which each may read from a copy of its own.
 
     Raises:
         DataError: When they do not.
     """
-    seen = process_group.all_gather_object(describe_dataset(dataset))
-    for number, theirs in enumerate(seen):
-        if theirs != seen[0]:
+    datasets = process_group.all_gather_object(describe_dataset(dataset))
+    for rank, other in enumerate(datasets):
+        if other != datasets[0]:
             raise DataError(
-                f"process {number} finds other images ({theirs}) than the first one ({seen[0]}; counts, and a digest of the "
-                "names); all processes need the same data set"
+                f"the process of rank {rank} finds other images ({other}) than the main process ({datasets[0]}; counts, and a "
+                "digest of the names); all processes need the same data set"
             )
 
 
 def load_together(
     batches: Iterator[LoadedBatch], interrupts: Interrupts, process_group: ProcessGroup
 ) -> Iterator[LoadedBatch]:
-    """Batches until there is none left, or a signal came to any process; each knows of the bad files of all.
+    """Batches until there are none left or any process has received a signal. Each has the bad files of all processes.
 
     Raises:
         DataError: When any process finds no image for a batch.
@@ -110,38 +110,42 @@ def load_together(
             failure = error
         if batch is None and failure is None:
             return
-        news = {
+        status = {
             "bad_files": batch.bad_files if batch else {},
             "failure": str(failure) if failure else None,
             "signal": interrupts.received.name if interrupts.received else None,
         }
-        told = [note for note in process_group.all_gather_object(news if any(news.values()) else None) if note]
-        if failures := [note["failure"] for note in told if note["failure"]]:
+        statuses = [
+            other for other in process_group.all_gather_object(status if any(status.values()) else None) if other
+        ]
+        if failures := [other["failure"] for other in statuses if other["failure"]]:
             raise failure or DataError(failures[0])
-        if signals := [note["signal"] for note in told if note["signal"]]:
+        if signals := [other["signal"] for other in statuses if other["signal"]]:
             interrupts.receive(signal.Signals[signals[0]])
             return
         if batch is not None:
-            yield replace(batch, bad_files={path: why for note in told for path, why in note["bad_files"].items()})
+            yield replace(
+                batch, bad_files={path: why for other in statuses for path, why in other["bad_files"].items()}
+            )
 
 
 def pools_of(trainer: Trainer) -> dict[str, Tensor]:
-    """The state of the image pools: all that is another one in each process."""
+    """The state of the image pools, which differs between processes."""
     return {name: tensor for name, tensor in trainer.state_dict().items() if name.startswith("pool/")}
 
 
 def gather_state(trainer: Trainer, process_group: ProcessGroup) -> dict[str, Tensor]:
-    """The state of a trainer with the pools of all processes; the first one's are named as in a run of one."""
+    """The state of a trainer with the pools of all processes; names in the main process are those of a single process."""
     state = trainer.state_dict()
-    for number, pools in enumerate(process_group.gather(pools_of(trainer))[1:], start=1):
-        state |= {f"{_prefix(number)}{name}": tensor for name, tensor in pools.items()}
+    for rank, pools in enumerate(process_group.gather(pools_of(trainer))[1:], start=1):
+        state |= {f"{_prefix(rank)}{name}": tensor for name, tensor in pools.items()}
     return state
 
 
 def own_state(
     state: Mapping[str, Tensor], empty_pools: Mapping[str, Tensor], process_group: ProcessGroup
 ) -> dict[str, Tensor]:
-    """What this process continues from; with empty pools where the run that saved the state had fewer processes."""
+    """The part of a state that this process continues from; with empty pools if the saving run had fewer processes."""
     common = {name: tensor for name, tensor in state.items() if not name.startswith(("pool/", "rank/"))}
     prefix = _prefix(process_group.rank)
     pools = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(f"{prefix}pool/")}
@@ -149,14 +153,16 @@ def own_state(
 
 
 def find_checkpoint(folder: RunFolder, recipe: Recipe, process_group: ProcessGroup) -> Checkpoint | None:
-    """The newest checkpoint of a run, as the writer finds it.
+    """The newest checkpoint of a run, as the main process finds it.
 
     Raises:
         CheckpointError: As `RunFolder.newest_checkpoint`.
     """
-    found = folder.newest_checkpoint(recipe) if process_group.is_main_process else None
-    progress = process_group.broadcast_object(found.progress if found else {})
-    return Checkpoint(process_group.broadcast_tensors(found.tensors if found else {}), progress) if progress else None
+    checkpoint = folder.newest_checkpoint(recipe) if process_group.is_main_process else None
+    progress = process_group.broadcast_object(checkpoint.progress if checkpoint else {})
+    if not progress:
+        return None
+    return Checkpoint(process_group.broadcast_tensors(checkpoint.tensors if checkpoint else {}), progress)
 
 
 def _prefix(rank: int) -> str:

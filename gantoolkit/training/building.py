@@ -1,4 +1,4 @@
-"""From a resolved recipe to its trainer: networks with their first weights, on their device, and how they are optimized."""
+"""Build the trainer of a resolved recipe: networks with their initial weights on their device, and their optimizers."""
 
 import torch
 
@@ -16,9 +16,9 @@ __all__ = ["build_trainer", "settle_precision"]
 
 
 def settle_precision(recipe: Recipe, device: torch.device) -> Precision:
-    """What networks compute in on a device: what the recipe says, or what `auto` comes to there."""
-    wanted = recipe.training.precision
-    return choose_precision(device) if wanted == "auto" else wanted
+    """The precision of a recipe on a device; `auto` chooses the fastest that the device supports."""
+    precision = recipe.training.precision
+    return choose_precision(device) if precision == "auto" else precision
 
 
 def build_trainer(
@@ -30,16 +30,16 @@ def build_trainer(
     """The trainer of a resolved recipe, as a run starts with it.
 
     Args:
-        device: Where the networks are; on `meta` they are without memory, and their weights are not drawn.
-        precision: What networks compute in, where that was settled before.
-        process_group: Those that share the run.
+        device: The device of the networks. On the meta device, weights are not initialized.
+        precision: The precision of the networks, if it was chosen before.
+        process_group: The processes that share the run.
 
     Raises:
         RecipeError: When its blocks do not fit together.
     """
     precision = precision or settle_precision(recipe, device)
     with torch.device("meta" if device.type == "meta" else "cpu"), torch.random.fork_rng(devices=[]):
-        # What layers draw as they are made and no initializer draws again: the vectors of spectral norm, for one.
+        # For random values that layers draw when they are built and no initializer overwrites, such as those of spectral norm.
         torch.manual_seed(derive_seed(recipe.training.seed, "build"))
         system = build_system(recipe, process_group.rank)
     if device.type != "meta":

@@ -1,4 +1,4 @@
-"""A training step as one CUDA graph: recorded once, then replayed without a host that launches kernel after kernel."""
+"""A training step as a CUDA graph: captured once, then replayed without launching its kernels one by one."""
 
 import random
 import warnings
@@ -17,160 +17,163 @@ from gantoolkit.training.trainer import StepResult, Trainer, can_skip_on_device
 
 __all__ = ["CapturedStep", "GraphRecorder"]
 
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 Pool = TypeVar("Pool", bound=ImagePool)
 
 _WARM_UP = 3
-"""Steps before recording: algorithms are chosen, moments and pools allocated."""
+"""Steps before the capture: algorithms are chosen, moments and pools allocated."""
 
-_MOST_GRAPHS = 8
-"""Kinds of steps that are recorded, by their due phases and the sizes of their batches."""
+_MAX_GRAPHS = 8
+"""Kinds of steps that are captured, by their due phases and the shapes of their batches."""
 
 
 class GraphRecorder:
-    """Records what a function does on the device; the one place that speaks with CUDA's graphs."""
+    """Captures functions as CUDA graphs; the only user of that interface."""
 
     def __init__(self) -> None:
         self._memory: Any = None
 
-    def warm_up(self, function: Callable[[], Made]) -> Made:
-        """Call `function` off the default stream: what autograd has begun there cannot be recorded elsewhere."""
+    def warm_up(self, function: Callable[[], Result]) -> Result:
+        """Call `function` on a side stream: autograd state of the default stream cannot be captured elsewhere."""
         stream, current = torch.cuda.Stream(), torch.cuda.current_stream()
         stream.wait_stream(current)
         with torch.cuda.stream(stream):
-            made = function()
+            result = function()
         current.wait_stream(stream)
-        return made
+        return result
 
     def forget(self) -> None:
-        """No graph is left: the next one has memory of its own."""
+        """Use a new memory pool for the next graph, because no graph is left."""
         self._memory = None
 
-    def record(self, function: Callable[[], Made]) -> tuple[Callable[[], None], Made]:
-        """How to do what `function` does once more, and what it returned: tensors that each replay fills anew.
+    def record(self, function: Callable[[], Result]) -> tuple[Callable[[], None], Result]:
+        """A function that replays `function`, and the tensors that it returned, which each replay overwrites.
 
         Raises:
-            RuntimeError: When it waits for the device, or does something else that a graph cannot.
+            RuntimeError: When `function` waits for the device, or does something else that a graph cannot capture.
         """
         graph = torch.cuda.CUDAGraph()
-        # Threads that load images may speak with CUDA meanwhile.
+        # Loader threads may use CUDA meanwhile.
         with torch.cuda.graph(graph, pool=self._memory, capture_error_mode="thread_local"):
-            made = function()
-        self._memory = graph.pool()  # graphs are replayed one after the other, so that they can share it
-        return graph.replay, made
+            result = function()
+        self._memory = graph.pool()  # shared: graphs are replayed one after the other
+        return graph.replay, result
 
 
 class CapturedStep:
-    """Steps of a trainer that are replayed where that can be done; else, after one warning, they are run as ever.
+    """Replays the steps of a trainer where possible; otherwise warns once and runs them without a graph.
 
-    A block that draws on the host, or that looks at values of the device, would do in every replay what it did when the step
-    was recorded. The first is noticed by the state of the host's global generators, the second is refused by CUDA.
+    A block that draws random numbers on the host, or reads values of the device, would repeat in every replay what it did in
+    the capture. The state of the global random generators reveals the first; CUDA refuses the second.
 
     Args:
-        trainer: Its `step` is what is done.
-        recorder: Makes the graphs.
+        trainer: Its steps are captured.
+        recorder: Captures graphs.
     """
 
     def __init__(self, trainer: Trainer, recorder: GraphRecorder) -> None:
         self.trainer = trainer
         self.recorder = recorder
-        self.problem = self._foresee_problem()
+        self.problem = self._find_obstacle()
         self._graphs: dict[object, _Graph] = {}
         self._calls: dict[object, list[dict[str, list[int]]]] = {}
         self._restored = trainer.restored
         if self.problem:
             self._warn()
         else:
-            self._move_rates_to_the_device()
+            self._move_learning_rates_to_device()
 
     def __call__(self, batch: Batch, number: int = 0, share: float = 1.0) -> StepResult:
-        """What `Trainer.step` does."""
+        """Run a step as `Trainer.step` does."""
         if self.problem:
             return self.trainer.step(batch, number, share)
-        if self._restored != self.trainer.restored:  # moments and pools lie elsewhere now
+        if self._restored != self.trainer.restored:  # moments and pools are new tensors
             self._graphs.clear()
             self._calls.clear()
             self.recorder.forget()
             self._restored = self.trainer.restored
-            self._move_rates_to_the_device()
+            self._move_learning_rates_to_device()
         due = self.trainer.due(number)
-        kind = (*(phase.name for phase in due), *((domain, images.shape) for domain, images in batch.items()))
+        kind = (share, *(phase.name for phase in due), *((domain, images.shape) for domain, images in batch.items()))
         if kind in self._graphs:
             return self._graphs[kind].replay(self.trainer.to_memory_format(batch))
-        if len(self._graphs) == _MOST_GRAPHS:
-            return self.trainer.step(batch, number)
+        if len(self._graphs) == _MAX_GRAPHS:
+            return self.trainer.step(batch, number, share)
         calls = self._calls.setdefault(kind, [])
         if len(calls) < _WARM_UP:
-            watched = {name: _Watched(pool) for name, pool in self.trainer.system.pools.items()}
-            with self._replace_pools(watched):
-                result = self.recorder.warm_up(lambda: self.trainer.step(batch, number))
-            calls.append({name: pool.counts for name, pool in watched.items()})
+            pools = {name: _CountingPool(pool) for name, pool in self.trainer.system.pools.items()}
+            with self._replace_pools(pools):
+                result = self.recorder.warm_up(lambda: self.trainer.step(batch, number, share))
+            calls.append({name: pool.counts for name, pool in pools.items()})
             return result
-        arranged = self.trainer.to_memory_format(batch)
-        graph = self._record(arranged, due, calls[-1])
+        batch = self.trainer.to_memory_format(batch)
+        graph = self._capture(batch, due, share, calls[-1])
         if graph is None:
-            return self.trainer.step(batch, number)
+            return self.trainer.step(batch, number, share)
         self._graphs[kind] = graph
-        return graph.replay(arranged)
+        return graph.replay(batch)
 
-    def _record(self, batch: Batch, due: Sequence[Phase], calls: Mapping[str, Sequence[int]]) -> "_Graph | None":
-        shown = {domain: images.clone() for domain, images in batch.items()}
-        before = {name: _copy(pool.state_dict()) for name, pool in self.trainer.system.pools.items()}
+    def _capture(
+        self, batch: Batch, due: Sequence[Phase], share: float, calls: Mapping[str, Sequence[int]]
+    ) -> "_Graph | None":
+        inputs = {domain: images.clone() for domain, images in batch.items()}
+        pools = self.trainer.system.pools
+        states = {name: _copy(pool.state_dict()) for name, pool in pools.items()}
         planned = {
-            name: _Planned(pool, calls[name], self.trainer.device)
-            for name, pool in self.trainer.system.pools.items()
+            name: _PlannedPool(pool, calls[name], self.trainer.device)
+            for name, pool in pools.items()
             if isinstance(pool, PlannedPool)
         }
-        drawn = _host_state()
+        random_state = _host_random_state()
         try:
             with self._replace_pools(planned):
-                run, (names, losses, non_finite) = self.recorder.record(lambda: self._body(shown, due))
+                run, (names, losses, non_finite) = self.recorder.record(lambda: self._run(inputs, due, share))
         except RuntimeError as error:
-            self.problem = f"it cannot be recorded ({first_line(error)})"
+            self.problem = f"it cannot be captured ({first_line(error)})"
         else:
             if any(pool.called != len(pool.counts) for pool in planned.values()):
                 self.problem = "an image pool is called more or less often than before"
-            elif drawn == _host_state():
+            elif random_state == _host_random_state():
                 phases = [phase.name for phase in due]
-                return _Graph(run, shown, list(planned.values()), names, losses, phases, non_finite)
+                return _Graph(run, inputs, list(planned.values()), names, losses, phases, non_finite)
             else:
                 self.problem = "one of its blocks draws random numbers on the host"
-        for name, pool in self.trainer.system.pools.items():
-            pool.load_state_dict(before[name])
+        for name, pool in pools.items():
+            pool.load_state_dict(states[name])
         self._warn()
         return None
 
     @contextmanager
-    def _replace_pools(self, others: Mapping[str, ImagePool]) -> Iterator[None]:
+    def _replace_pools(self, replacements: Mapping[str, ImagePool]) -> Iterator[None]:
         pools = self.trainer.system.pools
         originals = dict(pools)
-        pools.update(others)
+        pools.update(replacements)
         try:
             yield
         finally:
             pools.update(originals)
 
-    def _body(self, batch: Batch, due: Sequence[Phase]) -> tuple[list[str], Tensor, Tensor]:
-        losses, non_finite = self.trainer.run(batch, due)
+    def _run(self, batch: Batch, due: Sequence[Phase], share: float) -> tuple[list[str], Tensor, Tensor]:
+        losses, non_finite = self.trainer.run(batch, due, share)
         return list(losses), torch.stack(list(losses.values())), non_finite
 
-    def _foresee_problem(self) -> str:
+    def _find_obstacle(self) -> str:
         system = self.trainer.system
         if self.trainer.process_group.world_size > 1:
             return "several processes share the run"
         if unplanned := [name for name, pool in system.pools.items() if not isinstance(pool, PlannedPool)]:
-            return f"the image pool {unplanned[0]} decides while it is called"
+            return f"the image pool {unplanned[0]} makes its decisions when it is called"
         if observing := [name for name, net in system.networks.items() if isinstance(net, ObservingDiscriminator)]:
-            return f"{observing[0]} follows its logits"
+            return f"{observing[0]} adapts to its logits"
         if slow := [name for name, optimizer in self.trainer.optimizers.items() if not can_skip_on_device(optimizer)]:
             return f"the optimizer of {slow[0]} has no fused form"
         return ""
 
     def _warn(self) -> None:
-        warnings.warn(f"training.capture: the step is run without a graph: {self.problem}", stacklevel=3)
+        warnings.warn(f"training.capture: the step runs without a graph: {self.problem}", stacklevel=3)
 
-    def _move_rates_to_the_device(self) -> None:
-        """A rate that is a number would be a constant of the graph."""
+    def _move_learning_rates_to_device(self) -> None:
+        """A learning rate that is a Python number would be a constant of the graph."""
         for optimizer in self.trainer.optimizers.values():
             for group in optimizer.param_groups:
                 group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32, device=self.trainer.device)
@@ -178,9 +181,7 @@ class CapturedStep:
                     group["capturable"] = True
 
 
-class _Stand(Generic[Pool]):
-    """Stands in for a pool."""
-
+class _PoolWrapper(Generic[Pool]):
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
 
@@ -191,8 +192,8 @@ class _Stand(Generic[Pool]):
         self.pool.load_state_dict(state)
 
 
-class _Watched(_Stand[ImagePool]):
-    """Notes how many fakes each call has."""
+class _CountingPool(_PoolWrapper[ImagePool]):
+    """Records the number of fakes of each call."""
 
     def __init__(self, pool: ImagePool) -> None:
         super().__init__(pool)
@@ -203,37 +204,37 @@ class _Watched(_Stand[ImagePool]):
         return self.pool(fakes)
 
 
-class _Planned(_Stand[PlannedPool]):
-    """Does what was decided before, and written to where a graph reads it."""
+class _PlannedPool(_PoolWrapper[PlannedPool]):
+    """Follows decisions that were made before and written to where the graph reads them."""
 
     def __init__(self, pool: PlannedPool, counts: Sequence[int], device: torch.device) -> None:
         super().__init__(pool)
         self.counts = counts
-        self.read = [pool.decide(count).to(device) for count in counts]
+        self.decisions = [pool.decide(count).to(device) for count in counts]
         self.called = 0
 
     def __call__(self, fakes: Tensor) -> Tensor:
-        if not self.read:
+        if not self.decisions:
             raise RuntimeError("an image pool is called that was not called before")
-        read = self.read[self.called % len(self.read)]
+        decisions = self.decisions[self.called % len(self.decisions)]
         self.called += 1
-        return self.pool.exchange(fakes, read)
+        return self.pool.exchange(fakes, decisions)
 
     def write_decisions(self) -> None:
-        """Draw what the next replay does; the first does what was drawn here in the beginning."""
-        for place, count in zip(self.read, self.counts, strict=True):
-            drawn = self.pool.decide(count)
-            # From pinned memory, so that nothing waits.
-            place.copy_(drawn.pin_memory() if place.is_cuda else drawn, non_blocking=True)
+        """Decide for the next replay; the first replay uses the initial decisions."""
+        for target, count in zip(self.decisions, self.counts, strict=True):
+            decisions = self.pool.decide(count)
+            # From pinned memory, so that the host does not wait.
+            target.copy_(decisions.pin_memory() if target.is_cuda else decisions, non_blocking=True)
 
 
 @dataclass
 class _Graph:
-    """A recorded step: where it reads from, and where it writes to."""
+    """A captured step with its input and output tensors."""
 
     run: Callable[[], None]
     batch: dict[str, Tensor]
-    pools: list[_Planned]
+    pools: list[_PlannedPool]
     names: list[str]
     losses: Tensor
     phases: list[str]
@@ -242,23 +243,21 @@ class _Graph:
     is_new: bool = True
 
     def replay(self, batch: Batch) -> StepResult:
-        if not self.is_new:  # what it was recorded with is there
+        if not self.is_new:  # the first replay uses the inputs of the capture
             for domain, images in self.batch.items():
                 images.copy_(batch[domain], non_blocking=True)
             for pool in self.pools:
                 pool.write_decisions()
         self.is_new = False
         self.run()
-        return StepResult(
-            dict(zip(self.names, self.losses.clone().unbind(), strict=True)), self.phases, self.non_finite
-        )
+        losses = dict(zip(self.names, self.losses.clone().unbind(), strict=True))
+        return StepResult(losses, self.phases, self.non_finite)
 
 
 def _copy(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {key: tensor.clone() for key, tensor in state.items()}
 
 
-def _host_state() -> tuple[object, ...]:
-    """Where the host's random generators stand."""
+def _host_random_state() -> tuple[object, ...]:
     numpy: Any = np.random.get_state()
     return random.getstate(), numpy[1].tobytes(), numpy[2:], torch.get_rng_state().numpy().tobytes()

@@ -1,4 +1,4 @@
-"""The four events that a run tells its callbacks."""
+"""The events that a run passes to its callbacks."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ class StepDone:
     """A step is done.
 
     Args:
-        step: Steps done in the whole run.
-        steps: Steps of the whole run.
-        losses: By logged name; reading one waits for the device.
-        skipped: The phase that was left out because its numbers were not finite.
-        bad_files: Files that could not be read for this step, with the reason.
+        step: The number of the step, from 1.
+        steps: The length of the whole run.
+        losses: By logged name. Reading a value waits for the device.
+        skipped: The phase that was skipped because a value was non-finite.
+        bad_files: Unreadable files of this step, with the reason.
     """
 
     step: int

@@ -1,4 +1,4 @@
-"""What a run leaves beside its checkpoints: the log, pictures of samples, figures on test images, the report."""
+"""Everything that a session writes beside checkpoints: the log, grids of samples, evaluations, the report."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,19 +23,19 @@ __all__ = ["Records"]
 
 
 class Records:
-    """Writes it; of several processes that share a run one does.
+    """Writes the records of a run; only the main process has one.
 
     Args:
-        folder: The run's.
-        recipe: Resolved.
-        system: What is looked at.
-        data: Folder of the data set, whose test images are shown and measured.
-        dataset: The training images; they are shown where there are none for tests.
-        device: Where the networks are.
-        step: Where the run stands.
+        folder: The run's folder.
+        recipe: A resolved recipe.
+        system: The system that is trained.
+        data: Folder of the data set, whose test images are drawn and measured.
+        dataset: The training images, which are drawn if there are no test images.
+        device: The device of the networks.
+        step: The step from which the run continues.
 
     Raises:
-        DataError: When what is to be shown or measured cannot be read.
+        DataError: When the images to draw or to measure cannot be read.
         CheckpointError: When the log cannot be written.
     """
 
@@ -52,15 +52,15 @@ class Records:
         self.folder, self.recipe, self.system = folder, recipe, system
         samples = read_samples(open_test_images(data, dataset.pairing) or dataset, recipe.data, recipe.training.samples)
         self._samples = {domain: images.to(device) for domain, images in samples.items()}
-        self._shown: dict[str, Tensor] = {}
+        self._last_samples: dict[str, Tensor] = {}
         self._validation = Validation(recipe, system, data, device) if recipe.training.evaluate_every else None
         self._log = Log(folder.log, folder.table, folder.tensorboard, step=step)
 
     def draw_samples(self, step: int) -> Path:
-        """Write a grid of what the networks make of the fixed samples."""
+        """Write a grid of the fixed samples and their translations."""
         path = self.folder.samples / f"step-{step:08d}.png"
-        self._shown = make_samples(self.system, self._samples)
-        grid = draw_grid(self._shown)
+        self._last_samples = make_samples(self.system, self._samples)
+        grid = draw_grid(self._last_samples)
         write_image(grid, path)
         self._log.write_image("samples", torch.from_numpy(np.array(grid)), step)
         return path
@@ -70,25 +70,25 @@ class Records:
         self._log.write(row)
 
     def write_table(self) -> None:
-        """Bring the log's table up to date."""
+        """Update the table of the log."""
         self._log.write_table()
 
-    def measure(self, step: int) -> float | None:
-        """Log the recipe's metric on test images; what decides which step is the best: more is better. None if it has none."""
+    def evaluate(self, step: int) -> float | None:
+        """Log the recipe's metric on test images; the score that decides which step is the best, or None without a metric."""
         if self._validation is None:
             return None
-        figures = self._validation.measure()
-        self._log.write({"step": step, **{f"{EVALUATION}/{name}": value for name, value in figures.items()}})
-        return self._validation.judge(figures)
+        values = self._validation.measure()
+        self._log.write({"step": step, **{f"{EVALUATION}/{name}": value for name, value in values.items()}})
+        return self._validation.score(values)
 
     def write_report(self, progress: Progress, steps: int) -> None:
-        """Bring the run's page up to date; `steps` are those of the whole run."""
+        """Update the report; `steps` is the length of the whole run."""
         counts = {"skipped steps": progress.skipped_steps, "unreadable files": len(progress.bad_files)}
         if progress.best_step is not None:
             counts["best step"] = progress.best_step
-        seen = 2 * self.recipe.training.batch_size * progress.step
-        findings = examine(self._shown or make_samples(self.system, self._samples), read_log(self.folder.log))
-        findings.append(examine_flatness(progress.flat_images, seen))
+        images = 2 * self.recipe.training.batch_size * progress.step
+        findings = examine(self._last_samples or make_samples(self.system, self._samples), read_log(self.folder.log))
+        findings.append(examine_flatness(progress.flat_images, images))
         write_report(
             self.folder,
             self.recipe,
@@ -101,5 +101,5 @@ class Records:
         )
 
     def close(self) -> None:
-        """Finish what is open."""
+        """Close the log."""
         self._log.close()

@@ -1,4 +1,4 @@
-"""Grids of sample images: the same inputs every time, so that a run can be watched."""
+"""Grids of sample images: the same inputs every time, to watch a run."""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,15 +24,15 @@ _GAP = 2
 
 
 def read_samples(dataset: Dataset, settings: DataSettings, count: int) -> dict[str, Tensor]:
-    """At most `count` images of each domain, spread evenly over its files, as one batch without augmentation.
+    """At most `count` images of each domain, evenly spaced over its files, as one batch without augmentation.
 
-    Where one cannot be read, the next one takes its place.
+    An unreadable image is replaced by the next one.
 
     Raises:
-        DataError: When a domain holds none that can be read.
+        DataError: When a domain has no readable image.
     """
     A, B = ((dataset.files(domain), encoding_of(settings, domain)) for domain in "AB")
-    if dataset.pairing == "paired":  # a pair is left out together
+    if dataset.pairing == "paired":  # an unreadable image excludes its pair
         images_A, images_B = _read_rows([A, B], settings, count)
     else:
         (images_A,), (images_B,) = _read_rows([A], settings, count), _read_rows([B], settings, count)
@@ -43,32 +43,32 @@ def read_samples(dataset: Dataset, settings: DataSettings, count: int) -> dict[s
 def _read_rows(
     columns: Sequence[tuple[tuple[ImageFile, ...], Encoding]], settings: DataSettings, count: int
 ) -> tuple[Tensor, ...]:
-    """One batch for each column of files; a row is taken where all its files can be read."""
+    """One batch for each column of files; rows with an unreadable file are skipped."""
     length = len(columns[0][0])
-    wanted = min(count, length)
+    count = min(count, length)
     rows: list[list[Tensor]] = []
     reason: DataError | None = None
-    for start, stop in itertools.pairwise(row * length // wanted for row in range(wanted + 1)):
-        for place in range(start, stop):
+    for start, stop in itertools.pairwise(row * length // count for row in range(count + 1)):
+        for index in range(start, stop):
             try:
-                rows.append([prepare(read_pixels(files[place], form), settings, form) for files, form in columns])
+                rows.append([prepare(read_pixels(files[index], form), settings, form) for files, form in columns])
                 break
             except DataError as error:
                 reason = error
     if not rows:
-        raise DataError(f"no image can be read for the samples; the last one: {reason}")
+        raise DataError(f"no sample image can be read; the last one: {reason}")
     return tuple(torch.stack(column) for column in zip(*rows, strict=True))
 
 
 def make_samples(system: System, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What the system makes of `batch` in evaluation mode, by name; its mode is restored."""
+    """The sample images of a system for `batch`, by name, with its networks in evaluation mode meanwhile."""
     with evaluation_mode(system), torch.no_grad():
         return system.sample(batch)
 
 
 @contextmanager
 def evaluation_mode(system: System) -> Iterator[None]:
-    """Every network in evaluation mode; afterwards each in the mode that it was in."""
+    """Set every network to evaluation mode, and restore its mode afterwards."""
     modes = {name: network.training for name, network in system.networks.items()}
     for network in system.networks.values():
         network.eval()
@@ -80,7 +80,7 @@ def evaluation_mode(system: System) -> Iterator[None]:
 
 
 def draw_grid(columns: Mapping[str, Tensor]) -> Image.Image:
-    """A column for each name, a row for each image; images are (N, C, H, W) in [−1, 1], as `draw_tensor` shows them."""
+    """A grid with one column per name and one row per image (N, C, H, W) in [−1, 1], drawn as by `draw_tensor`."""
     height, width = next(iter(columns.values())).shape[-2:]
     rows = min(len(images) for images in columns.values())
     size = (len(columns) * (width + _GAP) - _GAP, _HEADING + rows * (height + _GAP) - _GAP)

@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,13 +20,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from gantoolkit.cli.train import parse_setting
 from gantoolkit.cost import StepCost, bench, count_step, count_translations, plan
+from gantoolkit.cost.counters import LiveBytes
 from gantoolkit.cost.fitting import largest_fitting, needed_bytes, propose, resize
-from gantoolkit.cost.ledger import Ledger
 from gantoolkit.cost.memory_meter import MemoryMeter
 from gantoolkit.cost.prediction import Probe, _extrapolate, _smaller
-from gantoolkit.cost.rates import measure_matrix_rate
-from gantoolkit.cost.stages import follow_stages
-from gantoolkit.cost.timing import take_steps
+from gantoolkit.cost.timing import measure_matrix_rate, time_steps
 from gantoolkit.errors import GantoolkitError, RecipeError, TrainingError
 from gantoolkit.plugins import Phase
 from gantoolkit.recipes import Recipe, cyclegan, find_recipe
@@ -111,7 +108,7 @@ class TestWork:
     @pytest.mark.parametrize("name", ["cyclegan", "pix2pix", "cogan", "gatys"])
     def test_it_is_what_torch_counts_in_a_real_step(self, name: str) -> None:
         recipe = small(name)
-        with take_steps(recipe, CPU) as steps, FlopCounterMode(display=False) as counter:
+        with time_steps(recipe, CPU) as steps, FlopCounterMode(display=False) as counter:
             steps.step()
         assert count_step(recipe).flops == counter.get_total_flops()
 
@@ -144,7 +141,7 @@ class TestMemory:
         assert cost.peak_bytes == held + cost.working_bytes == max(stage.peak_bytes for stage in cost.stages)
 
     def test_a_ledger_follows_tensors_and_views(self) -> None:
-        with Ledger() as ledger:
+        with LiveBytes() as ledger:
             first = torch.zeros(256, device="meta")
             view = first.view(16, 16)
             second = view + 1
@@ -171,9 +168,9 @@ class TestMemory:
         recipe = find_recipe(name, changes if name == "pix2pix" else {**changes, "image_pool": "none"}).check()
         gc.collect()  # what an earlier test leaves would be handed back meanwhile
         with (
-            Ledger() as tensors,
+            LiveBytes() as tensors,
             profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler,
-            take_steps(recipe, CPU) as steps,
+            time_steps(recipe, CPU) as steps,
         ):
             for _ in range(2):
                 steps.step()
@@ -197,13 +194,13 @@ class TestMemory:
             "import sys\n"
             "import torch\n"
             "from gantoolkit.cost import count_step\n"
-            "from gantoolkit.cost.timing import take_steps\n"
+            "from gantoolkit.cost.timing import time_steps\n"
             "from gantoolkit.cost.memory_meter import MemoryMeter\n"
             "from gantoolkit.recipes import find_recipe\n"
             "changes = {'generator.blocks': 3, 'data.crop_size': int(sys.argv[1]), 'image_pool': 'none'}\n"
             "recipe, device = find_recipe('simgan', changes).check(), torch.device('cpu')\n"
             "meter = MemoryMeter(device)\n"
-            "with take_steps(recipe, device) as steps:\n"
+            "with time_steps(recipe, device) as steps:\n"
             "    [steps.step() for _ in range(2)]\n"
             "print(count_step(recipe).peak_bytes, meter.read())\n"
         )
@@ -279,20 +276,22 @@ class TestEverySystem:
 
     def test_following_its_stages_changes_nothing(self, name: str) -> None:
         recipe = small(name)
-        told: list[str] = []
+        stages: list[str] = []
         results = []
         for follow in (False, True):
             torch.manual_seed(0)
             trainer = build_trainer(recipe, CPU)
             batch = batch_of(recipe, recipe.training.batch_size)
-            with follow_stages(trainer, told.append) if follow else nullcontext():
-                trainer.step(batch)
+            if follow:
+                trainer.on_stage = stages.append
+            trainer.step(batch)
+            trainer.on_stage = lambda stage: None
             trainer.step(batch)
             results.append(trainer.state_dict())
         phases = [
             f"{phase.name} {part}" for phase in trainer.system.phases for part in ("losses", "backward", "optimizer")
         ]
-        assert told == ["forward", *phases]
+        assert stages == ["forward", *phases]
         assert results[0].keys() == results[1].keys()
         assert all(torch.equal(results[0][key], results[1][key]) for key in results[0])
 
@@ -561,7 +560,7 @@ def test_on_cuda_memory_is_what_was_predicted() -> None:
     device = torch.device("cuda")
     meter = MemoryMeter(device)
     before = torch.cuda.memory_allocated(device)
-    with take_steps(recipe, device) as steps:
+    with time_steps(recipe, device) as steps:
         for _ in range(3):
             steps.step()
     assert meter.read() - before == pytest.approx(count_step(recipe).peak_bytes, rel=0.1)

@@ -477,7 +477,7 @@ class TestCard:
 
     def test_figures_while_training_have_no_intervals(self, run: Run) -> None:
         rows = [json.loads(line) for line in run.folder.log.read_text().splitlines()]
-        (value,) = [row["measured/A2B/l1"] for row in rows if "measured/A2B/l1" in row]
+        (value,) = [row["evaluation/A2B/l1"] for row in rows if "evaluation/A2B/l1" in row]
         assert f"| `A2B` | `l1` | {value:.1f} | not measured | 4 |" in make_card(run).text
 
     def test_nothing_is_invented(self, run: Run) -> None:

@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 import gantoolkit
-from gantoolkit.cost.ledger import Ledger
-from gantoolkit.cost.translation import count_translation_bytes
+from gantoolkit.cost.counters import LiveBytes
+from gantoolkit.cost.step_cost import count_translation_bytes
 from gantoolkit.errors import DataError
 from gantoolkit.inference import Translator
 from gantoolkit.inference.tiling import measure_reach, seen_length, translate_in_tiles
@@ -263,7 +263,7 @@ def test_no_more_memory_is_taken_than_the_bound_and_that_grows_by_pixels_alone()
     translator.share_kept = 0
     for height, width in ((200, 328), (400, 328)):
         pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-        with Ledger() as ledger:
+        with LiveBytes() as ledger:
             ledger.start_peak()
             before = ledger.now
             translator.translate_pixels([pixels])

@@ -82,9 +82,9 @@ def test_a_phase_may_run_in_every_nth_step_only() -> None:
 def test_the_schedule_multiplies_the_optimizers_own_rate() -> None:
     trainer = sgd_trainer(TwoPhases())
     trainer.begin_epoch(0)
-    assert trainer.rates == {"one": pytest.approx(0.1), "two": pytest.approx(0.1)}
+    assert trainer.learning_rates == {"one": pytest.approx(0.1), "two": pytest.approx(0.1)}
     trainer.begin_epoch(1)
-    assert trainer.rates == {"one": pytest.approx(0.1), "two": pytest.approx(0.1)}
+    assert trainer.learning_rates == {"one": pytest.approx(0.1), "two": pytest.approx(0.1)}
 
 
 def test_the_generators_step_comes_before_the_discriminators(tiny: Recipe) -> None:

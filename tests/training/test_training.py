@@ -97,8 +97,8 @@ def test_what_a_run_writes(tiny: Recipe, dataset: Path, tmp_path: Path) -> None:
     with folder.table.open() as file:
         table = list(csv.DictReader(file))
     assert [row["step"] for row in table] == ["2", "4", "6", "8", "10"]
-    assert float(table[0]["rate/G"]) == 2e-4
-    assert float(table[-1]["rate/G"]) == pytest.approx(1e-4)
+    assert float(table[0]["lr/G"]) == 2e-4
+    assert float(table[-1]["lr/G"]) == pytest.approx(1e-4)
     assert list(folder.tensorboard.glob("events.out.tfevents.*"))
     with Image.open(folder.samples / "step-00000010.png") as grid:
         assert grid.size == (6 * 16 + 5 * 2, 18 + 2 * 16 + 2)

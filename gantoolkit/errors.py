@@ -7,33 +7,33 @@ import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-_LONGEST = 2000
+_MAX_LENGTH = 2000
 
 
 class GantoolkitError(Exception):
-    """A mistake that the person at the keyboard can mend; the command line prints it without a traceback.
+    """An error that the user can fix; the command line prints it without a traceback.
 
-    Its message is one line of at most 2,000 characters, whatever it quotes: what a stranger's file says may be long, and may
-    hold line breaks and the codes that make a terminal do things.
+    Its message is one line of at most 2,000 characters. It may quote untrusted files, so line breaks and terminal escape codes
+    are escaped.
     """
 
     def __str__(self) -> str:
-        shown = "".join(sign if sign.isprintable() else _escape(sign) for sign in super().__str__())
-        if len(shown) <= _LONGEST:
-            return shown
-        return f"{shown[: _LONGEST // 2]} … {shown[3 - _LONGEST // 2 :]}"  # what would be right is said at the end
+        text = "".join(character if character.isprintable() else _escape(character) for character in super().__str__())
+        if len(text) <= _MAX_LENGTH:
+            return text
+        return f"{text[: _MAX_LENGTH // 2]} … {text[3 - _MAX_LENGTH // 2 :]}"  # the end says what would be right
 
 
-def _escape(sign: str) -> str:
-    return " " if sign.isspace() else ascii(sign)[1:-1]
+def _escape(character: str) -> str:
+    return " " if character.isspace() else ascii(character)[1:-1]
 
 
 class PluginError(GantoolkitError):
-    """A block that is not known, offered twice, or cannot be loaded."""
+    """A block that is unknown, offered twice, or cannot be loaded."""
 
 
 class RecipeError(GantoolkitError):
-    """A recipe that cannot work: a field that does not exist, a value out of range, blocks that do not fit together."""
+    """A recipe that cannot work: an unknown field, a value out of range, blocks that do not fit together."""
 
 
 class DataError(GantoolkitError):

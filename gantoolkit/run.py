@@ -1,4 +1,4 @@
-"""A run: the folder in which a recipe was trained, or is being trained, and what can be done with it."""
+"""A run: the folder in which a recipe is trained, and what can be done with it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,12 +22,12 @@ __all__ = ["Run", "open_translator"]
 
 
 class Run:
-    """One run's folder. Make one with `Run.start` or `Run.open`.
+    """A training run. Create one with `Run.start` or `Run.open`.
 
     Args:
-        folder: Where its files lie.
+        folder: The run's folder.
         recipe: Its resolved recipe.
-        data: Folder of the data set it learns from; None for what its `run.json` says.
+        data: Folder of its data set; None for the one in its `run.json`.
     """
 
     def __init__(self, folder: RunFolder, recipe: Recipe, data: Path | None) -> None:
@@ -37,7 +37,7 @@ class Run:
 
     @classmethod
     def start(cls, recipe: Recipe, data: str | Path, out: str | Path) -> "Run":
-        """Check a recipe and make a folder for it; a run of the same recipe that is there already is taken up.
+        """Check a recipe and create a folder for it; a run of the same recipe in that folder is resumed.
 
         Raises:
             RecipeError, PluginError: When the recipe cannot work.
@@ -46,30 +46,30 @@ class Run:
         """
         folder, checked = RunFolder(out), recipe.check()
         open_dataset(data, pairing=pairing_of(checked))
-        for images in Path(data).glob("t[re]*"):  # train and test, A and B
+        for images in (Path(data) / f"{split}{domain}" for split in ("train", "test") for domain in ("", "A", "B")):
             if folder.path.resolve().is_relative_to(images.resolve()):
                 raise CheckpointError(
-                    f"{folder.path}: lies in {images}, among whose images its samples would be; choose another --out"
+                    f"{folder.path}: is in {images}, where its samples would become part of the data set; choose another --out"
                 )
         if folder.exists:
             folder.check_resumable(checked)
-        if is_main_process():  # of several processes the first
+        if is_main_process():
             folder.create(checked, Path(data))
         return cls(folder, checked, Path(data))
 
     @classmethod
     def open(cls, path: str | Path, *, data: str | Path | None = None) -> "Run":
-        """Take up the run in a folder.
+        """Open the run in a folder.
 
         Args:
-            data: Where its data set lies now, if that has moved.
+            data: The folder of its data set, if it was moved.
 
         Raises:
-            CheckpointError: When there is none.
+            CheckpointError: When there is no run.
         """
         folder = RunFolder(path)
         recipe = folder.read_recipe().check()
-        if data is None and folder.metadata_file.exists():  # what was pulled has none, and translates without
+        if data is None and folder.metadata_file.exists():  # a pulled run has none
             data = folder.read_metadata()["data"]
         return cls(folder, recipe, None if data is None else Path(data))
 
@@ -82,13 +82,13 @@ class Run:
         """Folder of the data set.
 
         Raises:
-            CheckpointError: When it is not known.
+            CheckpointError: When it is unknown.
         """
         return Path(self.folder.read_metadata()["data"]) if self._data is None else self._data
 
     @property
     def report(self) -> Path:
-        """The page with settings, curves and samples."""
+        """The report with settings, curves and samples."""
         return self.folder.report
 
     def train(
@@ -100,26 +100,26 @@ class Run:
         stop_at: int | None = None,
         callbacks: Sequence[Callback] = (),
     ) -> RunEnded:
-        """Train to the end, or to step `stop_at`, from wherever the run stands.
+        """Train to the end, or to step `stop_at`, from the last checkpoint.
 
         Args:
-            device: As `gantoolkit.runtime.device.select_device`.
-            workers: Processes that load images; they change nothing but the speed.
-            cache: Where decoded images are kept, as `gantoolkit.data.CacheMode` says; nor does this.
-            stop_at: Step after which to save and stop.
+            device: As for `gantoolkit.runtime.device.select_device`.
+            workers: Loader processes; they affect speed only.
+            cache: Where decoded images are cached, see `gantoolkit.data.CacheMode`; it affects speed only.
+            stop_at: The step after which to save and stop.
             callbacks: Called with every event of `gantoolkit.training.events`.
 
         Raises:
-            GantoolkitError: As `gantoolkit.training.train`, and when there is not enough memory.
+            GantoolkitError: As for `gantoolkit.training.train`, and when there is not enough memory.
         """
-        where = select_device(device)
-        rest = f"{self.path} is as it was at its last checkpoint, and other settings want another --out"
-        with explain_out_of_memory(self.recipe, where, world_size=get_world_size(), rest=rest):
+        target = select_device(device)
+        rest = f"{self.path} is at its last checkpoint, and other settings need another --out"
+        with explain_out_of_memory(self.recipe, target, world_size=get_world_size(), rest=rest):
             return train(
                 self.folder,
                 self.recipe,
                 self.data,
-                device=where,
+                device=target,
                 workers=workers,
                 cache=cache,
                 stop_at=stop_at,
@@ -127,15 +127,15 @@ class Run:
             )
 
     def directions(self) -> list[str]:
-        """The directions whose generators have been saved.
+        """The directions of the saved generators.
 
         Raises:
-            CheckpointError: When there is none.
+            CheckpointError: When there are none.
         """
-        found = sorted(path.stem for path in self.folder.generators.glob("*.safetensors"))
-        if not found:
-            raise CheckpointError(f"{self.path}: nothing has been saved yet; train first")
-        return found
+        directions = sorted(path.stem for path in self.folder.generators.glob("*.safetensors"))
+        if not directions:
+            raise CheckpointError(f"{self.path}: nothing was saved yet; train first")
+        return directions
 
     def translator(
         self,
@@ -147,12 +147,12 @@ class Run:
         compile: bool = False,
         tile: Tile = "auto",
     ) -> Translator:
-        """The generator of one direction, as of the newest checkpoint.
+        """The generator of one direction at the newest checkpoint.
 
         Args:
             direction: `A2B` or `B2A`.
-            best: As it was when the recipe's metric was best, if the run measures while it trains.
-            device, precision, compile, tile: As `Translator.load`.
+            best: The generator at the best value of the recipe's metric, if the run evaluates it.
+            device, precision, compile, tile: As for `Translator.load`.
 
         Raises:
             CheckpointError: When there is no such direction, or nothing was saved yet.
@@ -161,38 +161,39 @@ class Run:
         return Translator.load(path, device=device, precision=precision, compile=compile, tile=tile)
 
     def find_generator(self, direction: str, *, best: bool = False) -> Path:
-        """The file of one direction's generator; arguments and errors as `translator`."""
-        found = self.directions()
-        if direction not in found:
-            raise CheckpointError(f"{self.path}: no generator for direction '{direction}'; there is {', '.join(found)}")
+        """The generator file of one direction; arguments and errors as for `translator`."""
+        directions = self.directions()
+        if direction not in directions:
+            known = ", ".join(directions)
+            raise CheckpointError(f"{self.path}: no generator for direction '{direction}'; there is {known}")
         folder = self.folder.best_generators if best else self.folder.generators
         if best and not folder.is_dir():
             raise CheckpointError(
-                f"{self.path}: has no best generators; they are kept where training.evaluate_every is set before it starts"
+                f"{self.path}: has no best generators; they are saved if training.evaluate_every is set when the run starts"
             )
         return folder / f"{direction}.safetensors"
 
     def export(
         self, direction: str, path: str | Path, format: Format, *, images: Sequence[str | Path] = ()
     ) -> Exported:
-        """Write the generator of one direction for other programs, verified; see `gantoolkit.export.export_generator`.
+        """Export the generator of one direction and verify the file; see `gantoolkit.export.export_generator`.
 
         Args:
             direction: `A2B` or `B2A`.
             path: The file to write.
             format: `onnx`, `torch` or `safetensors`.
-            images: What it is tried on; by default images of the run's data set, or else pictures made for it.
+            images: Images to verify it on; by default images of the run's data set, or else generated ones.
 
         Raises:
-            CheckpointError: As `translator`.
-            ExportError, DataError: As `export_generator`.
+            CheckpointError: As for `translator`.
+            ExportError, DataError: As for `export_generator`.
         """
         generator = self.translator(direction, device="cpu").generator
         sources = [Path(image) for image in images] or self.example_images(direction)
         return export_generator(generator, path, format, images=sources)
 
     def example_images(self, direction: str) -> Sequence[ImageFile]:
-        """What the data set has of the domain that a direction translates, for tests if it can be; none if it has moved."""
+        """Images of the source domain of a direction, test images if there are any; none if the data set was moved."""
         try:
             dataset = open_test_images(self.data) or open_dataset(self.data)
         except (DataError, CheckpointError):
@@ -201,15 +202,15 @@ class Run:
 
 
 def open_translator(model: str | Path, direction: str | None = None, **options: Any) -> Translator:
-    """The generator in a run's folder or in a file of its own; arguments and errors as `gantoolkit.load`."""
+    """The generator in a run's folder or in a generator file; arguments and errors as for `gantoolkit.load`."""
     path = Path(model)
     if path.is_dir():
         run = Run.open(path)
-        found = sorted(file.stem for file in run.folder.generators.glob("*.safetensors"))
-        if direction is None and len(found) != 1:
-            wanted = " or --direction ".join(found) or "A2B, once it has been trained"
-            raise DataError(f"{path}: say --direction {wanted}")
-        return run.translator(direction or found[0], **options)
+        directions = sorted(file.stem for file in run.folder.generators.glob("*.safetensors"))
+        if direction is None and len(directions) != 1:
+            choices = " or --direction ".join(directions) or "A2B, once it is trained"
+            raise DataError(f"{path}: pass --direction {choices}")
+        return run.translator(direction or directions[0], **options)
     translator = Translator.load(path, **options)
     if direction not in (None, translator.direction):
         raise DataError(f"{path}: translates {translator.direction}, not {direction}")

@@ -36,7 +36,7 @@ PHRASES = {
 }
 PARTICIPLES = {"made", "found", "wanted", "kept", "given", "told", "said", "asked"}
 ALLOWED = re.compile(
-    r"CancelledError|\.cancelled\b|aria-labelledby|matplotlib\.figure|ncolou?r|Figure\(|as Figure|figure\.|figure =|bbox"
+    r"CancelledError|\.cancelled\b|aria-labelledby|matplotlib\.figure|ncolou?r|Figure\(|as Figure|figure\.|figure =|</?figure|figure (?:img )?\{|bbox"
 )
 
 

@@ -85,19 +85,19 @@ class Bench:
 
 
 def bench(recipe: Recipe, *, device: str | None = None, steps: int = 10) -> Bench:
-    """Take steps of a recipe on random images and measure them.
+    """Run steps of a recipe on random images and measure them.
 
-    The memory of a CPU is the growth of this process: measure in a fresh one.
+    On a CPU, memory is the growth of this process: measure in a fresh process.
 
     Args:
-        recipe: Any recipe; its batch and crop sizes count.
-        device: As `gantoolkit.runtime.device.select_device`.
-        steps: TimedSteps that are timed, after some that are not.
+        recipe: Any recipe; its batch and crop sizes are used.
+        device: As for `gantoolkit.runtime.device.select_device`.
+        steps: Timed steps, after a warm-up.
 
     Raises:
         RecipeError, PluginError: When the recipe cannot work.
         TrainingError: When there is not enough memory.
-        CheckpointError: When a pretrained part cannot be had.
+        CheckpointError: When a pretrained part cannot be loaded.
     """
     recipe, target = recipe.check(), select_device(device)
     notes: list[str] = []

@@ -179,7 +179,3 @@ def _needs_values(error: Exception) -> bool:
 def _is_too_large(error: Exception) -> bool:
     words = ("overflow", "allocate", "out of memory")
     return not isinstance(error, RuntimeError) or any(word in str(error).lower() for word in words)
-
-
-def first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]

@@ -87,8 +87,8 @@ class TrainingSettings(BaseModel):
         batch_size: Pairs of images per step.
         seed: The seed of all random numbers: weights, order, crops, pools, dropout.
         precision: The precision of the networks; images, losses, weights and optimizers are always float32. `tf32` and `fp16`
-            are for CUDA, `bf16` is for CUDA and for CPUs that support it; `auto` chooses the fastest on the device where the run
-            starts, and keeps it.
+            are for CUDA, `bf16` is for CUDA and for CPUs that support it; `auto` chooses the fastest on the device where the
+            run starts, and keeps it.
         compile: Compile networks with torch.compile: minutes at the start of every session for faster steps.
         capture: Replay the whole step as one CUDA graph, if its blocks allow it.
         deterministic: Use deterministic algorithms only: slower on CUDA, and required there for exact resume.

@@ -1,4 +1,4 @@
-"""A run's folder: where everything lies, and what is known about the run from outside."""
+"""The folder of a run: its files, its lock, and its checkpoints."""
 
 import contextlib
 import importlib.metadata
@@ -31,7 +31,7 @@ _PACKAGES = ("gantoolkit", "torch", "numpy", "pillow", "safetensors")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that a run needs to continue: tensors by path, and its progress."""
+    """Everything that a run needs to resume: tensors by path, and its progress."""
 
     tensors: dict[str, Tensor]
     progress: dict[str, Any]
@@ -40,8 +40,8 @@ class Checkpoint:
 class RunFolder:
     """The files of one run.
 
-    `recipe.toml` holds the resolved recipe, `run.json` the data's place and the versions; `checkpoints/`, `generators/`,
-    `samples/`, `log.jsonl`, `log.csv`, `tensorboard/` and `report.html` are what training leaves.
+    `recipe.toml` holds the resolved recipe, `run.json` the path of the data set and the versions. Training writes
+    `checkpoints/`, `generators/`, `samples/`, `log.jsonl`, `log.csv`, `tensorboard/` and `report.html`.
 
     Args:
         path: The folder; it need not exist yet.
@@ -63,15 +63,15 @@ class RunFolder:
 
     @property
     def exists(self) -> bool:
-        """Whether a run has been started here."""
+        """Whether a run was started here."""
         return self.recipe_file.is_file()
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep other processes from writing here, and remove what one that was killed had begun to write.
+        """Keep other processes from writing here, and remove the temporary files of a killed one.
 
-        The lock goes with the process that holds it, however that ends: the file that stays behind means nothing. Of several
-        processes that train one run together, the one that writes takes it.
+        The operating system releases the lock when its process exits; the file that remains has no meaning. In distributed
+        training, the main process holds the lock.
 
         Raises:
             CheckpointError: When another process writes here, or the folder cannot be written.
@@ -92,23 +92,23 @@ class RunFolder:
     def _take_lock(self, handle: int) -> None:
         try:
             import fcntl
-        except ImportError:  # a system without such locks
+        except ImportError:  # a system without these locks
             return
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.pread(handle, 200, 0).decode(errors="replace").strip() or "another process"
             raise CheckpointError(
-                f"{self.path}: {holder} trains in this folder at this moment; wait until it has ended, or stop it"
+                f"{self.path}: {holder} is training in this folder; wait until it has exited, or stop it"
             ) from None
-        except OSError:  # a file system without locks: nobody can be kept out
+        except OSError:  # a file system without locks
             return
-        with contextlib.suppress(OSError):  # who holds it is not said where the disk is full
+        with contextlib.suppress(OSError):  # on a full disk, the holder is not named
             os.ftruncate(handle, 0)
             os.pwrite(handle, f"process {os.getpid()} on {platform.node()}\n".encode(), 0)
 
     def create(self, recipe: Recipe, data: Path) -> None:
-        """Write the run's recipe, with every default, where its data lie now, and the versions that it is trained with.
+        """Write the recipe with every default, the path of the data set, and the versions of packages.
 
         Raises:
             CheckpointError: When the folder cannot be written.
@@ -124,27 +124,26 @@ class RunFolder:
             write_text(self.recipe_file, recipe.to_toml(), CheckpointError)
 
     def check_resumable(self, recipe: Recipe) -> None:
-        """Make sure that a resolved recipe can continue the run that is here.
+        """Check that a resolved recipe can resume the run in this folder.
 
-        It can as long as it learns the same, step by step, to the bit. What decides only how often something is written,
-        shown, kept or measured, or how many files may be bad, may change: a warning says what did. Anything else is another
-        run: other weights, data or losses, and also another length, which is the schedule's measure, another precision, or
-        another metric, which the best checkpoint was chosen by.
+        It can if every step gives the same weights, bit for bit. Fields without an effect on weights may change, with a
+        warning: intervals of writing, drawing and evaluating, and the number of bad files. Any other difference makes it
+        another run, also its length, on which the schedule depends, its precision, and the metric that chose the best
+        checkpoint.
 
         Raises:
-            CheckpointError: When it is another run's; the message names each field.
+            CheckpointError: When the recipe is that of another run; the message names each field.
         """
         text = self.recipe_file.read_text(encoding="utf-8")
-        changes, rhythm = _compare(recipe, text, where=str(self.recipe_file))
+        changes, harmless = _compare(recipe, text, where=str(self.recipe_file))
         if changes:
             raise CheckpointError(
                 f"{self.path}: holds a run of another recipe: {_describe(changes)}; choose another --out, "
-                "or continue that run with --resume"
+                "or resume that run with --resume"
             )
-        if rhythm:
+        if harmless:
             warnings.warn(
-                f"{self.path}: {_describe(rhythm)}; nothing of what is learned depends on it, and the run goes on with "
-                "what is given here",
+                f"{self.path}: {_describe(harmless)}; weights do not depend on it, and the run continues with the new value",
                 stacklevel=3,
             )
 
@@ -152,47 +151,47 @@ class RunFolder:
         """The run's recipe.
 
         Raises:
-            CheckpointError: When this is no run's folder.
+            CheckpointError: When this is not the folder of a run.
             RecipeError: When the recipe is damaged.
         """
         if not self.exists:
-            raise CheckpointError(f"{self.path}: is no run (it holds no recipe.toml)")
+            raise CheckpointError(f"{self.path}: is not a run (it has no recipe.toml)")
         return Recipe.from_toml(self.recipe_file)
 
     def read_metadata(self) -> dict[str, Any]:
-        """What `run.json` says.
+        """The content of `run.json`.
 
         Raises:
             CheckpointError: When it cannot be read.
         """
-        cure = "say with --data where the data set is"
-        if self.metadata_file.exists() and not self.metadata_file.is_file():  # a pipe would be waited for
-            raise CheckpointError(f"{self.metadata_file}: is no file; {cure}")
+        cure = "pass the path of the data set with --data"
+        if self.metadata_file.exists() and not self.metadata_file.is_file():  # reading a pipe would block
+            raise CheckpointError(f"{self.metadata_file}: is not a file; {cure}")
         try:
             about = json.loads(self.metadata_file.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
             raise CheckpointError(f"{self.metadata_file}: cannot be read ({error}); {cure}") from error
         if not isinstance(about, dict) or not isinstance(about.get("data"), str):
-            raise CheckpointError(f"{self.metadata_file}: does not say where the data set is; {cure}")
+            raise CheckpointError(f"{self.metadata_file}: does not name the data set; {cure}")
         return about
 
     def save_checkpoint(self, checkpoint: Checkpoint, recipe: Recipe) -> Path:
-        """Write a checkpoint, then remove all but the newest `training.keep_checkpoints`, and the best if one was the best.
+        """Write a checkpoint, then remove all but the newest `training.keep_checkpoints` and the best one.
 
         Raises:
-            CheckpointError: When it cannot be written, does not read as it was written, or the folder has gone; none is removed
-                then.
+            CheckpointError: When it cannot be written, does not read back as written, or the folder was deleted. No checkpoint
+                is removed then.
         """
-        if not self.exists:  # made anew it would hold a run that nobody started
-            raise CheckpointError(f"{self.path}: has gone, or its recipe.toml has, while the run trained")
+        if not self.exists:  # do not recreate a deleted folder
+            raise CheckpointError(f"{self.path}: the folder, or its recipe.toml, was deleted while the run trained")
         path = self._checkpoint_file(checkpoint.progress["step"])
         header = {"format": _FORMAT, "recipe": recipe.to_toml(), "progress": checkpoint.progress}
         write_tensors(path, checkpoint.tensors, header)
         best = checkpoint.progress.get("best_step")
-        # One of a later step is damaged, else the run would have gone on from there: it is none of those to keep.
-        found = self.list_checkpoints()
-        whole = found[: found.index(path) + 1]
-        for old in whole[: -recipe.training.keep_checkpoints]:
+        # A checkpoint of a later step is damaged, otherwise the run would have resumed from it: it does not count.
+        checkpoints = self.list_checkpoints()
+        intact = checkpoints[: checkpoints.index(path) + 1]
+        for old in intact[: -recipe.training.keep_checkpoints]:
             if best is None or old != self._checkpoint_file(best):
                 old.unlink(missing_ok=True)
         return path
@@ -201,37 +200,37 @@ class RunFolder:
         return self.checkpoints / f"step-{step:08d}.safetensors"
 
     def list_checkpoints(self) -> list[Path]:
-        """All checkpoints, the oldest first; files of other names, such as somebody's copies, are none."""
+        """All checkpoints, the oldest first; files with other names, such as copies, are ignored."""
         steps = {path: _NAME.fullmatch(path.name) for path in self.checkpoints.glob("step-*.safetensors")}
         return sorted((path for path, name in steps.items() if name), key=lambda path: int(path.stem[len("step-") :]))
 
     def newest_checkpoint(self, recipe: Recipe) -> Checkpoint | None:
-        """The newest checkpoint that is whole; a damaged one is named in a warning and passed over.
+        """The newest intact checkpoint; a damaged one is skipped with a warning.
 
         Raises:
-            CheckpointError: When the newest whole one belongs to another recipe.
+            CheckpointError: When the newest intact one belongs to another recipe.
         """
-        found = self.list_checkpoints()
-        for path in reversed(found):
+        checkpoints = self.list_checkpoints()
+        for path in reversed(checkpoints):
             try:
                 header, tensors = read_header(path), read_tensors(path)
                 if header.get("format") == _FORMAT:
                     check_header(path, header, {"recipe": str, "progress": dict})
                     check_progress(path, header["progress"])
                     if (step := header["progress"]["step"]) != int(path.stem[len("step-") :]):
-                        raise CheckpointError(f"{path}: is one of step {step}, which its name does not say")
+                        raise CheckpointError(f"{path}: is a checkpoint of step {step}, which does not match its name")
             except CheckpointError as error:
                 instead = (
-                    "there is none before it: the run begins anew"
-                    if path == found[0]
-                    else "the checkpoint before it is used"
+                    "there is no earlier one: the run starts again from step 0"
+                    if path == checkpoints[0]
+                    else "the previous checkpoint is used"
                 )
                 warnings.warn(f"{error}; {instead}", stacklevel=2)
                 continue
             if header.get("format") != _FORMAT:
                 raise CheckpointError(
-                    f"{path}: is a '{header.get('format')}', this gantoolkit continues a '{_FORMAT}'; train with the version "
-                    f"that {self.metadata_file.name} names, or anew"
+                    f"{path}: is a '{header.get('format')}', and this gantoolkit resumes a '{_FORMAT}'; use the version "
+                    f"that {self.metadata_file.name} names, or start a new run"
                 )
             changes, _ = _compare(recipe, header["recipe"], where=str(path))
             if changes:
@@ -241,19 +240,19 @@ class RunFolder:
 
 
 _Changes = dict[str, tuple[Any, Any]]
-"""Fields by their path, as they are here and there."""
+"""Differing fields by path: the value in the recipe and in the file."""
 
 
 def _compare(recipe: Recipe, text: str, *, where: str) -> tuple[_Changes, _Changes]:
-    """How a resolved recipe differs from one that was written to a file: in what is learned, and in what is not.
+    """The differences between a resolved recipe and one in a file: those that affect weights, and those that do not.
 
     Raises:
-        RecipeError, PluginError: When the file's recipe cannot be understood any more.
+        RecipeError, PluginError: When the recipe in the file can no longer be resolved.
     """
-    # The same text is the same recipe, also where a class was passed that the file cannot name.
-    found = {} if text == recipe.to_toml() else recipe.diff(Recipe.from_toml(text, where=where))
-    rhythm = {path: values for path, values in found.items() if _has_no_effect(recipe, path)}
-    return {path: values for path, values in found.items() if path not in rhythm}, rhythm
+    # Equal text is an equal recipe, even with a class that the file cannot name.
+    changes = {} if text == recipe.to_toml() else recipe.diff(Recipe.from_toml(text, where=where))
+    harmless = {path: values for path, values in changes.items() if _has_no_effect(recipe, path)}
+    return {path: values for path, values in changes.items() if path not in harmless}, harmless
 
 
 def _has_no_effect(recipe: Recipe, path: str) -> bool:
@@ -262,7 +261,7 @@ def _has_no_effect(recipe: Recipe, path: str) -> bool:
 
 
 def _describe(changes: _Changes) -> str:
-    return ", ".join(f"{path} is {here!r} here and {there!r} there" for path, (here, there) in changes.items())
+    return ", ".join(f"{path} is {new!r} here and {old!r} there" for path, (new, old) in changes.items())
 
 
 def _plugin_versions() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""One generator in one file that says what it is: it loads with one call and no flags."""
+"""Generator files: one self-describing file per generator, which loads with one call and no options."""
 
 import math
 from dataclasses import dataclass
@@ -28,13 +28,13 @@ __all__ = [
 
 _FORMAT = "gantoolkit generator 1"
 
-_MAX_RATIO, _SPARE = 16, 1 << 32
-"""All networks of a system may be so much larger than the file of one of them; a few gigabytes are no matter."""
+_MAX_RATIO, _MARGIN = 16, 1 << 32
+"""All networks of a system may be larger than the file of one generator by this factor and margin (in bytes)."""
 
 
 @dataclass(frozen=True)
 class LoadedGenerator:
-    """A generator, ready to translate, and what its file says of it."""
+    """A generator that is ready to translate, and the content of its header."""
 
     network: nn.Module
     direction: str
@@ -44,28 +44,28 @@ class LoadedGenerator:
 
     @property
     def source(self) -> Encoding:
-        """How the images are kept in files that it translates."""
+        """The encoding of its input files."""
         return encoding_of(self.recipe.data, Direction(self.direction).source)
 
     @property
     def target(self) -> Encoding:
-        """How its translations are kept in files."""
+        """The encoding of its output files."""
         return encoding_of(self.recipe.data, Direction(self.direction).target)
 
 
 @dataclass(frozen=True)
 class GeneratorHeader:
-    """What a generator's file says of itself; nothing of it is checked against its weights.
+    """The header of a generator file, which is not compared with its weights.
 
     Args:
         direction: `A2B` or `B2A`.
         recipe: TOML of the resolved recipe that built it.
-        step: Steps that it was trained.
-        origin: Where its weights came from, if not from a run.
-        parameters: Numbers that its tensors hold.
+        step: Training steps.
+        origin: The source of its weights, if it is not a run.
+        parameters: The number of parameters.
     """
 
-    direction: str
+    direction: Direction
     recipe: str
     step: int
     origin: str
@@ -73,16 +73,16 @@ class GeneratorHeader:
 
 
 def read_generator_header(path: Path) -> GeneratorHeader:
-    """Read what a generator's file says; no network is built, no tensor read.
+    """Read the header of a generator file, without building the network or reading tensors.
 
     Raises:
-        CheckpointError: When the file is missing, damaged, or no generator's.
+        CheckpointError: When the file is missing, damaged, or not a generator file.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
     header = read_header(path)
     if header.get("format") != _FORMAT:
-        raise CheckpointError(f"{path}: is no generator's file but '{header.get('format')}'; take one of generators/")
+        raise CheckpointError(f"{path}: is not a generator file but '{header.get('format')}'; use one of generators/")
     check_header(path, header, {"direction": str, "recipe": str, "step": int})
     parameters = sum(math.prod(shape) for shape in read_shapes(path).values())
     return GeneratorHeader(
@@ -91,7 +91,7 @@ def read_generator_header(path: Path) -> GeneratorHeader:
 
 
 def save_generators(folder: Path, system: System, recipe: Recipe, step: int) -> None:
-    """Write `<direction>.safetensors` for each direction in which the system translates."""
+    """Write `<direction>.safetensors` for each direction of the system."""
     for direction, network in system.directions.items():
         write_generator(folder / f"{direction}.safetensors", network, direction=direction, recipe=recipe, step=step)
 
@@ -99,14 +99,14 @@ def save_generators(folder: Path, system: System, recipe: Recipe, step: int) -> 
 def write_generator(
     path: Path, network: nn.Module, *, direction: str, recipe: Recipe, step: int, origin: str = ""
 ) -> None:
-    """Write one generator's file.
+    """Write a generator file.
 
     Args:
-        network: What translates in that direction in the system of the recipe.
+        network: The module that translates in that direction in the system of the recipe.
         direction: `A2B` or `B2A`.
-        recipe: The resolved recipe that says how to build it.
-        step: Steps that it was trained here.
-        origin: Where its weights come from, if not from here.
+        recipe: The resolved recipe that builds it.
+        step: Training steps.
+        origin: The source of its weights, if it is not a run.
 
     Raises:
         CheckpointError: When it cannot be written.
@@ -118,29 +118,29 @@ def write_generator(
 def load_generator(
     path: Path, device: torch.device | str = "cpu", precision: Precision | Literal["auto"] = "fp32"
 ) -> LoadedGenerator:
-    """Read a generator's file, build its network, and put it in evaluation mode.
+    """Read a generator file and build its network, in evaluation mode.
 
     Args:
-        precision: What the network computes in; its weights stay as they are.
+        precision: The precision of the network; its weights keep their dtype.
 
     Raises:
-        CheckpointError: When the file is missing, damaged, or no generator's.
-        PluginError: When it needs a block that is not installed.
+        CheckpointError: When the file is missing, damaged, or not a generator file.
+        PluginError: When a block is not installed.
     """
     header = read_generator_header(path)
     recipe = Recipe.from_toml(header.recipe, where=str(path))
     try:
         recipe = recipe.resolve()
-        sketch = build_meta_system(recipe)
+        meta_system = build_meta_system(recipe)
     except GantoolkitError as error:
         raise type(error)(f"{path}: {error}") from error
-    if sketch is not None:
-        _refuse_misfit(path, sketch, _find_direction(path, sketch, header.direction))
+    if meta_system is not None:
+        _check_shapes(path, meta_system, _find_direction(path, meta_system, header.direction))
     system = build_system(recipe)
     network = _find_direction(path, system, header.direction)
     tensors = read_tensors(path)
-    kinds = {name: tensor.dtype for name, tensor in network.state_dict().items()}
-    wrong = next((name for name, tensor in tensors.items() if tensor.dtype != kinds.get(name, tensor.dtype)), None)
+    dtypes = {name: tensor.dtype for name, tensor in network.state_dict().items()}
+    wrong = next((name for name, tensor in tensors.items() if tensor.dtype != dtypes.get(name, tensor.dtype)), None)
     if wrong is not None:
         raise CheckpointError(f"{path}: its weights do not fit its recipe ('{wrong}' is {tensors[wrong].dtype})")
     try:
@@ -152,7 +152,7 @@ def load_generator(
     network.eval().to(device)
     parts = set(network.modules())
     for part in system.networks.values():
-        if part in parts:  # what translates by optimizing holds the network that it looks through
+        if part in parts:  # a generator that optimizes contains a network
             supported = read_traits(part, NetworkTraits).channels_last
             set_memory_format(part, memory_format_of(precision, device), supported=supported)
             compute_in(precision, part, device)
@@ -162,23 +162,23 @@ def load_generator(
 def _find_direction(path: Path, system: System, direction: str) -> nn.Module:
     if direction not in system.directions:
         known = ", ".join(system.directions)
-        raise CheckpointError(f"{path}: says that it translates {direction!r}, but its recipe knows {known} only")
+        raise CheckpointError(f"{path}: its direction is {direction!r}, but its recipe has only {known}")
     return system.directions[direction]
 
 
-def _refuse_misfit(path: Path, system: System, network: nn.Module) -> None:
-    """Compare what a recipe asks for, built without memory, with what its file holds.
+def _check_shapes(path: Path, system: System, network: nn.Module) -> None:
+    """Compare the shapes that a recipe asks for, built on the meta device, with those in its file.
 
     A recipe of a hundred bytes can ask for networks that no machine has memory for.
     """
-    asked = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    held = read_shapes(path)
-    for name in (*asked, *held):
-        if asked.get(name) != held.get(name):
-            problem = f"'{name}' is {held.get(name, 'not there')}, where {asked.get(name, 'nothing')} is asked for"
+    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    shapes = read_shapes(path)
+    for name in (*expected, *shapes):
+        if expected.get(name) != shapes.get(name):
+            problem = f"'{name}' is {shapes.get(name, 'missing')}, and {expected.get(name, 'nothing')} is expected"
             raise CheckpointError(f"{path}: its weights do not fit its recipe ({problem})")
     needed = sum(tensor.nbytes for part in system.networks.values() for tensor in part.state_dict().values())
-    if needed > _MAX_RATIO * path.stat().st_size + _SPARE:
+    if needed > _MAX_RATIO * path.stat().st_size + _MARGIN:
         raise CheckpointError(
-            f"{path}: its recipe has other networks of {needed / 1e9:,.0f} GB beside this generator; it is refused"
+            f"{path}: its recipe has {needed / 1e9:,.0f} GB of networks, far more than this generator; it is refused"
         )

@@ -1,4 +1,4 @@
-"""The log of a run: means of the losses, one JSON object a line, a table made from them, and TensorBoard's files."""
+"""The log of a run: mean losses as JSON lines, a CSV table of them, and TensorBoard files."""
 
 import importlib.util
 import json
@@ -26,19 +26,19 @@ __all__ = ["EVALUATION", "Log", "RunningMeans", "read_log"]
 EVALUATION = "evaluation"
 """Prefix of the logged names of evaluations: `evaluation/A2B/psnr`."""
 
-_PATIENCE = 10.0
+_TIMEOUT_S = 10.0
 """Seconds for TensorBoard's thread to end."""
 
 
 class RunningMeans:
-    """Running means by name. Values are added where they lie, all at once, and read only when the means are asked for."""
+    """Running means by name. Values are added on their device in one operation, and read only by `compute`."""
 
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
         self._sums = torch.zeros(0, dtype=torch.float64)  # in the order of the counts
 
     def add(self, values: Mapping[str, Tensor]) -> None:
-        """Count one value for each name."""
+        """Add one value for each name."""
         if not values:
             return
         wide = torch.stack([value.detach() for value in values.values()]).double()
@@ -51,9 +51,9 @@ class RunningMeans:
             self._sums = sums + wide
         else:
             sums = sums.clone()
-            places = {name: place for place, name in enumerate(self._counts)}
+            indices = {name: index for index, name in enumerate(self._counts)}
             for name, value in zip(values, wide.unbind(), strict=True):
-                sums[places[name]] += value
+                sums[indices[name]] += value
             self._sums = sums
 
     def compute(self) -> dict[str, float]:
@@ -61,12 +61,12 @@ class RunningMeans:
         return {name: total / count for name, (total, count) in self.state().items()}
 
     def state(self) -> dict[str, tuple[float, int]]:
-        """Sums and counts, for JSON."""
+        """Sums and counts; JSON-serializable."""
         return dict(zip(self._counts, zip(self._sums.tolist(), self._counts.values(), strict=True), strict=True))
 
     @classmethod
     def restore(cls, state: Mapping[str, tuple[float, int]]) -> "RunningMeans":
-        """The means that a `state` was taken of."""
+        """The means of a `state`."""
         means = cls()
         means._counts = {name: int(count) for name, (_, count) in state.items()}
         means._sums = torch.tensor([total for total, _ in state.values()], dtype=torch.float64)
@@ -74,23 +74,23 @@ class RunningMeans:
 
 
 class Log:
-    """Appends rows to a run's log, and to TensorBoard's files where that package is installed.
+    """Appends rows to the log of a run, and to TensorBoard files if that package is installed.
 
     Args:
         path: The file of JSON lines.
-        table: The CSV file that `write_table` makes from it.
-        tensorboard: TensorBoard's folder.
-        step: Where the run stands: rows of later steps, which a killed run may have left, are removed.
+        table: The CSV file that `write_table` writes.
+        tensorboard: The folder of TensorBoard files.
+        step: The step from which the run continues; rows of later steps, from a killed run, are removed.
     """
 
     def __init__(self, path: Path, table: Path, tensorboard: Path, *, step: int) -> None:
         self.path = path
         self.table = table
-        kept = [row for row in read_log(path) if row["step"] <= step]
-        write_text(path, "".join(json.dumps(row) + "\n" for row in kept), CheckpointError)
+        rows = [row for row in read_log(path) if row["step"] <= step]
+        write_text(path, "".join(json.dumps(row) + "\n" for row in rows), CheckpointError)
         self.tensorboard = tensorboard
-        # TensorBoard writes in a thread, whose failure is raised by the next call; Python would print a traceback of it too.
-        self._excepthook, threading.excepthook = threading.excepthook, self._hear_thread
+        # TensorBoard writes in a thread. The next call raises its failure; Python would also print a traceback.
+        self._excepthook, threading.excepthook = threading.excepthook, self._handle_thread_error
         try:
             with _explain(tensorboard):
                 self._tensorboard = _open_tensorboard(tensorboard, step)
@@ -99,15 +99,15 @@ class Log:
             raise
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Append one row; `step` is one of its columns.
+        """Append one row, which has a column `step`.
 
         Raises:
-            CheckpointError: When the disk is full, or the file has gone.
+            CheckpointError: When the disk is full, or the folder was deleted.
         """
         with _explain(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
             file.flush()
-            os.fsync(file.fileno())  # a checkpoint that outlives a power cut must not find the rows before it gone
+            os.fsync(file.fileno())  # after a power failure, rows before the last checkpoint must be there
         if self._tensorboard is not None:
             with _explain(self.tensorboard):
                 for name, value in row.items():
@@ -115,41 +115,41 @@ class Log:
                         self._tensorboard.add_scalar(name, value, row["step"])
 
     def write_image(self, name: str, image: Tensor, step: int) -> None:
-        """Show an image (H, W, C) of bytes in TensorBoard.
+        """Add an image (H, W, C) of bytes to TensorBoard.
 
         Raises:
-            CheckpointError: When the disk is full, or the folder has gone.
+            CheckpointError: When the disk is full, or the folder was deleted.
         """
         if self._tensorboard is not None:
             with _explain(self.tensorboard):
                 self._tensorboard.add_image(name, image, step, dataformats="HWC")
 
     def write_table(self) -> None:
-        """Write all rows as CSV, a column for each name that occurs.
+        """Write all rows as CSV, with one column for each name.
 
         Raises:
-            CheckpointError: When the disk is full, or the folder has gone.
+            CheckpointError: When the disk is full, or the folder was deleted.
         """
         write_csv(self.table, read_log(self.path), CheckpointError)
 
     def close(self) -> None:
-        """Finish TensorBoard's files."""
-        has_failed = sys.exc_info()[0] is not None  # and what failed is being said already
+        """Close the TensorBoard files."""
+        is_failing = sys.exc_info()[0] is not None  # another error is being reported
         try:
             if self._tensorboard is not None:
                 self._tensorboard.close()
         except OSError as error:
-            if not has_failed:
-                complaint = f"{describe_failure(self.tensorboard, error)}; what was logged last is in log.jsonl alone"
-                warnings.warn(complaint, stacklevel=2)
+            if not is_failing:
+                reason = describe_failure(self.tensorboard, error)
+                warnings.warn(f"{reason}; the last rows are in log.jsonl only", stacklevel=2)
         finally:
             for thread in filter(_is_tensorboards, threading.enumerate()):
-                thread.join(_PATIENCE)
+                thread.join(_TIMEOUT_S)
             threading.excepthook = self._excepthook
 
-    def _hear_thread(self, ended: threading.ExceptHookArgs) -> None:
-        if not (issubclass(ended.exc_type, OSError) and _is_tensorboards(ended.thread)):
-            self._excepthook(ended)
+    def _handle_thread_error(self, arguments: threading.ExceptHookArgs) -> None:
+        if not (issubclass(arguments.exc_type, OSError) and _is_tensorboards(arguments.thread)):
+            self._excepthook(arguments)
 
 
 def _is_tensorboards(thread: threading.Thread | None) -> bool:
@@ -165,7 +165,7 @@ def _explain(path: Path) -> Iterator[None]:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The rows of a log; what is no row is passed over, such as a last line that a killed run left unfinished.
+    """The rows of a log; other lines are skipped, such as an incomplete last line of a killed run.
 
     Raises:
         CheckpointError: When it cannot be read.
@@ -176,7 +176,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from error
     rows = list(map(_read_row, lines))
     if damaged := sum(row is None for row in rows[:-1]):
-        warnings.warn(f"{path}: {damaged} of its lines are damaged and left out", stacklevel=2)
+        warnings.warn(f"{path}: {damaged} damaged lines are skipped", stacklevel=2)
     return [row for row in rows if row is not None]
 
 
@@ -196,5 +196,5 @@ def _open_tensorboard(folder: Path, step: int) -> "SummaryWriter | None":
     try:
         return SummaryWriter(folder, purge_step=step)
     except UnicodeError:
-        warnings.warn(f"{folder}: TensorBoard takes no path that is not UTF-8; its files are left out", stacklevel=3)
+        warnings.warn(f"{folder}: TensorBoard requires UTF-8 paths; its files are not written", stacklevel=3)
         return None

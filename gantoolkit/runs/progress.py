@@ -1,4 +1,4 @@
-"""How far a run is, beyond its tensors: what its loop counts, and what a checkpoint keeps of it."""
+"""The progress of a run: the counters of its loop, as checkpoints save them."""
 
 import json
 from collections.abc import Mapping
@@ -17,19 +17,19 @@ _Means = dict[str, tuple[float, _Count]]
 
 
 class Progress(BaseModel):
-    """What the loop of a run counts; JSON can hold it.
+    """The counters of a run's loop; JSON-serializable.
 
     Args:
-        precision: What networks compute in, as it was settled when the run began.
-        step: Steps that are done.
+        precision: The precision of the networks, as chosen when the run started.
+        step: Steps done.
         seconds: Time spent training.
-        world_size: How many share the run.
-        skipped_steps: Steps of which a phase was not finite.
-        bad_files: Files that could not be read, with the reason.
-        flat_images: Crops of one color.
-        dataset: What tells the data set from others.
-        best_step: When the recipe's metric was best, if it is measured.
-        best_score: What it was then; more is better.
+        world_size: Number of processes.
+        skipped_steps: Steps with a non-finite phase.
+        bad_files: Unreadable files, with the reason.
+        flat_images: Crops of a single color.
+        dataset: Identifies the data set.
+        best_step: The step with the best metric, if it is evaluated.
+        best_score: The metric at that step; more is better.
     """
 
     model_config = ConfigDict(strict=True)
@@ -47,7 +47,7 @@ class Progress(BaseModel):
 
 
 class _SavedProgress(Progress):
-    """And what a checkpoint keeps beside it."""
+    """With the other values of a checkpoint."""
 
     since_row: _Means
     since_epoch: _Means
@@ -55,10 +55,10 @@ class _SavedProgress(Progress):
 
 
 def check_progress(path: Path, progress: Mapping[str, Any]) -> None:
-    """See that a run can continue from what its checkpoint says of its progress; whoever made it may have written anything.
+    """Check the progress in a checkpoint, which may be damaged or untrusted.
 
     Raises:
-        CheckpointError: At the first field that is missing or of another type.
+        CheckpointError: For the first field that is missing or of a wrong type.
     """
     try:
         _SavedProgress.model_validate_json(json.dumps(progress))  # as JSON, which knows no tuples

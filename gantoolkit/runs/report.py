@@ -1,4 +1,4 @@
-"""The page of a run: settings, loss curves and samples over time in one HTML file that needs nothing beside it."""
+"""The report of a run: settings, loss curves and samples over time in one self-contained HTML file."""
 
 import base64
 import io
@@ -19,8 +19,8 @@ from gantoolkit.runtime.version import __version__
 
 __all__ = ["write_report"]
 
-_MOST_SAMPLES = 8
-_MOST_FILES = 20
+_MAX_SAMPLES = 8
+_MAX_FILES = 20
 _ORDER = ("wrong", "unknown", "healthy")
 _TEMPLATES = jinja2.Environment(loader=jinja2.PackageLoader("gantoolkit.runs"), autoescape=True)
 _TEMPLATES.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
@@ -41,18 +41,18 @@ def write_report(
 
     Args:
         seconds: Time spent training.
-        counts: What was counted, by name.
-        findings: Ways to fail, and whether the run does.
-        bad_files: Files that were left out, and why.
+        counts: Counters by name.
+        findings: The verdicts on the run's health.
+        bad_files: Skipped files, with the reason.
 
     Raises:
         CheckpointError: When it cannot be written.
     """
     logged = read_log(folder.log)
-    rows = [row for row in logged if not _is_measurement(row)]
-    measured = [row for row in logged if _is_measurement(row)]
-    drawn = sorted(path for path in folder.samples.glob("step-*.png") if path.stem.removeprefix("step-").isdecimal())
-    samples = (*evenly_spaced(drawn[:-1], _MOST_SAMPLES - 1), *drawn[-1:])
+    rows = [row for row in logged if not _is_evaluation(row)]
+    evaluations = [row for row in logged if _is_evaluation(row)]
+    grids = sorted(path for path in folder.samples.glob("step-*.png") if path.stem.removeprefix("step-").isdecimal())
+    samples = (*evenly_spaced(grids[:-1], _MAX_SAMPLES - 1), *grids[-1:])
     page = _TEMPLATES.get_template("report.html.j2").render(
         recipe=recipe,
         recipe_text=recipe.to_toml(),
@@ -62,15 +62,15 @@ def write_report(
         minutes=seconds / 60,
         rate=step / seconds if seconds else 0.0,
         counts=counts,
-        bad_files=list((bad_files or {}).items())[:_MOST_FILES],
-        more_bad_files=max(0, len(bad_files or {}) - _MOST_FILES),
+        bad_files=list((bad_files or {}).items())[:_MAX_FILES],
+        more_bad_files=max(0, len(bad_files or {}) - _MAX_FILES),
         deviations=describe_deviations(recipe),
         last=rows[-1] if rows else {},
         findings=sorted(findings, key=lambda finding: _ORDER.index(finding.state)),
         wrong=sum(finding.state == "wrong" for finding in findings),
         curves=[_draw_curves(rows, phase, f"{phase}: weighted loss") for phase in _phases(rows)],
         metric=recipe.metric.name,
-        measured=_draw_curves(measured, EVALUATION, recipe.metric.name) if measured else "",
+        evaluation=_draw_curves(evaluations, EVALUATION, recipe.metric.name) if evaluations else "",
         samples=[(int(path.stem.removeprefix("step-")), _data_uri(path.read_bytes())) for path in samples],
     )
     write_text(folder.report, page, CheckpointError)
@@ -81,13 +81,13 @@ def _phases(rows: list[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _is_measurement(row: Mapping[str, Any]) -> bool:
+def _is_evaluation(row: Mapping[str, Any]) -> bool:
     return any(name.startswith(f"{EVALUATION}/") for name in row)
 
 
 def _draw_curves(rows: list[dict[str, Any]], phase: str, label: str) -> str:
-    """One phase's figures over the steps, as SVG."""
-    from matplotlib.figure import Figure  # imported when used: it takes half a second
+    """The values of one phase over the steps, as SVG."""
+    from matplotlib.figure import Figure  # its import takes half a second
 
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     axes = figure.subplots()

@@ -1,4 +1,4 @@
-"""Systems: which networks there are, which losses train them, and which of them translates."""
+"""Systems: networks, the losses that train them, and the directions in which they translate."""
 
 from gantoolkit.systems.bigan import BiGAN
 from gantoolkit.systems.cogan import CoGAN

@@ -95,7 +95,8 @@ class Trainer:
         }
         self.optimizers = {phase.name: optimizer(self._parameters(phase)) for phase in system.phases}
         self._initial_learning_rates = {
-            name: [float(group["lr"]) for group in made.param_groups] for name, made in self.optimizers.items()
+            name: [float(group["lr"]) for group in optimizer.param_groups]
+            for name, optimizer in self.optimizers.items()
         }
         self.learning_rates = {name: rates[0] for name, rates in self._initial_learning_rates.items()}
         """The current learning rate of each phase."""

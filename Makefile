@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PLUGINS := $(wildcard plugins/*)
 
-.PHONY: setup demo test lint docs format clean
+.PHONY: setup demo test test-slow lint docs format clean
 
 setup: $(READY)
 
@@ -18,9 +18,15 @@ $(READY): pyproject.toml constraints.txt $(PLUGINS:=/pyproject.toml)
 demo: setup
 	$(BIN)/gantoolkit demo --out runs/demo
 
-# One thread a worker: two workers that each took both cores would wait for each other.
+# One thread per worker: two workers that use both cores would wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope
+
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope
+	$(PYTEST) -m "not slow"
+
+# Kills, mutants, browsers, hostile files, pages that train: each is marked `slow` with the reason.
+test-slow: setup
+	$(PYTEST) -m slow
 
 lint: setup
 	$(BIN)/ruff check .

@@ -19,7 +19,7 @@ from gantoolkit.recipes.building import pairing_of
 from gantoolkit.runtime.device import select_device
 from gantoolkit.runtime.memory import available_memory
 
-__all__ = ["Plan", "Probe", "TimeEstimate", "estimate_time", "plan"]
+__all__ = ["Plan", "Probe", "TimeEstimate", "estimate_time", "extrapolate", "plan", "smaller_recipes"]
 
 _SMALLEST_CROP = 32
 _TIMED_STEPS = 2
@@ -175,7 +175,7 @@ def estimate_time(
     """
     probes: list[Probe] = []
     start = time.perf_counter()
-    for small in _smaller(recipe):
+    for small in smaller_recipes(recipe):
         try:
             small_cost = count_step(small)
         except RecipeError:  # the networks are too deep for crops of this size, or need more than one pair
@@ -191,10 +191,10 @@ def estimate_time(
                 steps.time()
             seconds = tuple(steps.time() for _ in range(_TIMED_STEPS))
         probes.append(Probe(small.data.crop_size, small.training.batch_size, small_cost.flops, seconds))
-    return _extrapolate(probes, recipe, cost) if probes else None
+    return extrapolate(probes, recipe, cost) if probes else None
 
 
-def _smaller(recipe: Recipe) -> list[Recipe]:
+def smaller_recipes(recipe: Recipe) -> list[Recipe]:
     """The recipe with single pairs of small crops, of larger crops, and so on up to the recipe itself."""
     crop, batch = recipe.data.crop_size, recipe.training.batch_size
     halvings = max(0, (crop // _SMALLEST_CROP).bit_length() - 1)
@@ -203,7 +203,8 @@ def _smaller(recipe: Recipe) -> list[Recipe]:
     return [resize(recipe, crop_size=side, batch_size=count) for side, count in dict.fromkeys(sizes)]
 
 
-def _extrapolate(probes: Sequence[Probe], recipe: Recipe, cost: StepCost) -> TimeEstimate:
+def extrapolate(probes: Sequence[Probe], recipe: Recipe, cost: StepCost) -> TimeEstimate:
+    """The time of a full step, from probes of smaller ones."""
     last = probes[-1]
     if (last.crop_size, last.batch_size) == (recipe.data.crop_size, recipe.training.batch_size):
         likely = last.seconds_per_step

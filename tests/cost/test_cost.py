@@ -23,7 +23,7 @@ from gantoolkit.cost import StepCost, bench, count_step, count_translations, pla
 from gantoolkit.cost.counters import LiveBytes
 from gantoolkit.cost.fitting import largest_fitting, needed_bytes, propose, resize
 from gantoolkit.cost.memory_meter import MemoryMeter
-from gantoolkit.cost.prediction import Probe, _extrapolate, _smaller
+from gantoolkit.cost.prediction import Probe, extrapolate, smaller_recipes
 from gantoolkit.cost.timing import measure_matrix_rate, time_steps
 from gantoolkit.errors import GantoolkitError, RecipeError, TrainingError
 from gantoolkit.plugins import Phase
@@ -362,7 +362,7 @@ class TestTime:
 
     def estimate(self, *seconds: float, recipe: Recipe):
         probes = [Probe(16 * 2**place, 1, 4.0**place, (each, each)) for place, each in enumerate(seconds)]
-        return _extrapolate(probes, recipe, StepCost(64.0, 0, 0, 0, 0, 0, 0, ()))
+        return extrapolate(probes, recipe, StepCost(64.0, 0, 0, 0, 0, 0, 0, ()))
 
     def test_time_grows_as_the_work(self, tiny: Recipe) -> None:
         recipe = resize(tiny.resolve(), crop_size=128)
@@ -376,11 +376,11 @@ class TestTime:
 
     def test_a_probe_of_full_size_is_the_answer(self, tiny: Recipe) -> None:
         probe = Probe(16, 1, 1.0, (2.0, 3.0, 5.0))
-        estimate = _extrapolate([probe], tiny.resolve(), count_step(tiny.resolve()))
+        estimate = extrapolate([probe], tiny.resolve(), count_step(tiny.resolve()))
         assert (estimate.low, estimate.seconds_per_step, estimate.high) == (2, 3, 5)
 
     def test_probes_end_with_the_recipe_itself(self, tiny: Recipe) -> None:
-        probes = _smaller(resize(tiny.resolve(), crop_size=144, batch_size=3))
+        probes = smaller_recipes(resize(tiny.resolve(), crop_size=144, batch_size=3))
         sizes = [(one.data.crop_size, one.training.batch_size) for one in probes]
         assert sizes == [(36, 1), (72, 1), (144, 1), (144, 3)]
 

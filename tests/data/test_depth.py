@@ -303,7 +303,7 @@ class TestTranslating:
         (made,) = translator.translate_pixels([translator.read(np.array([[0.0, 5.0, 10.0]]))])
         assert made.ravel().tolist() == [0, 32768, 65535]
         with pytest.raises(
-            DataError, match="A2B gives images of gray, 16-bit, which are no pictures; take translate_pixels"
+            DataError, match="A2B produces images of gray, 16-bit, not 8-bit pictures; use translate_pixels"
         ):
             translator(np.zeros((4, 4)))
 

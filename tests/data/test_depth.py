@@ -329,7 +329,7 @@ class TestTranslating:
         assert endings(encoding=Encoding(1, (0.0, 1.0))) == [".tif", ".npy", ".tif", ".tif"]
         assert endings(encoding=Encoding(6)) == [".tif", ".npy", ".tif", ".tif"]
         with pytest.raises(
-            DataError, match=r"--form jpg: cannot hold images of gray, 16-bit; \.png, \.tif, \.tiff, \.npy can"
+            DataError, match=r"--form jpg: cannot store images of gray, 16-bit; use one of \.png, \.tif, \.tiff, \.npy"
         ):
             endings(encoding=DEEP, form="jpg")
 

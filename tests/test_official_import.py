@@ -146,10 +146,10 @@ def test_pix2pix_uses_the_statistics_of_each_image(tmp_path: Path) -> None:
     ("state", "message"),
     [
         (PatchGANDiscriminator(3, width=2).state_dict(), r"net\.pth: these are the weights of a discriminator"),
-        ({"linear.weight": torch.zeros(3, 3)}, "its 0 convolutions"),
+        ({"linear.weight": torch.zeros(3, 3)}, "the 0 convolutions"),
         (
             torch.nn.Conv2d(3, 8, 3).state_dict(),
-            r"its 1 convolutions \(8×3×3×3, \.\.\.\) are neither those of a ResNet",
+            r"the 1 convolutions \(8×3×3×3, \.\.\.\) are neither those of a ResNet",
         ),
     ],
 )

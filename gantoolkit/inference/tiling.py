@@ -61,7 +61,7 @@ class _Side:
         """
         scaled = [length * (edge - self.begin) / (self.end - self.begin) for edge in (self.first, self.last)]
         if not all(edge.is_integer() for edge in scaled):
-            raise DataError("its features do not scale with the image, so it cannot be translated in tiles")
+            raise DataError("the network's features do not scale with the image, so it cannot be translated in tiles")
         return slice(int(scaled[0]), int(scaled[1]))
 
 
@@ -330,7 +330,7 @@ def measure_reach(network: nn.Module, channels: int) -> int:
     traits = read_traits(network, NetworkTraits)
     if traits.stochastic:
         raise DataError(
-            "its network draws random numbers or depends on the whole image, so tiles would not fit together"
+            "the network draws random numbers or depends on the whole image, so tiles would not fit together"
         )
     multiple = size_multiple_of(network)
     probe = bare_copy(network).cpu()
@@ -346,7 +346,7 @@ def measure_reach(network: nn.Module, channels: int) -> int:
         if all(reach is not None for reach in reaches):
             return max(reach for reach in reaches if reach is not None)
         length *= 2
-    raise DataError("each pixel of its translations depends on the whole image, so it cannot be translated in tiles")
+    raise DataError("each pixel of a translation depends on the whole image, so tiles would not fit together")
 
 
 def _probe(network: nn.Module, channels: int, thin: int, length: int, multiple: int, vertical: bool) -> int | None:

@@ -1,8 +1,8 @@
 """Translate videos frame by frame with PyAV (FFmpeg); timestamps, rotation and audio are preserved."""
 
-import errno
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from errno import EACCES, EDQUOT, EFBIG, EIO, ENOSPC, ENOTDIR, EPERM, EROFS
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -22,20 +22,11 @@ _HDR = {16: "PQ", 18: "HLG"}  # transfer characteristics of ITU-T H.273
 _BT709, _UNSPECIFIED, _LIMITED = 1, 2, 1
 _HD = 720
 _QUALITY = {"crf": "17", "preset": "medium"}
-_FRAMES_A_SECOND = 25
+_DEFAULT_FRAME_RATE = 25
 """Frame rate of files that state none."""
 _MISSING_SECONDS = 0.5
 """How much shorter than its stated duration a Matroska file may be."""
-_WRITE_ERRORS = {
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENOTDIR,
-    errno.EIO,
-}
+_WRITE_ERRORS = {ENOSPC, EDQUOT, EFBIG, EACCES, EPERM, EROFS, ENOTDIR, EIO}
 
 
 class UnwritableError(DataError):
@@ -132,7 +123,7 @@ class _Translation:
         self.translator, self.source, self.input, self.output = translator, source, input, output
         self.batch_size, self.size, self.progress = batch_size, size, progress
         self.video = input.streams.video[0]
-        self.rate = self.video.average_rate or self.video.guessed_rate or Fraction(_FRAMES_A_SECOND)
+        self.rate = self.video.average_rate or self.video.guessed_rate or Fraction(_DEFAULT_FRAME_RATE)
         self.audio = {track.index: self._copy_track(track) for track in input.streams.audio}
         self.stream: Any = None
         self.frames: list[Any] = []

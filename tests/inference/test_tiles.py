@@ -163,7 +163,7 @@ class TestReach:
 
     def test_network_that_draws_random_numbers(self) -> None:
         translator = open_translator({"name": "unet", "depth": 3, "width": 4, "noise_at_test": True}, tile=24)
-        with pytest.raises(DataError, match="an image of 48×48 pixels: its network draws random numbers"):
+        with pytest.raises(DataError, match="an image of 48×48 pixels: the network draws random numbers"):
             translator.translate_tensor(uneven_image(48, 48))
 
 

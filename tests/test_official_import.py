@@ -1,4 +1,4 @@
-"""Official weights become a file that translates: recognized, mended, explained; what is none is refused."""
+"""Importing official weights: generators are recognized, adapted and explained; other files are rejected."""
 
 import importlib.metadata
 import importlib.util
@@ -20,7 +20,7 @@ from gantoolkit.official import convert_official, load_official_weights
 
 
 def official_unet(depth: int, width: int, batch_norm: bool) -> dict[str, torch.Tensor]:
-    """Weights under the nested names of the official U-Net; indices as its modules count them."""
+    """Weights under the nested names and indices of the official U-Net."""
     channels = [width * min(2**level, 8) for level in range(depth)]
     weights: dict[str, torch.Tensor] = {}
 
@@ -55,7 +55,7 @@ def official_unet(depth: int, width: int, batch_norm: bool) -> dict[str, torch.T
 
 
 def affine_renamed_resnet(blocks: int, width: int) -> dict[str, torch.Tensor]:
-    """As another project has it: affine instance norm, and `block` for `conv_block`."""
+    """Weights as in another project, with affine instance norm and `block` instead of `conv_block`."""
     weights = official_resnet(blocks, width, False, True, "")
     renamed: dict[str, torch.Tensor] = {}
     for key, tensor in weights.items():
@@ -64,8 +64,8 @@ def affine_renamed_resnet(blocks: int, width: int) -> dict[str, torch.Tensor]:
             renamed |= {f"{layer}weight": torch.rand_like(tensor), f"{layer}bias": torch.rand_like(tensor)}
         elif not key.endswith(("running_var", "num_batches_tracked")):
             renamed[key.replace("conv_block", "block")] = tensor
-    for place, channels in ((10 + blocks + 1, 2 * width), (10 + blocks + 4, width)):
-        renamed |= {f"model.{place}.weight": torch.rand(channels), f"model.{place}.bias": torch.rand(channels)}
+    for index, channels in ((10 + blocks + 1, 2 * width), (10 + blocks + 4, width)):
+        renamed |= {f"model.{index}.weight": torch.rand(channels), f"model.{index}.bias": torch.rand(channels)}
     return renamed
 
 
@@ -96,7 +96,7 @@ def affine_renamed_resnet(blocks: int, width: int) -> dict[str, torch.Tensor]:
         (
             lambda: official_unet(5, 2, False),
             {"name": "unet", "depth": 5, "norm": "instance"},
-            ["a U-Net generator with 5 halvings"],
+            ["a U-Net generator of depth 5"],
         ),
         (
             lambda: official_unet(7, 2, True),
@@ -106,24 +106,22 @@ def affine_renamed_resnet(blocks: int, width: int) -> dict[str, torch.Tensor]:
     ],
 )
 @pytest.mark.parametrize("direction", ["A2B", "B2A"])
-def test_what_a_file_holds_is_recognized_and_translates_at_once(
-    weights, block, words, direction, tmp_path: Path
-) -> None:
+def test_generator_is_recognized_and_translates(weights, block, words, direction, tmp_path: Path) -> None:
     state = weights()
     torch.save(state, tmp_path / "latest_net_G.pth")
-    made = convert_official(tmp_path / "latest_net_G.pth", tmp_path / "new.safetensors", direction=direction)
-    parameters = made.recipe.system.parameters["generator"]
+    result = convert_official(tmp_path / "latest_net_G.pth", tmp_path / "new.safetensors", direction=direction)
+    parameters = result.recipe.system.parameters["generator"]
     assert {"name": parameters.name, **parameters.parameters}.items() >= block.items()
     for word in words:
-        assert any(word in finding for finding in made.findings), (word, made.findings)
+        assert any(word in finding for finding in result.findings), (word, result.findings)
     translator = Translator.load(tmp_path / "new.safetensors")
     assert translator.direction == direction
     image = make_image(1, (130, 70))
     assert translator(image).size == image.size
     assert translator(image) == translator(image)
-    # The weights themselves, in the place of their layer.
-    make = ResNetGenerator if parameters.name == "resnet" else UNetGenerator
-    expected = make(3, 3, **parameters.parameters)
+    # Each layer has its weights.
+    network_class = ResNetGenerator if parameters.name == "resnet" else UNetGenerator
+    expected = network_class(3, 3, **parameters.parameters)
     load_official_weights(expected, state)
     for ours, theirs in zip(translator.generator.network.parameters(), expected.parameters(), strict=True):
         assert torch.equal(ours, theirs)
@@ -133,8 +131,8 @@ def test_what_a_file_holds_is_recognized_and_translates_at_once(
     assert torch.equal(next(translator.generator.network.parameters()), first)
 
 
-def test_pix2pix_takes_the_statistics_of_each_image(tmp_path: Path) -> None:
-    """As the official test does, whatever else is in the batch."""
+def test_pix2pix_uses_the_statistics_of_each_image(tmp_path: Path) -> None:
+    """As in the official test, a translation does not depend on the rest of the batch."""
     torch.save(official_unet(5, 2, True), tmp_path / "net.pth")
     convert_official(tmp_path / "net.pth", tmp_path / "net.safetensors")
     translator = Translator.load(tmp_path / "net.safetensors")
@@ -148,30 +146,35 @@ def test_pix2pix_takes_the_statistics_of_each_image(tmp_path: Path) -> None:
     ("state", "message"),
     [
         (PatchGANDiscriminator(3, width=2).state_dict(), r"net\.pth: these are the weights of a discriminator"),
-        ({"linear.weight": torch.zeros(3, 3)}, "its 0 convolutions"),
+        ({"linear.weight": torch.zeros(3, 3)}, "the 0 convolutions"),
         (
             torch.nn.Conv2d(3, 8, 3).state_dict(),
-            r"its 1 convolutions \(8×3×3×3, \.\.\.\) are neither those of a ResNet",
+            r"the 1 convolutions \(8×3×3×3, \.\.\.\) are neither those of a ResNet",
         ),
     ],
 )
-def test_what_is_no_generator_is_refused(state, message: str, tmp_path: Path) -> None:
+def test_other_weights_are_rejected(state, message: str, tmp_path: Path) -> None:
     torch.save(state, tmp_path / "net.pth")
     with pytest.raises(CheckpointError, match=message):
         convert_official(tmp_path / "net.pth", tmp_path / "new.safetensors")
     assert not (tmp_path / "new.safetensors").exists()
 
 
-def test_any_number_of_channels_is_taken(tmp_path: Path) -> None:
+def test_any_number_of_channels(tmp_path: Path) -> None:
     state = official_resnet(1, 2, False, False, "")
     state["model.1.weight"] = torch.rand(2, 4, 7, 7)
     torch.save(state, tmp_path / "net.pth")
-    made = convert_official(tmp_path / "net.pth", tmp_path / "new.safetensors")
-    assert made.recipe.data.channels_A == 4
-    assert Translator.load(made.path, device="cpu").translate_tensor(torch.zeros(1, 4, 16, 16)).shape == (1, 3, 16, 16)
+    result = convert_official(tmp_path / "net.pth", tmp_path / "new.safetensors")
+    assert result.recipe.data.channels_A == 4
+    assert Translator.load(result.path, device="cpu").translate_tensor(torch.zeros(1, 4, 16, 16)).shape == (
+        1,
+        3,
+        16,
+        16,
+    )
 
 
-def test_the_command_explains_and_the_next_command_translates(tmp_path: Path, capsys) -> None:
+def test_command_prints_findings_and_writes_a_file_that_translates(tmp_path: Path, capsys) -> None:
     torch.save(official_resnet(1, 2, False, True, "module."), tmp_path / "latest_net_G_A.pth")
     make_image(1).save(tmp_path / "horse.png")
     assert main(["import", "official", str(tmp_path / "latest_net_G_A.pth")]) == 0
@@ -186,11 +189,11 @@ def test_the_command_explains_and_the_next_command_translates(tmp_path: Path, ca
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_a_foreign_checkpoint_translates_as_its_own_package_does(tmp_path: Path, capsys) -> None:
-    """vintagify ships a CycleGAN generator with affine instance norm and names of its own; its code is the reference."""
-    place = Path(importlib.metadata.distribution("vintagify").locate_file("vintagify"))
-    checkpoint = place / "resources" / "G_A2B_epoch33.pth"
-    spec = importlib.util.spec_from_file_location("vintagify_generator", place / "generator.py")
+def test_third_party_checkpoint_translates_as_in_its_own_package(tmp_path: Path, capsys) -> None:
+    """vintagify contains a CycleGAN generator with affine instance norm and other layer names; its code is the reference."""
+    package = Path(importlib.metadata.distribution("vintagify").locate_file("vintagify"))
+    checkpoint = package / "resources" / "G_A2B_epoch33.pth"
+    spec = importlib.util.spec_from_file_location("vintagify_generator", package / "generator.py")
     theirs = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(theirs)
     reference = theirs.ResnetGenerator().double().eval()
@@ -216,22 +219,22 @@ def test_the_source_is_never_overwritten(tmp_path: Path) -> None:
     )
 
 
-def test_the_image_that_goes_in_decides_what_comes_out(tmp_path: Path) -> None:
-    """The same network, built by hand from the file's weights, gives the same pixels."""
+def test_layers_compute_the_same_as_layers_built_from_the_weights(tmp_path: Path) -> None:
+    """The first layers, built by hand from the file's weights, give the same features."""
     state = affine_renamed_resnet(2, 2)
     torch.save(state, tmp_path / "net.pth")
     convert_official(tmp_path / "net.pth", tmp_path / "new.safetensors")
     image = to_tensor(make_image(1, (40, 36)))[None]
-    made = Translator.load(tmp_path / "new.safetensors").translate_tensor(image)
-    by_hand = torch.nn.Sequential(
+    translation = Translator.load(tmp_path / "new.safetensors").translate_tensor(image)
+    expected = torch.nn.Sequential(
         torch.nn.ReflectionPad2d(3),
         torch.nn.Conv2d(3, 2, 7),
         torch.nn.InstanceNorm2d(2, affine=True),
         torch.nn.ReLU(),
     )
-    by_hand.load_state_dict(
-        {f"{place}.{name}": state[f"model.{place}.{name}"] for place in (1, 2) for name in ("weight", "bias")}
+    expected.load_state_dict(
+        {f"{index}.{name}": state[f"model.{index}.{name}"] for index in (1, 2) for name in ("weight", "bias")}
     )
     network = Translator.load(tmp_path / "new.safetensors").generator.network
-    torch.testing.assert_close(network.layers[:4](image), by_hand(image))
-    assert made.shape == image.shape
+    torch.testing.assert_close(network.layers[:4](image), expected(image))
+    assert translation.shape == image.shape

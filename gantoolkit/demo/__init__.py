@@ -1,4 +1,4 @@
-"""The built-in demonstration: a small real data set with a known answer, and a run whose result is measured."""
+"""The built-in demo: a small data set of real photographs with known translations, and a run scored on it."""
 
 from gantoolkit.demo.photographs import make_demo_set
 from gantoolkit.demo.session import run_demo

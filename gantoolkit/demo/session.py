@@ -1,4 +1,4 @@
-"""The demonstration: make the data, train, and measure the translations against the known answer."""
+"""The demo: make the data set, train, and compare the translations with the correct ones."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -27,20 +27,20 @@ __all__ = ["DemoResult", "measure", "run_demo"]
 
 DIRECTIONS = (Direction("A2B"), Direction("B2A"))
 _ROWS = ("chelsea-064-128", "chelsea-128-192", "chelsea-128-320", "coffee-128-192", "coffee-192-256", "coffee-256-448")
-"""Tiles to show: eyes, nose and fur, the cup and its saucer."""
+"""Test images in the grid: eyes, nose and fur, the cup and its saucer."""
 
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demonstration came to.
+    """The result of the demo.
 
     Args:
-        end: How its training ended.
-        psnr: By direction, against the right answer, in dB: of the input itself, of one flat color, of the untrained
-            network's translation, and of the trained one's; means over the held-out tiles.
-        grid: Picture of held-out tiles: input, translation, right answer, way back.
-        photograph: Picture of one whole held-out photograph: input, translation, right answer.
-        report: The run's page.
+        end: How training ended.
+        psnr: For each direction, PSNR in dB against the ground truth, averaged over the test images: of the input itself, of a
+            flat color, and of the translations by the untrained and by the trained network.
+        grid: Image of test images: input, translation, ground truth, reconstruction.
+        photograph: Image of one whole test photograph: input, translation, ground truth.
+        report: The run's report page.
     """
 
     end: RunEnded
@@ -57,15 +57,15 @@ def run_demo(
     device: str | None = None,
     watch: Callable[[Run], AbstractContextManager[Callback]],
 ) -> DemoResult:
-    """Train the shipped recipe `demo` on the built-in photographs, or continue, and measure.
+    """Train the recipe `demo` on the built-in photographs, or resume its run, and score the translations.
 
     Args:
-        out: Folder for the data set, the run and the pictures.
-        changes: Fields of the recipe that are to differ.
-        watch: Makes the run's callback, which is entered while the run trains.
+        out: Folder for the data set, the run and the images.
+        changes: Fields of the recipe to change.
+        watch: Returns a context manager that yields the run's callback and is entered during training.
 
     Raises:
-        GantoolkitError: As training does.
+        GantoolkitError: As in training.
     """
     data = make_demo_set(out / "photographs")
     run = Run.start(find_recipe("demo", changes), data, out / "run")
@@ -74,12 +74,12 @@ def run_demo(
     psnr: dict[str, dict[str, float]] = {}
     translators = {direction: run.translator(direction, device=device) for direction in DIRECTIONS}
     for direction in DIRECTIONS:
-        inputs, answers = _test_images(data, direction.source), _test_images(data, direction.target)
+        inputs, targets = _test_images(data, direction.source), _test_images(data, direction.target)
         psnr[direction] = {
-            "input": measure(inputs, answers),
-            "flat color": measure(_flat_images(data, direction.target, answers), answers),
-            "untrained": measure(_untrained(run, direction, device).translate(inputs), answers),
-            "trained": measure(translators[direction].translate(inputs), answers),
+            "input": measure(inputs, targets),
+            "flat color": measure(_flat_images(data, direction.target, targets), targets),
+            "untrained": measure(_untrained(run, direction, device).translate(inputs), targets),
+            "trained": measure(translators[direction].translate(inputs), targets),
         }
     grid, photograph = out / "demo.png", out / "photograph.png"
     write_image(_draw_tiles(data, translators), grid)
@@ -88,16 +88,16 @@ def run_demo(
     return DemoResult(end, psnr, grid, photograph, run.report)
 
 
-def measure(images: Sequence[Image.Image], answers: Sequence[Image.Image]) -> float:
-    """The peak signal-to-noise ratio of images against the right ones, in dB, in the mean over them; higher is closer."""
+def measure(images: Sequence[Image.Image], targets: Sequence[Image.Image]) -> float:
+    """The peak signal-to-noise ratio in dB of images against the ground truth, averaged over images; higher is closer."""
     metric = PeakSignalNoiseRatio()
-    for image, answer in zip(images, answers, strict=True):
-        metric.update(to_tensor(image)[None], to_tensor(answer)[None])
+    for image, target in zip(images, targets, strict=True):
+        metric.update(to_tensor(image)[None], to_tensor(target)[None])
     return metric.compute()["psnr"]
 
 
 def _flat_images(data: Path, domain: str, like: Sequence[Image.Image]) -> list[Image.Image]:
-    """The mean color of a domain's training images, and nothing else: what can be had without looking at the input."""
+    """Images of the mean color of a domain's training images: the best guess that ignores the input."""
     colors = [
         np.asarray(read_image(path), dtype=float).mean(axis=(0, 1)) for path in find_images(data / f"train{domain}")
     ]
@@ -110,7 +110,7 @@ def _test_images(data: Path, domain: str) -> list[Image.Image]:
 
 
 def _untrained(run: Run, direction: str, device: str | None) -> Translator:
-    """What the run started from: its first weights follow from its seed."""
+    """The run's generator before training; its initial weights follow from the seed."""
     system = build_system(run.recipe)
     initialize(system, run.recipe)
     network = system.directions[direction].eval().to(select_device(device))
@@ -119,21 +119,21 @@ def _untrained(run: Run, direction: str, device: str | None) -> Translator:
 
 def _draw_tiles(data: Path, translators: Mapping[Direction, Translator]) -> Image.Image:
     columns: dict[str, torch.Tensor] = {}
-    for direction, back in zip(DIRECTIONS, reversed(DIRECTIONS), strict=True):
+    for direction in DIRECTIONS:
         source, target = direction.source, direction.target
-        real, answer = (
+        real, truth = (
             torch.stack([to_tensor(read_image(data / f"test{domain}" / f"{name}.png")) for name in _ROWS])
             for domain in (source, target)
         )
         fake = translators[direction].translate_tensor(real)
         columns[f"real_{source}"] = real
         columns[f"fake_{target}"] = fake
-        columns[f"right_{target}"] = answer
-        columns[f"rec_{source}"] = translators[back].translate_tensor(fake)
+        columns[f"right_{target}"] = truth
+        columns[f"rec_{source}"] = translators[direction.reverse].translate_tensor(fake)
     return draw_grid(columns)
 
 
 def _draw_photograph(data: Path, translator: Translator) -> Image.Image:
-    real, answer = (read_image(data / f"whole{domain}" / "chelsea.png") for domain in "AB")
-    columns = {"real_A": real, "fake_B": translator(real), "right_B": answer}
+    real, truth = (read_image(data / f"whole{domain}" / "chelsea.png") for domain in "AB")
+    columns = {"real_A": real, "fake_B": translator(real), "right_B": truth}
     return draw_grid({name: to_tensor(image)[None] for name, image in columns.items()})

@@ -1,4 +1,4 @@
-"""Export: a trained generator in a file that other programs read, verified before it is there."""
+"""Export: write a trained generator to a verified file for other programs."""
 
 from gantoolkit.export.exporting import Exported, export_generator
 from gantoolkit.export.formats import Format

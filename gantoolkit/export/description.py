@@ -1,4 +1,4 @@
-"""What an exported file says of itself, as text that every format can carry."""
+"""The metadata of an exported file, as text that every format can store."""
 
 import torch
 
@@ -12,10 +12,10 @@ __all__ = ["describe", "smallest_size_of"]
 
 
 def describe(generator: LoadedGenerator, tensors: str) -> dict[str, str]:
-    """Everything that somebody who has the file alone needs to use it.
+    """Everything needed to use the exported file on its own.
 
     Args:
-        tensors: What its weights are called by.
+        tensors: How the weights are named.
     """
     return {
         "format": "gantoolkit export 1",
@@ -27,8 +27,8 @@ def describe(generator: LoadedGenerator, tensors: str) -> dict[str, str]:
         "out_channels": str(generator.target.channels),
         "in_images": str(generator.source),
         "out_images": str(generator.target),
-        "in_values": f"what the network takes = {_scale(generator.source)}",
-        "out_values": f"what the network gives = {_scale(generator.target)}; value is "
+        "in_values": f"network input = {_scale(generator.source)}",
+        "out_values": f"network output = {_scale(generator.target)}; value is "
         + ("rounded and clipped" if generator.target.bits else "clipped"),
         "size_multiple": str(size_multiple_of(generator.network)),
         "smallest_size": str(smallest_size_of(generator)),
@@ -46,7 +46,7 @@ def _scale(encoding: Encoding) -> str:
 
 
 def smallest_size_of(generator: LoadedGenerator) -> int:
-    """The smallest height and width that the network takes: a multiple of its `size_multiple`."""
+    """The smallest height and width that the network accepts, a multiple of its `size_multiple`."""
     multiple = size_multiple_of(generator.network)
     smallest = max(read_traits(generator.network, NetworkTraits).smallest_size, multiple)
     return smallest + -smallest % multiple

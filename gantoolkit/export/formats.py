@@ -1,4 +1,4 @@
-"""The formats: how each is written, and how it is read back by something else than what wrote it."""
+"""The export formats: how each is written, and how it is read back, by another program where there is one."""
 
 import io
 import json
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gantoolkit.errors import ExportError, requires_extra
 from gantoolkit.export.description import smallest_size_of
-from gantoolkit.export.images import smooth_pictures
+from gantoolkit.export.images import smooth_images
 from gantoolkit.recipes.building import build_system, size_multiple_of
 from gantoolkit.runs import LoadedGenerator
 from gantoolkit.training import run_generator
@@ -27,25 +27,25 @@ __all__ = ["FORMATS", "METADATA_FILE", "FileFormat", "Format"]
 Format = Literal["onnx", "torch", "safetensors"]
 
 METADATA_FILE = "gantoolkit.json"
-"""Where a file of torch.export says what it is."""
+"""The file with the description within a file of torch.export."""
 
 _OPSET = 18
-"""What torch's exporter writes without converting: the first opset that it is made for, and thus read by most programs."""
+"""The lowest opset that torch's exporter writes without conversion, and thus supported by most programs."""
 
 _LARGEST_MESSAGE = 2**31
-"""Bytes of a protocol buffer, which an ONNX file is; more would need a second file."""
+"""Size limit in bytes of a protocol buffer, and so of an ONNX file; larger models would need a second file."""
 
 _INPUT, _OUTPUT = "images", "translation"
 
 
 @dataclass(frozen=True)
 class FileFormat:
-    """How a generator is written to a path with its description, and read back as a function.
+    """How to write a generator and its description to a path, and read it back as a function.
 
     Args:
-        reader: What computes when the file is read back.
-        tensors: What the weights are called by.
-        is_graph: Whether the file holds the computation, and not weights alone.
+        reader: The program that runs the file when it is read back.
+        tensors: How the weights are named.
+        is_graph: Whether the file contains the computation, and not only the weights.
     """
 
     reader: str
@@ -59,22 +59,23 @@ def _write_onnx(generator: LoadedGenerator, path: Path, description: Mapping[str
     onnx = _import_for_onnx()[0]
     size = sum(tensor.nbytes for tensor in generator.network.state_dict().values())
     if size >= _LARGEST_MESSAGE:
-        raise ExportError(f"its weights take {size / 1e9:.1f} GB, and one ONNX file holds less than 2.1; take torch")
+        raise ExportError(
+            f"its weights take {size / 1e9:.1f} GB, and an ONNX file is limited to 2.1 GB; use the format torch"
+        )
     program = _trace(generator)
     with _quiet_exporter():
-        made = torch.onnx.export(
+        onnx_program = torch.onnx.export(
             program, input_names=[_INPUT], output_names=[_OUTPUT], opset_version=_OPSET, dynamo=True, verbose=False
         )
-    if made is None:
-        raise ExportError("torch.onnx gave no model")
-    model: Any = made.model_proto
-    multiple = size_multiple_of(generator.network)
+    if onnx_program is None:
+        raise ExportError("torch.onnx returned no model")
+    model: Any = onnx_program.model_proto
+    names = _dimension_names(size_multiple_of(generator.network))
     for value in (*model.graph.input, *model.graph.output):
-        names = _dimensions(multiple)
-        for place, dimension in enumerate(value.type.tensor_type.shape.dim):
-            if place in names:
-                dimension.dim_param = names[place]
-    del model.graph.value_info[:]  # shapes in between, in the exporter's own names for the dimensions
+        for axis, dimension in enumerate(value.type.tensor_type.shape.dim):
+            if axis in names:
+                dimension.dim_param = names[axis]
+    del model.graph.value_info[:]  # intermediate shapes, with the exporter's names for the dimensions
     onnx.helper.set_model_props(model, dict(description))
     onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString())
@@ -91,7 +92,7 @@ def _read_onnx(generator: LoadedGenerator, path: Path) -> tuple[Callable[[Tensor
 
 
 def _write_torch(generator: LoadedGenerator, path: Path, description: Mapping[str, str]) -> None:
-    buffer = io.BytesIO()  # a path would have to end in .pt2
+    buffer = io.BytesIO()  # a path must end in .pt2
     torch.export.save(_trace(generator), buffer, extra_files={METADATA_FILE: json.dumps(dict(description))})
     path.write_bytes(buffer.getbuffer())
 
@@ -103,7 +104,7 @@ def _read_torch(generator: LoadedGenerator, path: Path) -> tuple[Callable[[Tenso
 
 
 def _write_safetensors(generator: LoadedGenerator, path: Path, description: Mapping[str, str]) -> None:
-    # Copies, as layers may share memory.
+    # safetensors rejects tensors that share memory.
     tensors = {name: tensor.detach().clone().contiguous() for name, tensor in generator.network.state_dict().items()}
     save_file(tensors, path, dict(description))
 
@@ -116,24 +117,24 @@ def _read_safetensors(generator: LoadedGenerator, path: Path) -> tuple[Callable[
 
 
 def _trace(generator: LoadedGenerator) -> torch.export.ExportedProgram:
-    """The network as a graph for any number of images of any size that it takes."""
+    """Trace the network to a graph for any number of images of any size that it accepts."""
     multiple, smallest = size_multiple_of(generator.network), smallest_size_of(generator)
-    # Not the smallest size, and no two dimensions alike: what is the same in the example could be taken to be so always.
+    # Not the smallest size, and no two equal dimensions: the exporter could take an equality in the example for a rule.
     units = smallest // multiple
     height, width = multiple * (units + 3), multiple * (units + 5)
-    picture = smooth_pictures(generator.source.channels)[0][..., :1, :1].expand(2, -1, height, width).contiguous()
+    image = smooth_images(generator.source.channels)[0][..., :1, :1].expand(2, -1, height, width).contiguous()
     rows, columns = (torch.export.Dim(name, min=units) for name in ("rows", "columns"))
     if multiple > 1:
         rows, columns = multiple * rows, multiple * columns
     shapes = ({0: torch.export.Dim("batch"), 2: rows, 3: columns},)
     with torch.no_grad():
-        program = torch.export.export(generator.network, (picture,), dynamic_shapes=shapes, strict=False)
+        program = torch.export.export(generator.network, (image,), dynamic_shapes=shapes, strict=False)
     for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # paths of the machine that exported are nobody's business
+        node.meta.pop("stack_trace", None)  # they contain local paths
     return program
 
 
-def _dimensions(multiple: int) -> dict[int, str]:
+def _dimension_names(multiple: int) -> dict[int, str]:
     factor = "" if multiple == 1 else f"{multiple}*"
     return {0: "batch", 2: f"{factor}rows", 3: f"{factor}columns"}
 
@@ -142,13 +143,13 @@ def _import_for_onnx() -> tuple[Any, Any]:
     with requires_extra("export", "ONNX", ExportError):
         import onnx
         import onnxruntime
-        import onnxscript  # noqa: F401 (torch.onnx writes with it)
+        import onnxscript  # noqa: F401 (used by torch.onnx)
     return onnx, onnxruntime
 
 
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Keep off the screen what torch.onnx says of its own insides: functions of copyreg and onnxscript that will go."""
+    """Silence the warnings of torch.onnx about its own use of deprecated functions of copyreg and onnxscript."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -165,6 +166,6 @@ FORMATS: dict[str, FileFormat] = {
     "onnx": FileFormat("onnxruntime", "the network's own names", True, _write_onnx, _read_onnx),
     "torch": FileFormat("torch.export", "the network's own names", True, _write_torch, _read_torch),
     "safetensors": FileFormat(
-        "a network newly built from its recipe", "the network's own names", False, _write_safetensors, _read_safetensors
+        "a network rebuilt from its recipe", "the network's own names", False, _write_safetensors, _read_safetensors
     ),
 }

@@ -1,4 +1,4 @@
-"""The images on which an exported file is tried."""
+"""The images with which an exported file is verified."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,17 +15,17 @@ from gantoolkit.export.description import smallest_size_of
 from gantoolkit.recipes.building import size_multiple_of
 from gantoolkit.runs import LoadedGenerator
 
-__all__ = ["make_batches", "smooth_pictures"]
+__all__ = ["make_batches", "smooth_images"]
 
 _MOST_IMAGES = 2
 _LARGEST_SIDE = 256
 
 
 def make_batches(generator: LoadedGenerator, sources: Sequence[str | Path | ImageFile]) -> tuple[list[Tensor], str]:
-    """One square, two that are wide, one that is high: (N, C, H, W) in [−1, 1], and what they show, in words.
+    """Make three batches (N, C, H, W) in [−1, 1] (one square image, two wide, one tall), and describe them in words.
 
     Args:
-        sources: Image files and folders, of which the first images are taken; with none, pictures are made.
+        sources: Image files and folders, of which the first two images are used; by default, synthetic images are used.
 
     Raises:
         DataError: When there is no image, or one cannot be read.
@@ -33,24 +33,24 @@ def make_batches(generator: LoadedGenerator, sources: Sequence[str | Path | Imag
     encoding = generator.source
     if sources:
         files = _find(sources)
-        pictures = [encoding.to_floats(read_pixels(file, encoding))[None] for file in files]
-        shown = ", ".join(str(file) for file in files)
+        images = [encoding.to_floats(read_pixels(file, encoding))[None] for file in files]
+        description = ", ".join(str(file) for file in files)
     else:
-        pictures = smooth_pictures(encoding.channels)
-        shown = "smooth pictures made for it, as there were no images"
+        images = smooth_images(encoding.channels)
+        description = "synthetic smooth images, as no images were given"
     multiple, smallest = size_multiple_of(generator.network), smallest_size_of(generator)
     side = max(smallest, min(generator.recipe.data.crop_size, _LARGEST_SIDE) // multiple * multiple)
     longer = side + -(-side // 2 // multiple) * multiple
-    first, last = pictures[0], pictures[-1]
+    first, last = images[0], images[-1]
     return [
         _resize(first, side, side),
         torch.cat([_resize(first, side, longer), _resize(last, side, longer)]),
         _resize(last, longer, side),
-    ], shown
+    ], description
 
 
-def smooth_pictures(channels: int) -> list[Tensor]:
-    """Two pictures with soft shapes, (1, channels, 64, 64) in [−1, 1]; the same each time."""
+def smooth_images(channels: int) -> list[Tensor]:
+    """Two fixed images with smooth shapes, (1, channels, 64, 64) in [−1, 1]."""
     random = torch.Generator().manual_seed(0)
     coarse = torch.rand(_MOST_IMAGES, channels, 6, 6, generator=random) * 2 - 1
     return list(_resize(coarse, 64, 64).split(1))
@@ -65,6 +65,6 @@ def _find(sources: Sequence[str | Path | ImageFile]) -> list[ImageFile]:
     return files[:_MOST_IMAGES]
 
 
-def _resize(pictures: Tensor, height: int, width: int) -> Tensor:
-    made = functional.interpolate(pictures, (height, width), mode="bicubic", antialias=True, align_corners=False)
-    return made.clamp(-1, 1)
+def _resize(images: Tensor, height: int, width: int) -> Tensor:
+    resized = functional.interpolate(images, (height, width), mode="bicubic", antialias=True, align_corners=False)
+    return resized.clamp(-1, 1)

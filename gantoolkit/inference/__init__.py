@@ -1,4 +1,4 @@
-"""Inference: a trained generator as a function from image to image."""
+"""Inference: translate images, files, folders and videos with a trained generator."""
 
 from gantoolkit.inference.files import translate_files
 from gantoolkit.inference.translator import Tile, Translator

@@ -1,4 +1,4 @@
-"""Translating files and folders: names and tree are kept, a bad file is named and skipped."""
+"""Translate files and folders: names and the folder tree are preserved, and a bad file is reported and skipped."""
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -17,62 +17,66 @@ from gantoolkit.inference.sources import SourceFile
 from gantoolkit.inference.translator import Translator
 from gantoolkit.inference.video import UnwritableError, translate_video, video_target
 
-__all__ = ["Form", "Translated", "plan_targets", "translate_files"]
+__all__ = ["FileResult", "Form", "plan_targets", "translate_files"]
 
 Form = Literal["png", "jpg", "tif", "npy"]
 
 
 @dataclass(frozen=True)
-class Translated:
-    """What became of one file: where its translation lies, or why there is none.
+class FileResult:
+    """The result for one file.
 
     Args:
-        kept: Whether it had been translated before, so that nothing was done.
+        target: Path of the translation.
+        problem: Why the file was not translated; empty if it was.
+        up_to_date: Whether the file had already been translated, so that it was skipped.
     """
 
     source: SourceFile
     target: Path
     problem: str = ""
-    kept: bool = False
+    up_to_date: bool = False
 
 
 def plan_targets(
     sources: Sequence[SourceFile], out: str | Path, *, form: Form | None = None, encoding: Encoding = PICTURE
 ) -> dict[SourceFile, Path]:
-    """Where the translation of each file goes: below `out` with its name and its place in the tree.
+    """Choose the path of each file's translation: below `out`, at the file's relative path.
 
     Args:
-        sources: As `open_sources` finds them.
+        sources: The files that `open_sources` lists.
         out: Folder for the translations.
-        form: File format of images; by default one that loses nothing of what the encoding has, the source's own if it is such,
-            and for pictures the JPEG that was one.
-        encoding: What translations are.
+        form: File format of images. By default, the source's own format if it stores the encoding without loss (for pictures,
+            also JPEG), and otherwise a lossless one.
+        encoding: Encoding of the translations.
 
     Raises:
-        DataError: When the form cannot hold the translations, or a translation would overwrite a source or another translation.
+        DataError: When the format cannot store the translations, or a translation would overwrite a source or another
+            translation.
     """
-    known = forms_of(encoding)
-    if form and f".{form}" not in known:
-        raise DataError(f"--form {form}: cannot hold images of {encoding}; {', '.join(known)} can")
-    kept = (".png", ".jpg", ".jpeg") if encoding.is_picture else known if encoding.bits else (".tif", ".tiff", ".npy")
+    suffixes = forms_of(encoding)
+    if form and f".{form}" not in suffixes:
+        raise DataError(f"--form {form}: cannot store images of {encoding}; use one of {', '.join(suffixes)}")
+    preserved = suffixes if encoding.bits else (".tif", ".tiff", ".npy")
+    if encoding.is_picture:
+        preserved = (".png", ".jpg", ".jpeg")
     targets: dict[SourceFile, Path] = {}
-    taken: dict[Path, SourceFile] = {}
+    source_of: dict[Path, SourceFile] = {}
     originals = {source.path.resolve() for source in sources}
     for source in sources:
-        place = Path(out) / source.place
+        target = Path(out) / source.relative_path
         if source.is_video:
-            target = video_target(place)
-        else:
-            target = place.with_suffix(
-                f".{form}" if form else place.suffix if place.suffix.lower() in kept else known[0]
-            )
-        if target in taken:
+            target = video_target(target)
+        elif form or target.suffix.lower() not in preserved:
+            target = target.with_suffix(f".{form}" if form else suffixes[0])
+        if target in source_of:
             raise DataError(
-                f"{source.name} and {taken[target].name} would both become {target}; translate them into two folders"
+                f"{source.name} and {source_of[target].name} would both be written to {target}; "
+                "translate them into two folders"
             )
         if target.resolve() in originals:
             raise DataError(f"{target}: would be overwritten by its own translation; choose another --out")
-        targets[source], taken[target] = target, source
+        targets[source], source_of[target] = target, source
     return targets
 
 
@@ -84,34 +88,34 @@ def translate_files(
     resize: int | None = None,
     manifest: Manifest | None = None,
     progress: Callable[[SourceFile, int, int | None], None] = lambda video, done, total: None,
-) -> Iterator[Translated]:
-    """Translate files one batch after the other; a file that cannot be read is reported and passed over.
+) -> Iterator[FileResult]:
+    """Translate files batch by batch; a file that cannot be read is reported and skipped.
 
     Args:
-        targets: As from `plan_targets`.
-        batch_size: Images, or frames of a video, that are in memory at a time.
-        resize: Make each image's shorter side so many pixels first; its translation has that size.
-        manifest: Has what was translated before, which is passed over, and gets a line for every other file.
-        progress: Told of a video how many frames of how many are done.
+        targets: The result of `plan_targets`.
+        batch_size: Images, or frames of a video, in memory at a time.
+        resize: Length in pixels to which each image's shorter side is resized first; the translation has the new size.
+        manifest: Lists the files already translated, which are skipped, and receives a line for every other file.
+        progress: Called with a video, the number of translated frames, and the total if it is known.
 
     Raises:
-        DataError: When a translation cannot be written (a full disk, say).
+        DataError: When a translation cannot be written, for example because the disk is full.
     """
-    todo: list[SourceFile] = []
+    pending: list[SourceFile] = []
     for source, target in targets.items():
         if manifest is not None and manifest.holds(source, target):
-            yield Translated(source, target, kept=True)
+            yield FileResult(source, target, up_to_date=True)
         else:
-            todo.append(source)
-    for batch in _batch(todo, batch_size):
+            pending.append(source)
+    for batch in _batch(pending, batch_size):
         for source, problem in _translate_batch(translator, batch, targets, batch_size, resize, progress):
             if manifest is not None:
-                manifest.note(source, targets[source], problem)
-            yield Translated(source, targets[source], problem)
+                manifest.record(source, targets[source], problem)
+            yield FileResult(source, targets[source], problem)
 
 
 def _batch(sources: Sequence[SourceFile], size: int) -> Iterator[Sequence[SourceFile]]:
-    """Images in batches, each video by itself."""
+    """Group images into batches; each video is a batch of its own."""
     for is_video, group in itertools.groupby(sources, lambda source: source.is_video):
         files = list(group)
         step = 1 if is_video else size
@@ -126,9 +130,9 @@ def _translate_batch(
     resize: int | None,
     progress: Callable[[SourceFile, int, int | None], None],
 ) -> Iterator[tuple[SourceFile, str]]:
-    """Each file, and what is wrong with it, if anything is."""
+    """Translate a batch; yield each file with its problem, or with an empty string."""
     encoding = translator.generator.source
-    read: list[tuple[SourceFile, np.ndarray]] = []
+    images: list[tuple[SourceFile, np.ndarray]] = []
     for source in batch:
         try:
             if source.is_video:
@@ -144,32 +148,33 @@ def _translate_batch(
                 continue
             pixels = translator.read(source.path)
             size = (pixels.shape[1], pixels.shape[0])
-            wanted = _resized(size, resize)
-            refuse_many_pixels(source.name, *wanted)
-            read.append((source, pixels if wanted == size else resize_pixels(pixels, wanted, encoding)))
+            new_size = _resized(size, resize)
+            refuse_many_pixels(source.name, *new_size)
+            images.append((source, pixels if new_size == size else resize_pixels(pixels, new_size, encoding)))
         except UnwritableError:
             raise
-        except DataError as error:  # what it is called may not be where it lies, or not be said
-            told = str(error).replace(str(source.path), source.name)
-            yield source, told if source.name in told else f"{source.name}: {told}"
-    for (source, _), made in zip(read, _translate_all(translator, [pixels for _, pixels in read]), strict=True):
-        if isinstance(made, DataError):
-            yield source, f"{source.name}: {made}"
+        except DataError as error:  # it may name a temporary path, or no file
+            message = str(error).replace(str(source.path), source.name)
+            yield source, message if source.name in message else f"{source.name}: {message}"
+    translations = _translate_all(translator, [pixels for _, pixels in images])
+    for (source, _), translation in zip(images, translations, strict=True):
+        if isinstance(translation, DataError):
+            yield source, f"{source.name}: {translation}"
         else:
-            write_pixels(made, targets[source], translator.generator.target)
+            write_pixels(translation, targets[source], translator.generator.target)
             yield source, ""
 
 
-def _resized(size: tuple[int, int], shorter: int | None) -> tuple[int, int]:
-    if shorter is None:
+def _resized(size: tuple[int, int], shorter_side: int | None) -> tuple[int, int]:
+    if shorter_side is None:
         return size
-    width, height = (max(1, round(side * shorter / min(size))) for side in size)
+    width, height = (max(1, round(side * shorter_side / min(size))) for side in size)
     return width, height
 
 
 def _translate_all(translator: Translator, images: Sequence[np.ndarray]) -> list[np.ndarray | DataError]:
-    """Each image's translation, or why there is none; one that fails takes no other with it."""
+    """Each image's translation, or its error. If the batch fails, images are translated one by one."""
     try:
         return [*translator.translate_pixels(images)]
     except DataError as error:
-        return [error] if len(images) == 1 else [made for one in images for made in _translate_all(translator, [one])]
+        return [error] if len(images) == 1 else [_translate_all(translator, [image])[0] for image in images]

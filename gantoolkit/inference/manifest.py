@@ -1,4 +1,4 @@
-"""What came from what: a line for each file in `manifest.jsonl`, by which an interrupted translation goes on."""
+"""The record of translated files, `manifest.jsonl`, with which an interrupted translation resumes."""
 
 import hashlib
 import json
@@ -21,21 +21,21 @@ NAME = "manifest.jsonl"
 
 
 class Manifest:
-    """The manifest of a folder of translations. A line has source, target, sizes, times and the generator's fingerprint.
+    """The manifest of a folder of translations. A line holds source, target, sizes, times and the generator's fingerprint.
 
-    A line is written when its translation is whole, so that whatever ends the program, what the manifest says is there. Of
-    several lines about one translation the last one counts; a line that was cut off is passed over.
+    A line is written once its translation is complete, so every translation listed exists even if the program is killed. If
+    several lines name one translation, the last one counts. A truncated line is ignored.
 
     Args:
-        out: The folder; it is made if it is not there.
-        how: All that decides what a file becomes, beside the file.
+        out: The folder; it is created if it does not exist.
+        settings: Everything besides the source file that determines a translation.
 
     Raises:
-        DataError: When it cannot be read or written.
+        DataError: When the manifest cannot be read or written.
     """
 
-    def __init__(self, out: str | Path, how: Mapping[str, Any]) -> None:
-        self.out, self.how = Path(out), dict(how)
+    def __init__(self, out: str | Path, settings: Mapping[str, Any]) -> None:
+        self.out, self.settings = Path(out), dict(settings)
         self.path = self.out / NAME
         try:
             self.lines = _read(self.path)
@@ -44,27 +44,27 @@ class Manifest:
         write_text(self.path, "".join(_write(line) for line in self.lines.values()))
 
     def holds(self, source: SourceFile, target: Path) -> bool:
-        """Whether a file has been translated in this way, is the one that it was, and its translation is still there."""
+        """Whether a file was translated with these settings, has not changed since, and its translation still exists."""
         line = self.lines.get(self._key(target), {})
-        same = all(line.get(key) == value for key, value in (self._about(source) | self.how).items())
+        same = all(line.get(key) == value for key, value in (self._identify(source) | self.settings).items())
         return (
             same and not line.get("problem") and target.is_file() and target.stat().st_size == line.get("target_bytes")
         )
 
     def forget(self, targets: Iterable[Path]) -> None:
-        """Take these translations for not made."""
+        """Drop these translations, so that they are made again."""
         for target in targets:
             self.lines.pop(self._key(target), None)
 
-    def note(self, source: SourceFile, target: Path, problem: str = "") -> None:
-        """Write down what became of a file.
+    def record(self, source: SourceFile, target: Path, problem: str = "") -> None:
+        """Append a line with the result for a file.
 
         Raises:
-            DataError: When that cannot be written.
+            DataError: When the manifest cannot be written.
         """
         outcome = {"problem": problem} if problem else {"target_bytes": target.stat().st_size}
-        made = datetime.now(UTC).isoformat(timespec="seconds")
-        line = {"target": self._key(target), **self._about(source), **self.how, **outcome, "at": made}
+        time = datetime.now(UTC).isoformat(timespec="seconds")
+        line = {"target": self._key(target), **self._identify(source), **self.settings, **outcome, "at": time}
         self.lines[line["target"]] = line
         try:
             with self.path.open("a", encoding="utf-8") as file:
@@ -75,12 +75,12 @@ class Manifest:
     def _key(self, target: Path) -> str:
         return printable(target.relative_to(self.out))
 
-    def _about(self, source: SourceFile) -> dict[str, Any]:
+    def _identify(self, source: SourceFile) -> dict[str, Any]:
         return {"source": printable(Path(source.name)), "bytes": source.size, "modified": source.modified}
 
 
 def fingerprint(translator: Translator) -> str:
-    """SHA-256 of a generator: its recipe, direction and weights."""
+    """The SHA-256 of a generator's recipe, direction and weights."""
     generator = translator.generator
     digest = hashlib.sha256(f"{generator.direction}\n{generator.recipe.to_toml()}".encode())
     for name, tensor in generator.network.state_dict().items():
@@ -103,4 +103,4 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def _write(line: Mapping[str, Any]) -> str:
-    return json.dumps(line) + "\n"  # in ASCII: names may hold what ends a line, or is no text
+    return json.dumps(line) + "\n"  # ASCII: names may contain line separators or invalid Unicode

@@ -1,4 +1,4 @@
-"""What is to be translated: files, folders, patterns such as `photos/**/*.jpg`, and archives."""
+"""Find the files to translate: in files, folders, patterns such as `photos/**/*.jpg`, and archives."""
 
 import glob
 import tempfile
@@ -15,7 +15,7 @@ from gantoolkit.errors import DataError
 __all__ = ["VIDEO_SUFFIXES", "SourceFile", "open_sources"]
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
-"""File names that are taken for videos."""
+"""Suffixes of files that are treated as videos."""
 
 _MEDIA = (*SUFFIXES, *VIDEO_SUFFIXES)
 _ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
@@ -26,80 +26,80 @@ class SourceFile:
     """An image or a video.
 
     Args:
-        path: Where it can be read.
-        place: Its place in the tree that translations keep.
-        name: What it is called: its path, or for one from an archive the archive's, with its place.
-        size: Bytes of the file, or of its archive.
-        modified: When that was changed last, in nanoseconds.
+        path: The file to read.
+        relative_path: Its path relative to the source's root; its translation has the same one below the output folder.
+        name: Its path as the user knows it. For a file in an archive: the archive's path, followed by the relative one.
+        size: Size in bytes of the file, or of its archive.
+        modified: Modification time in nanoseconds of the file, or of its archive.
     """
 
     path: Path
-    place: PurePath
+    relative_path: PurePath
     name: str
     size: int
     modified: int
 
     @property
     def is_video(self) -> bool:
-        """Whether its name says that it is one."""
+        """Whether the file's suffix is that of a video."""
         return self.path.suffix.lower() in VIDEO_SUFFIXES
 
 
 @contextmanager
 def open_sources(sources: Sequence[str | Path], *, out: str | Path | None = None) -> Iterator[list[SourceFile]]:
-    """Find every image and video; archives are unpacked into a temporary folder, for as long as this lasts.
+    """Find every image and video. Archives are unpacked into a temporary folder, which is deleted on exit.
 
     Args:
-        sources: Files, folders, patterns (`**` stands for any folders, and what a pattern begins with is left out of the tree),
-            archives.
-        out: Folder of the translations; where it lies within a source, it is passed over.
+        sources: Files, folders, archives, and patterns. In a pattern, `**` matches any number of folders, and relative paths
+            start at the first part with a wildcard.
+        out: Folder of the translations. If it lies within a source, its files are ignored.
 
     Raises:
-        DataError: When a source is missing or empty, or an archive is damaged or hostile.
+        DataError: When a source is missing or empty, or an archive is damaged or malicious.
     """
     with ExitStack() as stack:
-        found: dict[tuple[str, PurePath], SourceFile] = {}
-        for given in map(Path, sources):
-            for source in _find(given, Path(out).resolve() if out is not None else None, stack):
-                found.setdefault((source.name, source.place), source)  # a file may be named twice
-        yield list(found.values())
+        files: dict[tuple[str, PurePath], SourceFile] = {}
+        for path in map(Path, sources):
+            for file in _find(path, Path(out).resolve() if out is not None else None, stack):
+                files.setdefault((file.name, file.relative_path), file)  # a file may be named twice
+        yield list(files.values())
 
 
-def _find(given: Path, out: Path | None, stack: ExitStack) -> Iterator[SourceFile]:
-    if not given.exists() and glob.has_magic(str(given)):
-        for path, place in _match(given, out):
-            yield from _open_archive(path, stack) if _is_archive(path) else [_describe(path, place)]
-    elif given.is_dir():
-        images = [path for path in find_images(given, _MEDIA) if not _lies_in(path, out, given)]
+def _find(source: Path, out: Path | None, stack: ExitStack) -> Iterator[SourceFile]:
+    if not source.exists() and glob.has_magic(str(source)):
+        for path, relative_path in _match(source, out):
+            yield from _open_archive(path, stack) if _is_archive(path) else [_describe(path, relative_path)]
+    elif source.is_dir():
+        images = [path for path in find_images(source, _MEDIA) if not _is_translation(path, out, source)]
         if not images:
-            raise DataError(f"{given}: holds nothing but translations")
-        yield from (_describe(path, path.relative_to(given)) for path in images)
-    elif _is_archive(given):
-        yield from _open_archive(given, stack)
+            raise DataError(f"{source}: contains only translations")
+        yield from (_describe(path, path.relative_to(source)) for path in images)
+    elif _is_archive(source):
+        yield from _open_archive(source, stack)
     else:
-        yield _describe(given, PurePath(given.name))
+        yield _describe(source, PurePath(source.name))
 
 
 def _match(pattern: Path, out: Path | None) -> list[tuple[Path, Path]]:
-    """What a pattern matches that can be translated, as in a folder, and its place below what the pattern begins with."""
+    """The images, videos and archives that a pattern matches, each with its path relative to the pattern's fixed part."""
     parts = [*pattern.parts, *(["*"] if pattern.name == "**" else [])]
-    count = next(place for place, part in enumerate(parts) if glob.has_magic(part))
-    fixed = Path(*parts[:count])
+    count = next(index for index, part in enumerate(parts) if glob.has_magic(part))
+    root = Path(*parts[:count])
     try:
-        matching = sorted(fixed.glob(str(Path(*parts[count:]))))
+        paths = sorted(root.glob(str(Path(*parts[count:]))))
     except ValueError as error:
-        raise DataError(f"{pattern}: is no pattern ({error})") from error
-    found = [
-        (path, path.relative_to(fixed))
-        for path in matching
+        raise DataError(f"{pattern}: is not a valid pattern ({error})") from error
+    matches = [
+        (path, path.relative_to(root))
+        for path in paths
         if path.is_file()
         and (path.suffix.lower() in _MEDIA or _is_archive(path))
-        and not any(part.startswith(".") for part in path.relative_to(fixed).parts)
-        and not _lies_in(path, out, fixed)
+        and not any(part.startswith(".") for part in path.relative_to(root).parts)
+        and not _is_translation(path, out, root)
     ]
-    if not found:
+    if not matches:
         raise DataError(f"{pattern}: matches no image, video or archive")
-    return found
+    return matches
 
 
 def _open_archive(archive: Path, stack: ExitStack) -> list[SourceFile]:
@@ -112,16 +112,17 @@ def _is_archive(path: Path) -> bool:
     return path.name.lower().endswith(_ARCHIVE_SUFFIXES) and path.is_file()
 
 
-def _lies_in(path: Path, out: Path | None, source: Path) -> bool:
-    """Whether a file is a translation, in a folder for them that lies within its source."""
+def _is_translation(path: Path, out: Path | None, source: Path) -> bool:
+    """Whether a file lies in the folder of translations, if that is a folder within the source."""
     if out is None or out == source.resolve() or not out.is_relative_to(source.resolve()):
         return False
     return path.resolve().is_relative_to(out)
 
 
-def _describe(path: Path, place: PurePath, archive: Path | None = None) -> SourceFile:
+def _describe(path: Path, relative_path: PurePath, archive: Path | None = None) -> SourceFile:
     try:
-        found = (archive or path).stat()
+        status = (archive or path).stat()
     except OSError as error:
         raise DataError(f"{path}: no such file or folder") from error
-    return SourceFile(path, place, str(archive / place if archive else path), found.st_size, found.st_mtime_ns)
+    name = str(archive / relative_path if archive else path)
+    return SourceFile(path, relative_path, name, status.st_size, status.st_mtime_ns)

@@ -1,13 +1,13 @@
-"""Images too large for memory: translated in tiles, with the instance norm of the whole image, so that none shows.
+"""Translate images too large for memory in tiles without seams: instance norm uses the statistics of the whole image.
 
-A network without instance norm gives a tile's pixels the values that they have in the whole image, as soon as the tile
-brings along all that they depend on: a border as wide as the receptive field. Instance norm depends on every pixel, however
-far away. So its statistics are gathered first, over all tiles, for one layer after the other in the order in which they are
-called: what comes before a layer is known by then, and what comes after it is not computed. A last pass translates.
+Without instance norm, a tile translates as it does within the whole image if it is padded by a border as wide as the radius
+of the receptive field. Instance norm depends on every pixel of the image. Its statistics are therefore computed first, over
+all tiles, one layer at a time in the order of the calls. A pass for a layer uses the statistics of the layers before it and
+stops at that layer. The last pass translates.
 
-Where a network's instance norms all lie in one `gantoolkit.layers.fused.Chain`, a tile goes on from where it stopped, as long as there
-is memory to keep its features; with memory for all of them an image takes no longer than otherwise. Without any, each pass
-begins anew: memory is that of one tile, and time about half as many translations as there are layers of instance norm.
+If all instance norms of a network lie in one `gantoolkit.layers.fused.Chain`, a tile resumes where it stopped, as long as
+its features fit into a cache. With room for all of them, an image takes no longer than without tiles. Without a cache, each
+pass starts from the image: this needs the memory of one tile, and about half as many translations as there are instance norms.
 """
 
 import itertools
@@ -26,19 +26,19 @@ from gantoolkit.plugins import NetworkTraits, read_traits
 from gantoolkit.recipes.building import size_multiple_of
 from gantoolkit.runtime.memory_format import bare_copy
 
-__all__ = ["Statistics", "measure_reach", "seen_length", "translate_in_tiles"]
+__all__ = ["Statistics", "measure_reach", "padded_tile_length", "translate_in_tiles"]
 
 Statistics = Literal["image", "tile"]
-"""Over what instance norm takes its statistics. `tile` is what comes of translating each tile as an image of its own, with
-seams where the statistics jump; it is there to be compared with."""
+"""Where instance norm takes its statistics. `tile` translates each tile as an image of its own, which leaves seams; it
+exists for comparison."""
 
 _LONGEST_PROBE = 4096
-"""A network whose receptive field is not found within so many pixels has none that a tile could bring along."""
+"""Side in pixels of the largest image on which the receptive field is measured."""
 
 
 @dataclass(frozen=True)
 class _Side:
-    """One side of a tile: what it is to give, and with the border what it has to see; pixels of the image."""
+    """The extent of a tile along one axis, in pixels of the image: [first, last), and with its border [begin, end)."""
 
     first: int
     last: int
@@ -46,28 +46,28 @@ class _Side:
     end: int
 
     @property
-    def seen(self) -> slice:
+    def input(self) -> slice:
         return slice(self.begin, self.end)
 
     @property
-    def given(self) -> slice:
+    def output(self) -> slice:
         return slice(self.first, self.last)
 
-    def own(self, length: int) -> slice:
-        """Where what it is to give lies in features that are `length` long.
+    def inner(self, length: int) -> slice:
+        """Where the tile without its border lies in features of `length` pixels.
 
         Raises:
-            DataError: When the features do not halve and double with the image.
+            DataError: When the features do not scale with the image.
         """
-        scaled = [length * (at - self.begin) / (self.end - self.begin) for at in (self.first, self.last)]
-        if not all(at.is_integer() for at in scaled):
-            raise DataError("its features do not grow as the image does, so that it cannot be translated in tiles")
+        scaled = [length * (edge - self.begin) / (self.end - self.begin) for edge in (self.first, self.last)]
+        if not all(edge.is_integer() for edge in scaled):
+            raise DataError("the network's features do not scale with the image, so it cannot be translated in tiles")
         return slice(int(scaled[0]), int(scaled[1]))
 
 
 @dataclass
 class _Moments:
-    """Mean and sum of squared deviations of each channel, over all the pixels added so far; float64."""
+    """Mean and sum of squared deviations of each channel over all pixels added so far, in float64."""
 
     count: int
     mean: Tensor
@@ -75,32 +75,32 @@ class _Moments:
 
     @classmethod
     def of(cls, features: Tensor) -> "_Moments":
-        # One feature map at a time: all of them in float64 would be twice what the network itself takes.
-        found = [torch.var_mean(values.double(), correction=0) for values in features[0]]
-        variance, mean = (torch.stack(each) for each in zip(*found, strict=True))
+        # One channel at a time: all of them in float64 would take twice the memory of the network's own features.
+        moments = [torch.var_mean(values.double(), correction=0) for values in features[0]]
+        variance, mean = (torch.stack(values) for values in zip(*moments, strict=True))
         count = features[0, 0].numel()
         return cls(count, mean, variance * count)
 
     def add(self, other: "_Moments") -> None:
-        """Chan, Golub and LeVeque 1983, §2: nothing is lost where the mean is large."""
-        both, gap = self.count + other.count, other.mean - self.mean
-        self.mean = self.mean + gap * (other.count / both)
-        self.squares = self.squares + other.squares + gap.square() * (self.count * other.count / both)
-        self.count = both
+        """Merge with the moments of other pixels (Chan, Golub and LeVeque 1983, §2): exact even where the mean is large."""
+        count, gap = self.count + other.count, other.mean - self.mean
+        self.mean = self.mean + gap * (other.count / count)
+        self.squares = self.squares + other.squares + gap.square() * (self.count * other.count / count)
+        self.count = count
 
     def normalize(self, norm: nn.InstanceNorm2d, features: Tensor) -> Tensor:
         mean, variance = self.mean.float(), (self.squares / self.count).float()
-        made = functional.batch_norm(features.float(), mean, variance, norm.weight, norm.bias, eps=norm.eps)
-        return made.to(features.dtype)
+        normalized = functional.batch_norm(features.float(), mean, variance, norm.weight, norm.bias, eps=norm.eps)
+        return normalized.to(features.dtype)
 
 
 class _NormReachedError(Exception):
-    """A forward pass came to the instance norm whose statistics are being gathered, and goes no further."""
+    """Stops a forward pass at the instance norm whose statistics are being computed."""
 
 
 @dataclass(frozen=True)
-class _Stop:
-    """Where a tile's way through a chain stopped: at which step, after how many norms, and with what."""
+class _ChainState:
+    """The state of a tile's pass through a chain when it stopped: at which step, and after how many norms."""
 
     step: int
     norms: int
@@ -109,74 +109,73 @@ class _Stop:
 
     @property
     def bytes(self) -> int:
-        return sum(tensor.nbytes for tensor in {id(one): one for one in (self.features, *self.identities)}.values())
+        return sum({id(tensor): tensor.nbytes for tensor in (self.features, *self.identities)}.values())
 
 
 class _WholeImageNorms:
-    """Instance norms with the statistics of the whole image; which one is called is told by its place in the order.
+    """Replace a network's instance norms by ones that use the statistics of the whole image.
+
+    The norms are identified by the order in which they are called.
 
     Args:
-        network: Whose norms.
-        keep: Bytes of features that may be kept from pass to pass.
+        network: The network.
+        cache_bytes: Bytes of features that may be cached between passes.
     """
 
-    def __init__(self, network: nn.Module, keep: int) -> None:
-        self._norms = [norm for norm in network.modules() if _looks_at_the_image(norm)]
+    def __init__(self, network: nn.Module, cache_bytes: int) -> None:
+        self._norms = [norm for norm in network.modules() if _uses_image_statistics(norm)]
         self._chain = _find_chain(network, self._norms)
-        self._room = keep
-        self._stops: dict[tuple[_Side, _Side], _Stop] = {}
-        self._known: list[_Moments] = []
-        self._gathered: _Moments | None = None
-        self._called = 0
+        self._free_bytes = cache_bytes
+        self._cache: dict[tuple[_Side, _Side], _ChainState] = {}
+        self._moments: list[_Moments] = []
+        self._next_moments: _Moments | None = None
+        self._calls = 0
         self._tile: tuple[_Side, _Side] | None = None
 
     @contextmanager
-    def in_place(self) -> Iterator[None]:
-        """Let the network's norms be these meanwhile."""
+    def installed(self) -> Iterator[None]:
+        """Replace the `forward` of the norms, and of their chain, within the context."""
         forwards: list[tuple[nn.Module, Callable[[Tensor], Tensor]]]
         forwards = [(norm, lambda input, norm=norm: self._call(norm, input)) for norm in self._norms]
         if self._chain is not None:
             steps = list(flatten(self._chain))
             forwards.append((self._chain, lambda input: self._walk(steps, input)))
-        before = [vars(layer).get("forward") for layer, _ in forwards]
+        originals = [vars(layer).get("forward") for layer, _ in forwards]
         for layer, forward in forwards:
             layer.forward = forward
         try:
             yield
         finally:
-            for (layer, _), forward in zip(forwards, before, strict=True):
+            for (layer, _), forward in zip(forwards, originals, strict=True):
                 if forward is None:
                     del layer.forward
                 else:
                     layer.forward = forward
 
     def begin(self, tile: tuple[_Side, _Side]) -> None:
-        """A forward pass over a tile follows."""
-        self._called, self._tile = 0, tile
+        """Prepare for the forward pass of a tile."""
+        self._calls, self._tile = 0, tile
 
     def end_pass(self) -> bool:
-        """All tiles have been seen; whether one more norm has been found and is known now."""
-        if self._gathered is None:
+        """Finish a pass over all tiles. Returns whether it computed the statistics of another norm."""
+        if self._next_moments is None:
             return False
-        self._known.append(self._gathered)
-        self._gathered = None
+        self._moments.append(self._next_moments)
+        self._next_moments = None
         return True
 
     def _walk(self, steps: Sequence[Step], features: Tensor) -> Tensor:
-        """Go through a chain, from where the tile stopped the last time."""
+        """Run a chain, from the step at which the tile stopped in the last pass."""
         assert self._tile is not None
         first, identities = 0, []
-        stop = self._stops.get(self._tile) if self._called == 0 else None
-        if stop is not None:
-            features = stop.features.to(features.device)
-            first, self._called, identities = (
-                stop.step,
-                stop.norms,
-                [one.to(features.device) for one in stop.identities],
-            )
-        may_keep = self._called == (stop.norms if stop else 0)
-        for at in range(first, len(steps)):
-            step = steps[at]
+        state = self._cache.get(self._tile) if self._calls == 0 else None
+        if state is not None:
+            identities = [tensor.to(features.device) for tensor in state.identities]
+            features = state.features.to(features.device)
+            first, self._calls = state.step, state.norms
+        may_cache = self._calls == (state.norms if state else 0)
+        for index in range(first, len(steps)):
+            step = steps[index]
             if step is Identity.LEAVES:
                 identities.append(features)
             elif step is Identity.RETURNS:
@@ -185,31 +184,32 @@ class _WholeImageNorms:
                 try:
                     features = step(features)
                 except _NormReachedError:
-                    if may_keep:
-                        self._keep(_Stop(at, self._called - 1, features.cpu(), tuple(one.cpu() for one in identities)))
+                    if may_cache:
+                        copies = tuple(tensor.cpu() for tensor in identities)
+                        self._store(_ChainState(index, self._calls - 1, features.cpu(), copies))
                     raise
         return features
 
-    def _keep(self, stop: _Stop) -> None:
+    def _store(self, state: _ChainState) -> None:
         assert self._tile is not None
-        before = self._stops.get(self._tile)
-        more = stop.bytes - (before.bytes if before else 0)
-        if more <= self._room:
-            self._room -= more
-            self._stops[self._tile] = stop
+        previous = self._cache.get(self._tile)
+        growth = state.bytes - (previous.bytes if previous else 0)
+        if growth <= self._free_bytes:
+            self._free_bytes -= growth
+            self._cache[self._tile] = state
 
     def _call(self, norm: nn.InstanceNorm2d, features: Tensor) -> Tensor:
         assert self._tile is not None
-        number = self._called
-        self._called += 1
-        if number < len(self._known):
-            return self._known[number].normalize(norm, features)
-        rows, columns = (side.own(length) for side, length in zip(self._tile, features.shape[2:], strict=True))
-        found = _Moments.of(features[..., rows, columns])
-        if self._gathered is None:
-            self._gathered = found
+        index = self._calls
+        self._calls += 1
+        if index < len(self._moments):
+            return self._moments[index].normalize(norm, features)
+        rows, columns = (side.inner(length) for side, length in zip(self._tile, features.shape[2:], strict=True))
+        moments = _Moments.of(features[..., rows, columns])
+        if self._next_moments is None:
+            self._next_moments = moments
         else:
-            self._gathered.add(found)
+            self._next_moments.add(moments)
         raise _NormReachedError
 
 
@@ -222,33 +222,33 @@ def translate_in_tiles(
     *,
     tile: int,
     reach: int,
-    keep: int = 0,
+    cache_bytes: int = 0,
     statistics: Statistics = "image",
 ) -> None:
-    """Translate an image that is never whole in memory.
+    """Translate an image without ever having all of it in memory.
 
     Args:
-        network: What `forward` calls; its instance norms are replaced meanwhile.
-        forward: Translates (1, in_channels, H, W), sides being multiples of the network's `size_multiple`.
-        size: Height and width of the image, such multiples.
-        read: The pixels in some rows and columns, (1, in_channels, H, W) in [−1, 1].
-        write: Takes the translation of some rows and columns, (1, out_channels, H, W).
-        tile: The most pixels that a side of what is translated together has, without its border.
-        reach: Width of the border, as `measure_reach` says.
-        keep: Bytes of the host's memory in which features may be kept from pass to pass, for speed.
-        statistics: Over what instance norm takes them.
+        network: The network that `forward` calls; its instance norms are replaced during the call.
+        forward: Translates (1, in_channels, H, W), with sides that are multiples of the network's `size_multiple`.
+        size: Height and width of the image, multiples of `size_multiple`.
+        read: Returns the pixels in some rows and columns, (1, in_channels, H, W) in [−1, 1].
+        write: Receives the translation of some rows and columns, (1, out_channels, H, W).
+        tile: Largest side of a tile in pixels, without its border.
+        reach: Width of the border, as `measure_reach` returns it.
+        cache_bytes: Bytes of host memory in which features may be cached between passes, for speed.
+        statistics: Where instance norm takes its statistics.
 
     Raises:
-        DataError: When the network cannot be translated with in tiles.
+        DataError: When the network cannot translate in tiles.
     """
     multiple = size_multiple_of(network)
     tiles = list(itertools.product(*(_split(length, tile, reach, multiple) for length in size)))
-    norms = _WholeImageNorms(network, keep)
+    norms = _WholeImageNorms(network, cache_bytes)
     if statistics == "tile":
         for rows, columns in tiles:
             _translate(forward, rows, columns, read, write)
         return
-    with norms.in_place():
+    with norms.installed():
         while True:
             for rows, columns in tiles:
                 norms.begin((rows, columns))
@@ -267,16 +267,17 @@ def _translate(
     read: Callable[[slice, slice], Tensor],
     write: Callable[[slice, slice, Tensor], None],
 ) -> None:
-    made = forward(read(rows.seen, columns.seen))
-    write(rows.given, columns.given, made[..., rows.own(made.shape[2]), columns.own(made.shape[3])])
+    translation = forward(read(rows.input, columns.input))
+    height, width = translation.shape[2:]
+    write(rows.output, columns.output, translation[..., rows.inner(height), columns.inner(width)])
 
 
-def seen_length(length: int, tile: int, reach: int, multiple: int) -> int:
-    """How many pixels of a side go through the network at once: those of a tile with its border.
+def padded_tile_length(length: int, tile: int, reach: int, multiple: int) -> int:
+    """The length of a tile with its border, along one side of an image.
 
     Args:
-        length: Of the side, a multiple of `multiple`.
-        tile, reach: As `translate_in_tiles`.
+        length: Length of the side, a multiple of `multiple`.
+        tile, reach: As in `translate_in_tiles`.
         multiple: The network's `size_multiple`.
     """
     side = _split(length, tile, reach, multiple)[0]
@@ -284,23 +285,23 @@ def seen_length(length: int, tile: int, reach: int, multiple: int) -> int:
 
 
 def _split(length: int, tile: int, reach: int, multiple: int) -> list[_Side]:
-    """Parts of a side of about one length, which all see equally much: some, more than their border.
+    """Split a side into tiles of about the same length, with borders that make their inputs equally long.
 
-    So tiles have one shape, and each takes the memory that the last one gave back; of several shapes an allocator keeps pieces.
+    Inputs of one shape let the allocator reuse their memory; several shapes would fragment it.
     """
     units, border = length // multiple, -(-reach // multiple) * multiple
     count = -(-units // max(1, tile // multiple))
-    edges = [units * number // count * multiple for number in range(count + 1)]
-    seen = max(min(length, last + border) - max(0, first - border) for first, last in itertools.pairwise(edges))
-    begins = [min(max(0, first - border), length - seen) for first in edges[:-1]]
+    edges = [units * index // count * multiple for index in range(count + 1)]
+    padded = max(min(length, last + border) - max(0, first - border) for first, last in itertools.pairwise(edges))
+    begins = [min(max(0, first - border), length - padded) for first in edges[:-1]]
     return [
-        _Side(first, last, begin, begin + seen)
+        _Side(first, last, begin, begin + padded)
         for (first, last), begin in zip(itertools.pairwise(edges), begins, strict=True)
     ]
 
 
 def _find_chain(network: nn.Module, norms: Sequence[nn.Module]) -> Chain | None:
-    """A chain of which all these norms are steps; None where there is none."""
+    """The chain that contains all of these norms as steps, or None."""
     for layer in network.modules():
         if isinstance(layer, Chain):
             steps = {id(step) for step in flatten(layer)}
@@ -309,58 +310,56 @@ def _find_chain(network: nn.Module, norms: Sequence[nn.Module]) -> Chain | None:
     return None
 
 
-def _looks_at_the_image(layer: nn.Module) -> TypeGuard[nn.InstanceNorm2d]:
+def _uses_image_statistics(layer: nn.Module) -> TypeGuard[nn.InstanceNorm2d]:
     return isinstance(layer, nn.InstanceNorm2d) and not layer.track_running_stats
 
 
 def measure_reach(network: nn.Module, channels: int) -> int:
-    """How many pixels away a pixel can be and still matter to another's translation, instance norm aside.
+    """Measure the radius of a network's receptive field in pixels, ignoring instance norm.
 
-    One column of pixels is no number, and so is all that comes of it; then one row. A copy of the network computes this in
-    float64, in which no convolution takes another way than the direct one.
+    One column of an image is set to NaN, then one row; the radius is how far NaN spreads in the output. A copy of the network
+    computes this in float64, for which convolutions use only direct algorithms.
 
     Args:
         network: A generator.
-        channels: How many it takes.
+        channels: Number of input channels.
 
     Raises:
-        DataError: When that is as far as the image goes, or the network draws random numbers.
+        DataError: When the receptive field has no bound, or the network draws random numbers.
     """
     traits = read_traits(network, NetworkTraits)
     if traits.stochastic:
         raise DataError(
-            "its network draws random numbers or looks at the whole image, so that tiles would not fit together"
+            "the network draws random numbers or depends on the whole image, so tiles would not fit together"
         )
     multiple = size_multiple_of(network)
     probe = bare_copy(network).cpu()
     for layer in probe.modules():
-        if _looks_at_the_image(layer):
+        if _uses_image_statistics(layer):
             layer.forward = nn.Identity().forward
     probe.double().eval()
     smallest = max(4 * multiple, traits.smallest_size)
     thin = -(-smallest // multiple) * multiple
     length = max(-(-256 // multiple) * multiple, 4 * thin)
     while length <= max(_LONGEST_PROBE, 8 * multiple):
-        reaches = [_probe(probe, channels, thin, length, multiple, upright) for upright in (False, True)]
+        reaches = [_probe(probe, channels, thin, length, multiple, vertical) for vertical in (False, True)]
         if all(reach is not None for reach in reaches):
             return max(reach for reach in reaches if reach is not None)
         length *= 2
-    raise DataError(
-        "each pixel of its translations depends on the whole image, so that it cannot be translated in tiles"
-    )
+    raise DataError("each pixel of a translation depends on the whole image, so tiles would not fit together")
 
 
-def _probe(network: nn.Module, channels: int, thin: int, length: int, multiple: int, upright: bool) -> int | None:
-    """How far what is no number spreads; None where that is to the end."""
+def _probe(network: nn.Module, channels: int, thin: int, length: int, multiple: int, vertical: bool) -> int | None:
+    """How far NaN spreads along one axis; None if it reaches the edge."""
     middle = length // 2 // multiple * multiple
     image = torch.zeros(1, channels, thin, length, dtype=torch.float64)
     image[..., middle : middle + multiple] = torch.nan
     with torch.inference_mode():
-        made = network(image.mT.contiguous()).mT if upright else network(image)
-    spoiled = made.isnan().flatten(0, 2).any(0).nonzero().flatten()
-    if len(spoiled) == 0:
+        output = network(image.mT.contiguous()).mT if vertical else network(image)
+    affected = output.isnan().flatten(0, 2).any(0).nonzero().flatten()
+    if len(affected) == 0:
         return 0
-    first, last = int(spoiled[0]), int(spoiled[-1])
-    if first == 0 or last == made.shape[-1] - 1:
+    first, last = int(affected[0]), int(affected[-1])
+    if first == 0 or last == output.shape[-1] - 1:
         return None
     return max(middle - first, last - (middle + multiple - 1), 0)

@@ -1,4 +1,4 @@
-"""A trained generator as a function from image to image, of any size."""
+"""`Translator`: a trained generator as a function from image to image, of any size."""
 
 import itertools
 import math
@@ -15,9 +15,9 @@ from torch import Tensor
 from gantoolkit.cost.step_cost import count_translation_bytes
 from gantoolkit.data.images import to_mode
 from gantoolkit.data.pixels import bands_of, fit_pixels, read_pixels
-from gantoolkit.errors import DataError
-from gantoolkit.inference.padding import acceptable_size, mirror_pad, mirrored_places
-from gantoolkit.inference.tiling import measure_reach, seen_length, translate_in_tiles
+from gantoolkit.errors import DataError, first_line
+from gantoolkit.inference.padding import acceptable_size, mirror_pad, mirrored_indices
+from gantoolkit.inference.tiling import measure_reach, padded_tile_length, translate_in_tiles
 from gantoolkit.recipes.building import size_multiple_of
 from gantoolkit.runs import LoadedGenerator, load_generator
 from gantoolkit.runtime.device import is_out_of_memory, select_device
@@ -29,48 +29,48 @@ from gantoolkit.training import run_generator
 __all__ = ["Tile", "Translator"]
 
 Tile = int | Literal["auto"] | None
-"""The most pixels that a side of what is translated at once has; `auto` takes tiles where the memory that is free asks for
-them, and as large as it allows; None never does."""
+"""Largest side of a tile in pixels. `auto` uses tiles only if the free memory requires them, and as large ones as it allows;
+None never does."""
 
 SHARE_KEPT = 0.5
 _ALWAYS_WHOLE = 1 << 20
-"""Images of no more pixels are not asked whether they fit."""
+"""Images of up to this many pixels are always translated whole."""
 _SCRATCH = 2 * 16 * 4
-"""Bytes for each pixel of a tile: on CPUs convolutions pad narrow layers, their inputs and outputs, to 16 channels."""
+"""Bytes for each pixel of a tile: CPU convolutions pad the inputs and outputs of narrow layers to 16 channels."""
 _LIBRARIES = 200_000_000
-"""Bytes that a process grows by when it convolves for the first time: 160 MB were measured."""
+"""Bytes by which a process grows at its first convolution: 160 MB were measured."""
 _SIDES = (4096, 2048, 1024, 512, 256)
-"""Of tiles that `auto` chooses from."""
+"""Tile sides from which `auto` chooses."""
 
 
 class Translator:
-    """Translates images; each keeps its size.
+    """Translates images of any size; each translation has the size of its image.
 
-    Gray and RGB of 8 bits are PIL images, `translator(image)`. Whatever a domain's files hold, these too, are arrays (H, W, C)
-    of their values: `translator.translate_pixels([translator.read(path)])`; `generator.source` and `generator.target` say what
-    they mean.
+    8-bit gray and RGB images are PIL images: `translator(image)`. Images of any encoding can be translated as arrays (H, W, C)
+    of their values: `translator.translate_pixels([translator.read(path)])`; `generator.source` and `generator.target` describe
+    the values.
 
-    Where the network cannot take a size, the image is continued by its mirror image, translated, and cropped back.
+    An image whose size the network does not accept is padded by reflection, translated, and cropped.
 
     Args:
         generator: A loaded generator; `Translator.load` reads one from a file.
-        compile: Compile the network with torch.compile when the first image comes, for images of any size; that takes a
-            minute or two, and pays for many images.
-        tile: Whether a large image is translated in tiles. Instance norm then takes the statistics of the whole image, so
-            that the result is that of the whole image too; see `gantoolkit.inference.tiling`.
+        compile: Compile the network with torch.compile at the first image, for images of any size. This takes a minute or two,
+            so it pays off only for many images.
+        tile: Whether to translate large images in tiles. Instance norm still uses the statistics of the whole image, so the
+            result is the same; see `gantoolkit.inference.tiling`.
 
     Raises:
-        DataError: When `tile` is no number of pixels.
+        DataError: When `tile` is less than 1.
     """
 
     def __init__(self, generator: LoadedGenerator, *, compile: bool = False, tile: Tile = "auto") -> None:
         if isinstance(tile, int) and tile < 1:
-            raise DataError(f"a tile of {tile} pixels has none; take one of 512, say")
+            raise DataError(f"tile={tile}: must be at least 1 pixel; use 512, for example")
         self.generator = generator
         self.tile: Tile = tile
         self.share_kept = SHARE_KEPT
-        """Of the host's free memory, the most that tiles take to go on from where they stopped; less is slower."""
-        self._chosen: dict[tuple[int, ...], int | None] = {}
+        """Share of the host's free memory in which tiles may cache features; less is slower."""
+        self._auto_tiles: dict[tuple[int, ...], int | None] = {}
         if compile:
             generator.network.compile(dynamic=True)
         tensors = itertools.chain(generator.network.parameters(), generator.network.buffers())
@@ -86,15 +86,15 @@ class Translator:
         compile: bool = False,
         tile: Tile = "auto",
     ) -> "Translator":
-        """Read a generator's file, such as `runs/city/generators/A2B.safetensors`.
+        """Read a generator file, such as `runs/city/generators/A2B.safetensors`.
 
         Args:
-            device: As `gantoolkit.runtime.device.select_device`.
-            precision: What the network computes in; `auto` takes what is soonest done on the device.
-            compile, tile: As above.
+            device: As in `gantoolkit.runtime.device.select_device`.
+            precision: The precision of the computation; `auto` is the fastest on the device.
+            compile, tile: As in `Translator`.
 
         Raises:
-            CheckpointError: When it cannot be read.
+            CheckpointError: When the file cannot be read.
         """
         return cls(load_generator(Path(path), select_device(device), precision), compile=compile, tile=tile)
 
@@ -107,16 +107,16 @@ class Translator:
         """Translate one image, or the image in a file.
 
         Raises:
-            DataError: When the file cannot be read, holds another kind of image, or its size cannot be translated; or when
-                what it becomes is no gray or RGB of 8 bits.
+            DataError: When the file cannot be read, contains another kind of image, or its size cannot be translated; or when
+                the target domain is not 8-bit gray or RGB.
         """
         return self.translate([self.read(image)])[0]
 
     def read(self, image: Image.Image | np.ndarray | str | Path) -> np.ndarray:
-        """The values (H, W, C) of an image, with as many channels as the generator takes.
+        """Read the values (H, W, C) of an image, with the number of channels that the generator expects.
 
         Raises:
-            DataError: When the file cannot be read, or holds another kind of image.
+            DataError: When the file cannot be read, or contains another kind of image.
         """
         encoding = self.generator.source
         if isinstance(image, str | Path):
@@ -129,44 +129,44 @@ class Translator:
         return fit_pixels("the image", values, 8 * values.dtype.itemsize, encoding)
 
     def translate(self, images: Sequence[Image.Image | np.ndarray]) -> list[Image.Image]:
-        """Translate images of the right channels; those of one size together, as one batch.
+        """Translate images with the number of channels that the generator expects; those of one size form a batch.
 
         Raises:
-            DataError: As `__call__`.
+            DataError: As in `__call__`.
         """
         target = self.generator.target
         if not target.is_picture:
-            raise DataError(f"{self.direction} gives images of {target}, which are no pictures; take translate_pixels")
-        made = self.translate_pixels([np.atleast_3d(np.asarray(image)) for image in images])
-        return [Image.fromarray(values[..., 0] if target.channels == 1 else values) for values in made]
+            raise DataError(f"{self.direction} produces images of {target}, not 8-bit pictures; use translate_pixels")
+        translations = self.translate_pixels([np.atleast_3d(np.asarray(image)) for image in images])
+        return [Image.fromarray(values[..., 0] if target.channels == 1 else values) for values in translations]
 
     def translate_pixels(self, pixels: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Translate values (H, W, C) as `read` returns them; those of one size together, as one batch.
+        """Translate values (H, W, C), as `read` returns them; those of one size form a batch.
 
         Raises:
             DataError: When a size cannot be translated.
         """
         source, target = self.generator.source, self.generator.target
-        by_size: dict[tuple[int, ...], list[int]] = {}
-        for place, values in enumerate(pixels):
-            by_size.setdefault(values.shape[:2], []).append(place)
-        translated: dict[int, np.ndarray] = {}
-        for (height, width), places in by_size.items():
+        indices_by_size: dict[tuple[int, ...], list[int]] = {}
+        for index, values in enumerate(pixels):
+            indices_by_size.setdefault(values.shape[:2], []).append(index)
+        translations: dict[int, np.ndarray] = {}
+        for (height, width), indices in indices_by_size.items():
             if tile := self._choose_tile(1, height, width):
-                translated |= {place: self._translate_large(pixels[place], tile) for place in places}
+                translations |= {index: self._translate_large(pixels[index], tile) for index in indices}
                 continue
-            batch = torch.stack([source.to_floats(pixels[place]) for place in places])
-            made = self.translate_tensor(batch)
-            translated |= {place: target.from_floats(image) for place, image in zip(places, made, strict=True)}
-        return [translated[place] for place in range(len(pixels))]
+            batch = torch.stack([source.to_floats(pixels[index]) for index in indices])
+            images = self.translate_tensor(batch)
+            translations |= {index: target.from_floats(image) for index, image in zip(indices, images, strict=True)}
+        return [translations[index] for index in range(len(pixels))]
 
     def translate_tensor(self, images: Tensor) -> Tensor:
-        """Translate (N, C, H, W) in [−1, 1] to that, with the channels of the other domain, on the generator's device.
+        """Translate (N, C, H, W) in [−1, 1] to the other domain's channels, in the same range, on the generator's device.
 
-        A generator that draws random numbers when it translates (pix2pix) gets the same ones for every image.
+        A generator that draws random numbers when it translates (pix2pix) draws the same ones for every image.
 
         Raises:
-            DataError: When the network cannot take the size, or there is not enough memory for it.
+            DataError: When the network does not accept the size, or there is not enough memory.
         """
         count, _, height, width = images.shape
         if count > 1 and self._choose_tile(count, height, width):
@@ -175,11 +175,11 @@ class Translator:
         if tile is None:
             padded = mirror_pad(images.to(self.device), self.generator.network)
             return self._run(padded, (height, width))[..., :height, :width]
-        made = torch.empty(count, self.generator.target.channels, height, width, device=self.device)
-        rows, columns = mirrored_places((height, width), self.generator.network)
+        translation = torch.empty(count, self.generator.target.channels, height, width, device=self.device)
+        rows, columns = mirrored_indices((height, width), self.generator.network)
 
         def write(down: slice, right: slice, part: Tensor) -> None:
-            made[..., down, right] = part
+            translation[..., down, right] = part
 
         self._translate_tiles(
             (height, width),
@@ -187,17 +187,17 @@ class Translator:
             write,
             tile,
         )
-        return made
+        return translation
 
     def _translate_large(self, pixels: np.ndarray, tile: int) -> np.ndarray:
-        """Translate values (H, W, C) of which only tiles are ever floats."""
+        """Translate values (H, W, C) in tiles; only one tile at a time is converted to floats."""
         source, target = self.generator.source, self.generator.target
         height, width = pixels.shape[:2]
-        made = np.empty((height, width, target.channels), dtype=target.dtype)
-        rows, columns = mirrored_places((height, width), self.generator.network)
+        translation = np.empty((height, width, target.channels), dtype=target.dtype)
+        rows, columns = mirrored_indices((height, width), self.generator.network)
 
         def write(down: slice, right: slice, part: Tensor) -> None:
-            made[down, right] = target.from_floats(part[0])
+            translation[down, right] = target.from_floats(part[0])
 
         self._translate_tiles(
             (height, width),
@@ -205,7 +205,7 @@ class Translator:
             write,
             tile,
         )
-        return made
+        return translation
 
     def _translate_tiles(
         self,
@@ -224,81 +224,84 @@ class Translator:
             lambda part: self._run(part.to(self.device), size),
             acceptable_size(size, network),
             read,
-            lambda down, right, part: write(*_cut(down, right, part, size)),
+            lambda down, right, part: write(*_crop(down, right, part, size)),
             tile=tile,
             reach=reach,
-            keep=self._may_keep(),
+            cache_bytes=self._cache_bytes(),
         )
 
     def _run(self, images: Tensor, size: tuple[int, int]) -> Tensor:
-        """Translate what the network can take, a part of an image of that size."""
+        """Translate a padded image or tile; `size` is that of the image, for messages."""
         precision = self.generator.precision
         images = images.contiguous(memory_format=memory_format_of(precision, self.device))
         try:
             with torch.inference_mode(), arithmetic(precision, try_algorithms=False):
                 return run_generator(self.generator.network, images)
         except (RuntimeError, ValueError) as error:
-            reason = str(error).partition("\n")[0]
-            cure = "; translate it in smaller tiles, of 256 pixels, say" if is_out_of_memory(error) else ""
-            raise DataError(f"an image of {size[1]}×{size[0]} pixels cannot be translated: {reason}{cure}") from error
+            hint = "; use smaller tiles, of 256 pixels, for example" if is_out_of_memory(error) else ""
+            raise DataError(
+                f"an image of {size[1]}×{size[0]} pixels cannot be translated: {first_line(error)}{hint}"
+            ) from error
 
     @cached_property
     def _reach(self) -> int:
         return measure_reach(self.generator.network, self.generator.source.channels)
 
     def _choose_tile(self, count: int, height: int, width: int) -> int | None:
-        """The side of the tiles in which images of a size are translated; None where they go whole."""
+        """The side of the tiles for images of a size, or None to translate them whole."""
         if self.tile is None or isinstance(self.tile, int):
             return self.tile if self.tile and max(height, width) > self.tile else None
         if count * height * width <= _ALWAYS_WHOLE:
             return None
-        if (count, height, width) not in self._chosen:
-            self._chosen[count, height, width] = self._find_fitting(count, height, width)
-        return self._chosen[count, height, width]
+        if (count, height, width) not in self._auto_tiles:
+            self._auto_tiles[count, height, width] = self._largest_fitting_tile(count, height, width)
+        return self._auto_tiles[count, height, width]
 
     def memory_bound(self, height: int, width: int) -> int:
-        """The most bytes that translating one image of a size takes at once: its pixels and those of its translation, what goes
-        through the network (a tile with its border, or all of it), and the features that may be kept from tile to tile.
+        """An upper bound on the bytes that translating one image takes at a time.
 
-        With `share_kept = 0` and in tiles, what is beside the pixels is at most that of a whole tile, however large the image.
-        docs/tutorials/large-images.md has what a process took, beside it.
+        It covers the pixels of the image and of its translation, the network's computation (for a tile with its border, or for
+        the whole image), and the cached features of tiles. In tiles and with `share_kept = 0`, everything but the pixels is
+        bounded by what a full tile takes, however large the image is. docs/tutorials/large-images.md compares the bound with
+        measurements.
         """
         generator, tile = self.generator, self._choose_tile(1, height, width)
         if tile is None:
             floats = 4 * height * width * (generator.source.channels + generator.target.channels)
-            return int(self._needs(1, height, width)) + floats
-        seen = self._seen(height, width, tile)
-        part = self._needs(1, *seen) + _SCRATCH * math.prod(seen) + _LIBRARIES
+            return int(self._required_bytes(1, height, width)) + floats
+        tile_size = self._padded_tile_size(height, width, tile)
+        network = self._required_bytes(1, *tile_size) + _SCRATCH * math.prod(tile_size) + _LIBRARIES
         pixels = height * width * (generator.source.bytes_per_pixel + generator.target.bytes_per_pixel)
-        return int(part) + pixels + self._may_keep()
+        return int(network) + pixels + self._cache_bytes()
 
-    def _may_keep(self) -> int:
+    def _cache_bytes(self) -> int:
         return int(self.share_kept * (available_memory(torch.device("cpu")) or 0))
 
-    def _find_fitting(self, count: int, height: int, width: int) -> int | None:
+    def _largest_fitting_tile(self, count: int, height: int, width: int) -> int | None:
         free = available_memory(self.device)
-        if free is None or self._needs(count, height, width) <= free:
+        if free is None or self._required_bytes(count, height, width) <= free:
             return None
-        fitting = (side for side in _SIDES if self._needs(1, *self._seen(height, width, side)) <= free)
+        fitting = (
+            side for side in _SIDES if self._required_bytes(1, *self._padded_tile_size(height, width, side)) <= free
+        )
         return next(fitting, _SIDES[-1])
 
-    def _seen(self, height: int, width: int, tile: int) -> list[int]:
-        """Height and width of what goes through the network at once."""
+    def _padded_tile_size(self, height: int, width: int, tile: int) -> list[int]:
+        """Height and width of a tile with its border."""
         network = self.generator.network
         multiple = size_multiple_of(network)
-        return [seen_length(side, tile, self._reach, multiple) for side in acceptable_size((height, width), network)]
+        return [
+            padded_tile_length(side, tile, self._reach, multiple) for side in acceptable_size((height, width), network)
+        ]
 
-    def _needs(self, count: int, height: int, width: int) -> float:
-        shape = (
-            count,
-            self.generator.source.channels,
-            *(len(places) for places in mirrored_places((height, width), self.generator.network)),
-        )
-        return (1 + MARGIN) * count_translation_bytes(self.generator.network, shape)
+    def _required_bytes(self, count: int, height: int, width: int) -> float:
+        network = self.generator.network
+        shape = (count, self.generator.source.channels, *acceptable_size((height, width), network))
+        return (1 + MARGIN) * count_translation_bytes(network, shape)
 
 
-def _cut(down: slice, right: slice, part: Tensor, size: tuple[int, int]) -> tuple[slice, slice, Tensor]:
-    """What of a part lies in an image of that size."""
+def _crop(down: slice, right: slice, part: Tensor, size: tuple[int, int]) -> tuple[slice, slice, Tensor]:
+    """Crop a part of a padded image to what lies in an image of that size."""
     rows, columns = (
         slice(min(side.start, end), min(side.stop, end)) for side, end in zip((down, right), size, strict=True)
     )

@@ -1,4 +1,4 @@
-"""The start of a plugin: a distribution with one working block, written from templates."""
+"""Scaffolding for plugins: write a distribution with one working block from templates."""
 
 from gantoolkit.scaffold.writing import Distribution, render_block, write_distribution
 

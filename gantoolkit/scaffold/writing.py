@@ -1,4 +1,4 @@
-"""Writes a distribution that offers one block: what `gantoolkit plugins new` does."""
+"""Write a plugin distribution with one block, for `gantoolkit plugins new`."""
 
 import re
 from dataclasses import dataclass
@@ -18,17 +18,17 @@ _PREFIX = "gantoolkit-"
 _NAME = re.compile(r"[A-Za-z]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _TEMPLATES = Path(__file__).parent / "templates"
 
-_CHECKED_AS = {
+_DECORATORS = {
     "feature_extractors": 'feature_extractor_checks("{}", layers=["1", "2"])',
     "adversarial_losses": 'adversarial_loss_checks("{}")',
     "image_losses": 'image_loss_checks("{}")',
 }
-"""How a test checks a block, where it is not the kind's name in the singular alone."""
+"""The test decorators of kinds whose decorator does not follow from the kind's name."""
 
 
 @dataclass(frozen=True)
 class Distribution:
-    """What was written: the folder, the files in it, and the name of the block."""
+    """A distribution on disk: its folder, its files, and the name of its block."""
 
     folder: Path
     files: tuple[Path, ...]
@@ -36,45 +36,47 @@ class Distribution:
 
 
 def write_distribution(name: str, kind: str, out: Path) -> Distribution:
-    """Write a distribution called `name`, with a block of `kind`, into a new folder of that name in `out`.
+    """Write a distribution called `name` with a block of `kind` to the new folder `out / name`.
 
     Raises:
-        PluginError: When the name or the kind will not do, the folder is there already, or nothing can be written.
+        PluginError: When the name or the kind is not valid, the folder exists already, or it cannot be written.
     """
     if kind not in REGISTRIES:
         hint = did_you_mean(kind, REGISTRIES)
-        raise PluginError(f"plugins new: no kind '{kind}'.{hint} Known: {', '.join(REGISTRIES)}")
+        raise PluginError(f"plugins new: unknown kind '{kind}'.{hint} Known kinds: {', '.join(REGISTRIES)}")
     if not _NAME.fullmatch(name):
-        raise PluginError(f"plugins new: '{name}' is no name for a distribution; write letters, digits and '-' only")
+        raise PluginError(f"plugins new: '{name}' is not a valid distribution name; use letters, digits and '-'")
     block = re.sub(r"[-_.]+", "_", name.lower().removeprefix(_PREFIX))
     if not block.isidentifier():
-        raise PluginError(f"plugins new: '{name}' leaves no name for the block; call it {_PREFIX}<name of the block>")
+        raise PluginError(
+            f"plugins new: '{name}' contains no valid block name; use {_PREFIX}<block>, where the block starts with a letter"
+        )
     if block in REGISTRIES[kind]:
         owner = REGISTRIES[kind].find(block).distribution
-        raise PluginError(f"plugins new: {kind} has a '{block}' from {owner} already; choose another name")
+        raise PluginError(f"plugins new: {owner} already provides '{block}' in {kind}; choose another name")
     folder = out / name
     if folder.exists():
-        raise PluginError(f"plugins new: {folder} is there already; choose another name, or another --out")
+        raise PluginError(f"plugins new: {folder} exists already; choose another name, or another --out")
     package = re.sub(r"[-_.]+", "_", name.lower())
     source = Path("src") / package
-    facts = {
+    variables = {
         "distribution": name,
         "package": package,
         "kind": kind,
         "block": block,
         "object": _object_name(kind, block),
-        "checks": _CHECKED_AS.get(kind, f'{kind.removesuffix("s")}_checks("{{}}")').format(block),
+        "checks": _DECORATORS.get(kind, f'{kind.removesuffix("s")}_checks("{{}}")').format(block),
         "api_version": API_VERSION,
         "version": __version__,
     }
     texts = {
-        Path("pyproject.toml"): _render("pyproject.toml", facts),
-        Path("README.md"): _render("README.md", facts),
-        Path("LICENSE"): _render("LICENSE", facts),
-        source / "__init__.py": _render("init.py", facts),
+        Path("pyproject.toml"): _render("pyproject.toml", variables),
+        Path("README.md"): _render("README.md", variables),
+        Path("LICENSE"): _render("LICENSE", variables),
+        source / "__init__.py": _render("init.py", variables),
         source / f"{block}.py": render_block(kind, block),
         source / "py.typed": "",
-        Path("tests") / f"test_{block}.py": _render("tests.py", facts),
+        Path("tests") / f"test_{block}.py": _render("tests.py", variables),
     }
     for path, text in texts.items():
         write_text(folder / path, text, PluginError)
@@ -82,21 +84,21 @@ def write_distribution(name: str, kind: str, out: Path) -> Distribution:
 
 
 def render_block(kind: str, block: str) -> str:
-    """The source of a small working block of a kind."""
+    """Render the source of a small working block of a kind."""
     return _render(f"blocks/{kind}.py", {"block": block, "object": _object_name(kind, block)})
 
 
 def _object_name(kind: str, block: str) -> str:
-    """What the class, or the function, is called."""
+    """The name of the block's class or function."""
     if kind in ("optimizers", "recipes"):
         return block
     return "".join(word.capitalize() for word in block.split("_"))
 
 
-def _render(template: str, facts: dict[str, object]) -> str:
+def _render(template: str, variables: dict[str, object]) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
     )
-    return environment.get_template(f"{template}.jinja").render(facts)
+    return environment.get_template(f"{template}.jinja").render(variables)

@@ -1,4 +1,4 @@
-"""A page on which trained generators are tried, and the HTTP that it speaks."""
+"""A web page and an HTTP API for trying out trained generators."""
 
 from gantoolkit.serving.models import Model, open_models
 from gantoolkit.serving.queue import Queue

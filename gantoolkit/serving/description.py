@@ -1,4 +1,4 @@
-"""What the server answers, and the description of it that programs read (OpenAPI 3.1)."""
+"""The server's responses, and their description for programs (OpenAPI 3.1)."""
 
 from typing import Any
 
@@ -22,20 +22,20 @@ TYPES = (
     "image/x-portable-graymap",
     "image/x-portable-pixmap",
 )
-"""Content types of images that are read; in which of them an image is, its content says."""
+"""Accepted content types. The actual format is determined from the content of the image."""
 
 
 class Direction(BaseModel):
-    """A direction in which a model translates."""
+    """A direction in which a model translates, with its channels."""
 
     direction: str = Field(description="A2B or B2A")
     in_channels: int
     out_channels: int
-    step: int = Field(description="steps that it was trained")
+    step: int = Field(description="number of training steps")
 
 
 class ServedModel(BaseModel):
-    """A model by its name."""
+    """A model and its directions."""
 
     name: str
     recipe: str
@@ -43,76 +43,76 @@ class ServedModel(BaseModel):
 
 
 class Limits(BaseModel):
-    """The largest image that is taken."""
+    """The largest image that is accepted."""
 
     bytes: int = 16_000_000
     pixels: int = 4096 * 4096
 
 
 class ModelList(BaseModel):
-    """All that is served."""
+    """All models, and the limits of images."""
 
     models: list[ServedModel]
     limits: Limits
 
 
 class Health(BaseModel):
-    """How much there is to do."""
+    """The state of the queue."""
 
-    waiting: int = Field(description="images that are being sent, wait, or are translated")
-    places: int = Field(description="the most that may")
+    waiting: int = Field(description="images being uploaded, waiting, or being translated")
+    places: int = Field(description="the maximum of `waiting`")
     served: int = Field(description="images translated since the start")
 
 
 class Problem(BaseModel):
-    """Why there is no other answer."""
+    """The body of an error response."""
 
-    error: str = Field(description="one sentence")
+    error: str = Field(description="the error in one sentence")
 
 
-_EVERYWHERE = {
-    400: "The Host header names no host of this server.",
-    401: "The token is missing or wrong, where one is asked for.",
-    429: "Too many requests from one address; `Retry-After` says when to ask again.",
-    500: "A mistake in the server.",
+_COMMON_ERRORS = {
+    400: "The Host header is not a host name of this server.",
+    401: "The token is missing or wrong, if the server requires one.",
+    429: "Too many requests from one address; `Retry-After` says when to try again.",
+    500: "An internal error of the server.",
 }
-_OF_IMAGES = {
-    400: "There is no image in the body, it is damaged, or the Host header names no host of this server.",
-    403: "The request comes from another site's page.",
-    404: "There is no such model, or it does not translate in this direction.",
+_TRANSLATION_ERRORS = {
+    400: "The body is empty or not a readable image, or the Host header is not a host name of this server.",
+    403: "The request comes from a page of another origin.",
+    404: "The model does not exist, or does not translate in this direction.",
     408: "The body did not arrive in time.",
-    413: "The body has more bytes than `limits` in /api/models says.",
-    415: "The Content-Type is not that of an image that is read.",
-    422: "The image has more pixels than `limits` says, or its size cannot be translated.",
-    503: "Too many images wait; `Retry-After` says when to ask again.",
+    413: "The body exceeds the bytes in `limits` of /api/models.",
+    415: "The Content-Type is not that of a supported image format.",
+    422: "The image exceeds the pixels in `limits`, or its size cannot be translated.",
+    503: "The queue is full; `Retry-After` says when to try again.",
 }
 
 
 def describe_api(limits: Limits) -> dict[str, Any]:
-    """The description as a JSON object.
+    """The OpenAPI description as a JSON object.
 
     Args:
-        limits: What this server takes.
+        limits: The limits of this server.
     """
-    kinds = (ModelList, Health, Problem)
     schemas: dict[str, Any] = {}
-    for kind in kinds:
-        schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
-        schemas |= schema.pop("$defs", {}) | {kind.__name__: schema}
+    for model in (ModelList, Health, Problem):
+        schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas |= schema.pop("$defs", {}) | {model.__name__: schema}
     image = {"schema": {}}
+    parameters = {"name": "a name from /api/models", "direction": "a direction of that model"}
     translation = {
         "summary": "Translate an image",
-        "description": f"At most {limits.bytes:,} bytes and {limits.pixels:,} pixels. The way back of a translation is the "
-        "translation of the answer in the other direction.",
+        "description": f"At most {limits.bytes:,} bytes and {limits.pixels:,} pixels. To reconstruct the image, translate the "
+        "response in the other direction.",
         "operationId": "translate",
         "parameters": [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}, "description": said}
-            for name, said in {"name": "a name from /api/models", "direction": "a direction of that model"}.items()
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}, "description": description}
+            for name, description in parameters.items()
         ],
         "requestBody": {"required": True, "content": dict.fromkeys(TYPES, image)},
         "responses": {
-            "200": {"description": "The translation, in the image's own size.", "content": {"image/png": image}},
-            **_problems({**_EVERYWHERE, **_OF_IMAGES}),
+            "200": {"description": "The translation, in the size of the image.", "content": {"image/png": image}},
+            **_problems({**_COMMON_ERRORS, **_TRANSLATION_ERRORS}),
         },
     }
     return {
@@ -120,37 +120,37 @@ def describe_api(limits: Limits) -> dict[str, Any]:
         "info": {
             "title": "gantoolkit serve",
             "version": __version__,
-            "summary": "Translates images; keeps none of them.",
+            "summary": "Translates images without storing them.",
         },
         "paths": {
-            "/api/models": {"get": _getting("listModels", "What is served", ModelList)},
+            "/api/models": {"get": _get_operation("listModels", "The models and limits", ModelList)},
             "/api/models/{name}/{direction}": {"post": translation},
-            "/api/health": {"get": _getting("readHealth", "How much there is to do", Health)},
-            "/api/openapi.json": {"get": _getting("describe", "This description", None)},
+            "/api/health": {"get": _get_operation("readHealth", "The state of the queue", Health)},
+            "/api/openapi.json": {"get": _get_operation("describe", "This description", None)},
         },
         "security": [{}, {"token": []}],
         "components": {"schemas": schemas, "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
     }
 
 
-def _getting(name: str, summary: str, answer: type[BaseModel] | None) -> dict[str, Any]:
+def _get_operation(name: str, summary: str, response: type[BaseModel] | None) -> dict[str, Any]:
     return {
         "summary": summary,
         "operationId": name,
         "responses": {
-            "200": {"description": summary, "content": _as_json(answer)},
-            **_problems(_EVERYWHERE),
+            "200": {"description": summary, "content": _as_json(response)},
+            **_problems(_COMMON_ERRORS),
         },
     }
 
 
-def _problems(said: dict[int, str]) -> dict[str, Any]:
+def _problems(descriptions: dict[int, str]) -> dict[str, Any]:
     return {
-        str(status): {"description": sentence, "content": _as_json(Problem)}
-        for status, sentence in sorted(said.items())
+        str(status): {"description": description, "content": _as_json(Problem)}
+        for status, description in sorted(descriptions.items())
     }
 
 
-def _as_json(kind: type[BaseModel] | None) -> dict[str, Any]:
-    schema = {"$ref": f"#/components/schemas/{kind.__name__}"} if kind else {"type": "object"}
+def _as_json(model: type[BaseModel] | None) -> dict[str, Any]:
+    schema = {"$ref": f"#/components/schemas/{model.__name__}"} if model else {"type": "object"}
     return {"application/json": {"schema": schema}}

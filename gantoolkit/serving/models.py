@@ -1,4 +1,4 @@
-"""The generators that are served, by the names under which they are asked for."""
+"""The served models, by name."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,66 +10,67 @@ from gantoolkit.run import Run
 
 __all__ = ["Model", "open_models"]
 
-_LONGEST = 100
+_LONGEST_NAME = 100
 
 
 @dataclass(frozen=True)
 class Model:
-    """What one name stands for.
+    """A named model.
 
     Args:
-        name: As it is in addresses.
-        translators: By direction; with two of them a translation has a way back.
+        name: The name in URLs.
+        translators: The translator of each direction.
     """
 
     name: str
     translators: dict[str, Translator]
 
 
-def open_models(given: Sequence[str | Path], *, device: str | None = None) -> dict[str, Model]:
-    """Load each run's folder and each generator's file.
+def open_models(sources: Sequence[str | Path], *, device: str | None = None) -> dict[str, Model]:
+    """Load models from run folders and generator files.
 
     Args:
-        given: Paths, each of which may say its name: `horses=runs/cyclegan`. Without that it is the folder's, or the file's
-            without suffix. Files that are given one name are the directions of one model.
-        device: As `gantoolkit.runtime.device.select_device`.
+        sources: Paths, optionally with a name: `horses=runs/cyclegan`. By default, the name is that of the folder, or that of
+            the file without suffix. Files of the same name form one model with several directions.
+        device: As in `gantoolkit.runtime.device.select_device`.
 
     Raises:
-        DataError: When two have one name, a name cannot be part of an address, or a generator's images are no pictures.
-        CheckpointError: When there is no run or no generator there.
+        DataError: When a name is used twice for one direction, a name is not valid in a URL, or a generator does not translate
+            8-bit gray or RGB images.
+        CheckpointError: When a path contains no run or generator.
     """
     models: dict[str, Model] = {}
-    for each in given:
-        name, path = _split(str(each))
+    for argument in sources:
+        name, path = _split(str(argument))
         model = models.setdefault(_check(name, path), Model(name, {}))
         for translator in _load(path, device):
             source, target = translator.generator.source, translator.generator.target
             if not (source.is_picture and target.is_picture):
                 raise DataError(
-                    f"{path}: translates {source} to {target}; a page shows pictures, gray or RGB of 8 bits"
+                    f"{path}: translates {source} to {target}; only 8-bit gray and RGB images can be served"
                 )
             if translator.direction in model.translators:
                 raise DataError(
-                    f"{path}: there is a model '{name}' already that translates {translator.direction}; "
-                    f"give it another name: NAME={path}"
+                    f"{path}: there is already a model '{name}' that translates {translator.direction}; "
+                    f"choose another name: NAME={path}"
                 )
             model.translators[translator.direction] = translator
     return models
 
 
-def _split(given: str) -> tuple[str, Path]:
-    """The name, and the path."""
-    name, equals, path = given.partition("=")
-    if equals and not Path(given).exists():
+def _split(argument: str) -> tuple[str, Path]:
+    """Split an argument into name and path."""
+    name, equals, path = argument.partition("=")
+    if equals and not Path(argument).exists():
         return name, Path(path)
-    path = Path(given)
-    whole = path.resolve()
-    return (whole.stem if path.is_file() else whole.name), path
+    path = Path(argument)
+    full_path = path.resolve()
+    return (full_path.stem if path.is_file() else full_path.name), path
 
 
 def _check(name: str, path: Path) -> str:
-    if not name or len(name) > _LONGEST or not name.isprintable() or "/" in name or name.strip(".") == "":
-        raise DataError(f"'{name}': cannot be the name of a model; take letters and digits: NAME={path}")
+    if not name or len(name) > _LONGEST_NAME or not name.isprintable() or "/" in name or name.strip(".") == "":
+        raise DataError(f"'{name}': is not a valid model name; use letters and digits: NAME={path}")
     return name
 
 

@@ -1,4 +1,4 @@
-"""What is waiting to be computed: one thing at a time, in the order in which it came, and no more than there are places."""
+"""A bounded first-in, first-out queue of computations, which run one at a time in a thread."""
 
 import asyncio
 import math
@@ -13,15 +13,15 @@ __all__ = ["ClosedError", "FullError", "Queue"]
 T = TypeVar("T")
 
 _WEIGHT = 0.2
-"""Of the time that was measured last, beside those before it."""
+"""Weight of the latest duration in the moving average."""
 _LONGEST_WAIT = 60
 
 
 class FullError(Exception):
-    """There is no place; there may be one after some seconds.
+    """The queue is full.
 
     Args:
-        seconds: How many.
+        seconds: Estimated seconds until there is a free place.
     """
 
     def __init__(self, seconds: int) -> None:
@@ -30,58 +30,58 @@ class FullError(Exception):
 
 
 class ClosedError(Exception):
-    """Nothing is computed any more."""
+    """The queue is closed."""
 
 
 class Queue:
-    """A thread that computes, and the places before it. Its methods are called from one event loop, but for `wait`.
+    """A queue with a worker thread. All methods but `wait` must be called from one event loop.
 
     Args:
-        places: For what is being sent, waits, or is computed.
+        places: Maximum number of reserved places: uploads, waiting computations, and the running one.
     """
 
     def __init__(self, places: int) -> None:
         self.places = places
-        self.taken = 0
+        self.waiting = 0
         self.served = 0
         self._thread = ThreadPoolExecutor(1, "translating")
         self._seconds = 0.0
-        self._awaited: set[asyncio.Future[Any]] = set()
+        self._futures: set[asyncio.Future[Any]] = set()
         self._is_closed = False
 
     @contextmanager
-    def place(self) -> Iterator[None]:
-        """Hold a place; it is taken before what is computed with is read into memory, which bounds that too.
+    def reserve(self) -> Iterator[None]:
+        """Reserve a place within the context. Reserve it before reading the input, so that memory is bounded too.
 
         Raises:
-            FullError: When there is none.
+            FullError: When the queue is full.
             ClosedError: When the queue is closed.
         """
         if self._is_closed:
             raise ClosedError
-        if self.taken >= self.places:
-            raise FullError(min(_LONGEST_WAIT, max(1, math.ceil(self.taken * self._seconds))))
-        self.taken += 1
+        if self.waiting >= self.places:
+            raise FullError(min(_LONGEST_WAIT, max(1, math.ceil(self.waiting * self._seconds))))
+        self.waiting += 1
         try:
             yield
         finally:
-            self.taken -= 1
+            self.waiting -= 1
 
     async def compute(self, function: Callable[[], T]) -> T:
-        """What a function returns, once it is its turn; who is canceled before gives up its turn.
+        """Run a function in the worker thread, and return its result. Canceling removes it from the queue if it has not begun.
 
         Raises:
             ClosedError: When the queue is closed first.
         """
-        held = [function]  # what the thread has not come to keeps nothing in memory once it is canceled
+        pending = [function]  # so that a canceled function can be released before the thread reaches its job
 
         def timed() -> T:
-            began = time.monotonic()
+            start = time.monotonic()
             try:
-                return held.pop()()
+                return pending.pop()()
             finally:
-                took = time.monotonic() - began
-                self._seconds += (_WEIGHT if self._seconds else 1) * (took - self._seconds)
+                duration = time.monotonic() - start
+                self._seconds += (_WEIGHT if self._seconds else 1) * (duration - self._seconds)
 
         if self._is_closed:
             raise ClosedError
@@ -90,18 +90,18 @@ class Queue:
             result = await self.unless_closed(asyncio.wrap_future(job))
         finally:
             if job.cancelled():
-                held.clear()
+                pending.clear()
         self.served += 1
         return result
 
     async def unless_closed(self, awaitable: Awaitable[T]) -> T:
-        """Wait for something, but no longer than the queue is open.
+        """Await something until the queue is closed.
 
         Raises:
             ClosedError: When the queue is closed first.
         """
         future = asyncio.ensure_future(awaitable)
-        self._awaited.add(future)
+        self._futures.add(future)
         try:
             return await future
         except asyncio.CancelledError:
@@ -109,15 +109,15 @@ class Queue:
                 raise ClosedError from None
             raise
         finally:
-            self._awaited.discard(future)
+            self._futures.discard(future)
 
     def close(self) -> None:
-        """Begin nothing more; all that wait are told."""
+        """Start no further computation, and raise `ClosedError` in all callers that wait."""
         self._is_closed = True
-        for future in self._awaited:
+        for future in self._futures:
             future.cancel()
         self._thread.shutdown(wait=False)
 
     def wait(self) -> None:
-        """Wait for what had been begun when the queue was closed."""
+        """Wait for the computation that was running when the queue was closed."""
         self._thread.shutdown()

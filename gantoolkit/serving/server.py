@@ -1,4 +1,4 @@
-"""The page on which models are tried, as a web application: a few files, and the requests that they and programs make."""
+"""The web application of `gantoolkit serve`: the page's files and the HTTP API."""
 
 import asyncio
 import io
@@ -28,53 +28,53 @@ __all__ = ["make_app", "make_guard", "run_server"]
 
 _PAGE = Path(__file__).parent / "page"
 _LONGEST_UPLOAD = 60.0
-"""Seconds in which a body has to arrive; it holds a place meanwhile."""
-_NOBODY_LISTENS = 499
-_WRONG_TYPE = "this is not sent as an image; BMP, GIF, JPEG, PNG, PPM, TIFF and WebP are read, with their Content-Type"
+"""Seconds within which a body must arrive; meanwhile it occupies a place in the queue."""
+_CLIENT_DISCONNECTED = 499
+_WRONG_TYPE = "the Content-Type is not that of a supported image; use BMP, GIF, JPEG, PNG, PPM, TIFF or WebP"
 
 
 def make_app(models: Mapping[str, Model], queue: Queue, limits: Limits) -> Starlette:
-    """The application, without its guard.
+    """Create the application, without its guard.
 
     Args:
-        models: By name.
-        queue: Where images wait for their turn.
-        limits: The largest image that is taken.
+        models: The models by name.
+        queue: The queue of images.
+        limits: The largest image that is accepted.
     """
-    listed = ModelList(models=[_list(model) for model in models.values()], limits=limits)
+    model_list = ModelList(models=[_list(model) for model in models.values()], limits=limits)
 
     def send_file(name: str) -> Callable[[Request], Response]:
         return lambda request: FileResponse(_PAGE / name)
 
     async def list_models(request: Request) -> Response:
-        return JSONResponse(listed.model_dump())
+        return JSONResponse(model_list.model_dump())
 
     async def read_health(request: Request) -> Response:
-        return JSONResponse(Health(waiting=queue.taken, places=queue.places, served=queue.served).model_dump())
+        return JSONResponse(Health(waiting=queue.waiting, places=queue.places, served=queue.served).model_dump())
 
     async def describe(request: Request) -> Response:
         return JSONResponse(describe_api(limits))
 
     async def translate(request: Request) -> Response:
         translator = _find(models, request.path_params["name"], request.path_params["direction"])
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind not in TYPES:
+        content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if content_type not in TYPES:
             raise HTTPException(415, _WRONG_TYPE)
         length = request.headers.get("content-length", "0")
         if length.isdecimal() and int(length) > limits.bytes:
-            raise HTTPException(413, f"too large: no more than {limits.bytes:,} bytes are read")
+            raise HTTPException(413, f"too large: at most {limits.bytes:,} bytes are accepted")
         try:
-            with queue.place():
+            with queue.reserve():
                 content = await queue.unless_closed(_read(request))
-                work = queue.compute(partial(_translate, translator, content, limits.pixels))
-                return Response(await _unless_gone(request, work), media_type="image/png")
+                computation = queue.compute(partial(_translate, translator, content, limits.pixels))
+                return Response(await _unless_disconnected(request, computation), media_type="image/png")
         except FullError as error:
-            wait = {"retry-after": str(error.seconds)}
-            raise HTTPException(503, f"{queue.places} images are before this one; try again", wait) from error
+            headers = {"retry-after": str(error.seconds)}
+            raise HTTPException(503, f"the queue is full with {queue.places} images; try again", headers) from error
         except ClosedError as error:
-            raise HTTPException(503, "the server is being stopped", {"retry-after": "60"}) from error
+            raise HTTPException(503, "the server is shutting down", {"retry-after": "60"}) from error
         except ClientDisconnect:
-            return Response(status_code=_NOBODY_LISTENS)
+            return Response(status_code=_CLIENT_DISCONNECTED)
 
     app = Starlette(
         routes=[
@@ -85,14 +85,14 @@ def make_app(models: Mapping[str, Model], queue: Queue, limits: Limits) -> Starl
             Route("/api/health", read_health),
             Route("/api/openapi.json", describe),
         ],
-        exception_handlers={HTTPException: _say, Exception: _say_mistake},
+        exception_handlers={HTTPException: _handle_http_error, Exception: _handle_internal_error},
     )
     app.router.redirect_slashes = False
     return app
 
 
 def make_guard(app: ASGIApp, hosts: Sequence[str], token: str | None, limits: Limits) -> Guard:
-    """The guard of such an application; see `Guard`."""
+    """Wrap an application of `make_app` in its guard; see `Guard`."""
     return Guard(
         app,
         hosts=hosts,
@@ -100,7 +100,7 @@ def make_guard(app: ASGIApp, hosts: Sequence[str], token: str | None, limits: Li
         cookie="serve_access",
         largest_body=limits.bytes,
         programs=True,
-        refuse=_refuse,
+        refuse=_error_response,
     )
 
 
@@ -113,15 +113,15 @@ def run_server(
     limits: Limits,
     places: int,
 ) -> None:
-    """Serve until it is interrupted; an image that is being translated then is translated to its end.
+    """Serve until interrupted; a translation in progress is completed.
 
     Args:
-        models: By name.
-        listening: As from `gantoolkit.web.listening.listen`.
-        hosts: Names under which it is reached.
-        token: What visitors have to bring; see `Guard`.
-        limits: The largest image that is taken.
-        places: Images that may wait.
+        models: The models by name.
+        listening: The socket that `gantoolkit.web.listening.listen` returns.
+        hosts: The host names of the server.
+        token: The token that visitors need; see `Guard`.
+        limits: The largest image that is accepted.
+        places: Number of places in the queue.
     """
     queue = Queue(places)
     try:
@@ -146,50 +146,50 @@ def _list(model: Model) -> ServedModel:
 
 def _find(models: Mapping[str, Model], name: str, direction: str) -> Translator:
     if name not in models:
-        raise HTTPException(404, f"there is no such model; there is {', '.join(models)}")
+        raise HTTPException(404, f"unknown model; choose from {', '.join(models)}")
     translators = models[name].translators
     if direction not in translators:
-        raise HTTPException(404, f"{name} does not translate in this direction but {', '.join(translators)}")
+        raise HTTPException(404, f"{name} does not translate in this direction; choose from {', '.join(translators)}")
     return translators[direction]
 
 
 async def _read(request: Request) -> bytes:
-    """The body, of which the guard lets no more through than is allowed."""
+    """Read the body; the guard bounds its size."""
     try:
         async with asyncio.timeout(_LONGEST_UPLOAD):
             content = await request.body()
     except TimeoutError:
         raise HTTPException(408, f"the image did not arrive within {_LONGEST_UPLOAD:.0f} seconds") from None
     if not content:
-        raise HTTPException(400, "there is no image in the request's body")
+        raise HTTPException(400, "the request's body is empty; it must contain an image")
     return content
 
 
-async def _unless_gone(request: Request, work: Coroutine[Any, Any, bytes]) -> bytes:
-    """What work comes to, which is given up when nobody waits for it any more.
+async def _unless_disconnected(request: Request, computation: Coroutine[Any, Any, bytes]) -> bytes:
+    """Await a computation, and cancel it when the client disconnects.
 
     Raises:
-        ClientDisconnect: When that happened.
+        ClientDisconnect: When the client disconnects first.
     """
-    working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_wait_for_end(request))
+    result = asyncio.ensure_future(computation)
+    disconnection = asyncio.ensure_future(_wait_for_disconnect(request))
     try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
+        await asyncio.wait({result, disconnection}, return_when=asyncio.FIRST_COMPLETED)
+        if not result.done():
             raise ClientDisconnect
-        return working.result()
+        return result.result()
     finally:
-        working.cancel()
-        leaving.cancel()
+        result.cancel()
+        disconnection.cancel()
 
 
-async def _wait_for_end(request: Request) -> None:
+async def _wait_for_disconnect(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
 
 def _translate(translator: Translator, content: bytes, max_pixels: int) -> bytes:
-    """The PNG of an image's translation; nothing of either is written anywhere."""
+    """Translate an encoded image to PNG, entirely in memory."""
     try:
         image = decode_image(content, translator.generator.source.channels, name="the upload", max_pixels=max_pixels)
     except TooManyPixelsError as error:
@@ -197,22 +197,22 @@ def _translate(translator: Translator, content: bytes, max_pixels: int) -> bytes
     except DataError as error:
         raise HTTPException(400, str(error)) from error
     try:
-        made = translator.translate([image])[0]
+        translation = translator.translate([image])[0]
     except DataError as error:
         raise HTTPException(422, str(error)) from error
     stream = io.BytesIO()
-    made.save(stream, "PNG")
+    translation.save(stream, "PNG")
     return stream.getvalue()
 
 
-def _refuse(status: int, sentence: str) -> Response:
-    return JSONResponse({"error": sentence}, status)
+def _error_response(status: int, message: str) -> Response:
+    return JSONResponse({"error": message}, status)
 
 
-def _say(request: Request, error: Exception) -> Response:
+def _handle_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return JSONResponse({"error": error.detail}, error.status_code, error.headers)
 
 
-def _say_mistake(request: Request, error: Exception) -> Response:
-    return _refuse(500, f"a mistake in the server ({type(error).__name__})")
+def _handle_internal_error(request: Request, error: Exception) -> Response:
+    return _error_response(500, f"an internal error of the server ({type(error).__name__})")

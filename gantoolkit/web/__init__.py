@@ -1,1 +1,1 @@
-"""What every page of ours is served with: the guard before it, and the socket that it is reached through."""
+"""Shared parts of the web pages: the guard that checks requests, and the listening socket."""

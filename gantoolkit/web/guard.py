@@ -1,4 +1,4 @@
-"""What stands between a page and the network: who may ask, from where, how much and how often."""
+"""Middleware that checks each request's host, origin, rate, token and size."""
 
 import hmac
 import time
@@ -30,17 +30,17 @@ def is_loopback(host: str) -> bool:
 
 
 class Guard:
-    """Turns away what is not meant for a page, before it is looked at.
+    """ASGI middleware that rejects unauthorized or excessive requests before they reach the application.
 
     Args:
-        app: The application. A body that is too large becomes an `HTTPException` of status 413 where it is read.
-        hosts: Names under which it is reached, without port; a request's Host, and the Origin of a POST, are among them.
-        token: What a visitor has to bring once, as `?token=...`; none on loopback.
-        cookie: Name of the cookie that keeps the token.
-        largest_body: Bytes of the largest body that is read.
-        programs: Whether programs may ask too. They send no Origin, and the token as `Authorization: Bearer ...`.
-        refuse: Makes an answer of a status and a sentence.
-        clock: Seconds.
+        app: The application. Reading a body that is too large raises an `HTTPException` of status 413.
+        hosts: Host names of the server, without port. A request's Host, and the Origin of a POST, must be one of them.
+        token: The token that a visitor must send once, as `?token=...`; None requires no token.
+        cookie: Name of the cookie that stores the token.
+        largest_body: Size limit of a body in bytes.
+        programs: Whether programs are served too. They send no Origin, and the token as `Authorization: Bearer ...`.
+        refuse: Makes an error response from a status and a message.
+        clock: Returns the time in seconds.
     """
 
     def __init__(
@@ -65,56 +65,57 @@ class Guard:
             return
         if scope["type"] != "http":
             return
-        app = self._refuse(scope) or self.app
-        await app(scope, _bound(receive, self.largest_body), _with_headers(send))
+        app = self._check(scope) or self.app
+        await app(scope, _limit_body(receive, self.largest_body), _with_headers(send))
 
-    def _refuse(self, scope: Scope) -> ASGIApp | None:
+    def _check(self, scope: Scope) -> ASGIApp | None:
+        """The response that rejects a request or stores its token; None to pass it on."""
         headers = Headers(scope=scope)
         if _host_of(f"//{headers.get('host', '')}") not in self.hosts:
-            return self.refuse(400, "wrong host")
+            return self.refuse(400, "the Host header is not a host name of this server")
         if scope["method"] not in ("GET", "HEAD", "POST"):
-            return self.refuse(405, "wrong method")
-        if scope["method"] == "POST" and not self._comes_from_here(headers.get("origin")):
-            return self.refuse(403, "wrong origin")
+            return self.refuse(405, "method not allowed")
+        if scope["method"] == "POST" and not self._is_same_origin(headers.get("origin")):
+            return self.refuse(403, "requests from pages of another origin are not allowed")
         if not self._within_rate((scope.get("client") or ("",))[0]):
-            answer = self.refuse(429, "too many requests")
-            answer.headers["retry-after"] = "1"
-            return answer
+            response = self.refuse(429, "too many requests")
+            response.headers["retry-after"] = "1"
+            return response
         if self.token is None:
             return None
         if self._is_token(QueryParams(scope["query_string"]).get("token", "")):
-            answer = RedirectResponse("/", 303)  # so that the secret does not stay in the address
-            answer.set_cookie(self.cookie, self.token, httponly=True, samesite="strict", path="/")
-            return answer
+            response = RedirectResponse("/", 303)  # removes the token from the address bar
+            response.set_cookie(self.cookie, self.token, httponly=True, samesite="strict", path="/")
+            return response
         if self._is_token(_read_cookie(headers.get("cookie", ""), self.cookie)):
             return None
         if not self.programs:
             return self.refuse(403, "this page needs the link with its token")
-        kind, _, brought = headers.get("authorization", "").partition(" ")
-        if kind.lower() == "bearer" and self._is_token(brought.strip()):
+        scheme, _, credentials = headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and self._is_token(credentials.strip()):
             return None
-        answer = self.refuse(
+        response = self.refuse(
             401, "this page needs the link with its token; a program sends `Authorization: Bearer TOKEN`"
         )
-        answer.headers["www-authenticate"] = "Bearer"
-        return answer
+        response.headers["www-authenticate"] = "Bearer"
+        return response
 
-    def _comes_from_here(self, origin: str | None) -> bool:
-        """Every browser says from whose page a POST comes."""
+    def _is_same_origin(self, origin: str | None) -> bool:
+        """Whether a POST comes from our own page. Browsers always send the Origin."""
         return self.programs if origin is None else _host_of(origin) in self.hosts
 
-    def _is_token(self, brought: str) -> bool:
-        return self.token is not None and hmac.compare_digest(brought.encode(), self.token.encode())
+    def _is_token(self, text: str) -> bool:
+        return self.token is not None and hmac.compare_digest(text.encode(), self.token.encode())
 
     def _within_rate(self, address: str) -> bool:
-        """A bucket for each address that refills at a steady rate."""
+        """Apply a token bucket for each address."""
         now = self.clock()
-        left, then = self._buckets.pop(address, (_BURST, now))
-        left = min(_BURST, left + (now - then) * _PER_SECOND)
-        self._buckets[address] = (max(0.0, left - 1), now)
+        tokens, last_time = self._buckets.pop(address, (_BURST, now))
+        tokens = min(_BURST, tokens + (now - last_time) * _PER_SECOND)
+        self._buckets[address] = (max(0.0, tokens - 1), now)
         if len(self._buckets) > _ADDRESSES:
             self._buckets.popitem(last=False)
-        return left >= 1
+        return tokens >= 1
 
 
 def _host_of(url: str) -> str:
@@ -129,27 +130,27 @@ def _read_cookie(header: str, name: str) -> str:
     return next((value for key, _, value in pairs if key == name), "")
 
 
-def _bound(receive: Receive, largest: int) -> Receive:
-    """Count a body while it comes, whatever its headers say of it."""
-    read = 0
+def _limit_body(receive: Receive, limit: int) -> Receive:
+    """Count a body's bytes as they arrive, independently of its headers."""
+    size = 0
 
-    async def receiving() -> Message:
-        nonlocal read
+    async def limited_receive() -> Message:
+        nonlocal size
         message = await receive()
         if message["type"] == "http.request":
-            read += len(message.get("body", b""))
-            if read > largest:
-                raise HTTPException(413, f"too large: no more than {largest:,} bytes are read")
+            size += len(message.get("body", b""))
+            if size > limit:
+                raise HTTPException(413, f"too large: at most {limit:,} bytes are accepted")
         return message
 
-    return receiving
+    return limited_receive
 
 
 def _with_headers(send: Send) -> Send:
-    async def sending(message: Message) -> None:
+    async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
             raw = [(name.encode(), value.encode()) for name, value in _HEADERS.items()]
             message = {**message, "headers": [*message.get("headers", []), *raw]}
         await send(message)
 
-    return sending
+    return send_with_headers

@@ -1,4 +1,4 @@
-"""The socket that a page is reached through, from the first request to Ctrl-C."""
+"""Bind a socket, and serve an application on it until Ctrl-C."""
 
 import secrets
 import socket
@@ -16,49 +16,47 @@ _CONNECTIONS = 256
 
 
 def choose_token(host: str, token: str | None) -> str | None:
-    """What visitors have to bring: on loopback nothing unless it is asked for, elsewhere a token, made up if none is given."""
+    """The token that visitors need: `token` if given, None on loopback, and a random one otherwise."""
     return token or (None if is_loopback(host) else secrets.token_urlsafe(16))
 
 
 def names_of(host: str, names: Sequence[str]) -> list[str]:
-    """The host names under which a page is reached that binds to `host`.
+    """The host names of a server that binds to `host`.
 
     Raises:
-        DataError: When it binds to every address and is given no name.
+        DataError: When it binds to every address and no name is given.
     """
     if host in ("0.0.0.0", "::") and not names:
-        raise DataError(f"--host {host}: say with --name under which name or address visitors reach it")
+        raise DataError(f"--host {host}: needs --name with the host name or address that visitors use")
     return [name.lower() for name in ("127.0.0.1", "localhost", "::1", host, *names)]
 
 
 def address_of(host: str, port: int, names: Sequence[str], token: str | None) -> str:
-    """What visitors type, or click on."""
-    shown = next(iter(names), host)
-    shown = f"[{shown}]" if ":" in shown else shown
-    return f"http://{shown}:{port}/{f'?token={token}' if token else ''}"
+    """The URL of the page, with its token."""
+    name = next(iter(names), host)
+    name = f"[{name}]" if ":" in name else name
+    return f"http://{name}:{port}/{f'?token={token}' if token else ''}"
 
 
 def listen(host: str, port: int) -> socket.socket:
     """Bind to a host and port.
 
     Raises:
-        DataError: When nothing can be bound there.
+        DataError: When the address cannot be bound.
     """
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
-        raise DataError(
-            f"{host}, port {port}: cannot be listened on ({error.strerror}); take another --port"
-        ) from error
+        raise DataError(f"cannot listen on {host}, port {port} ({error.strerror}); choose another --port") from error
 
 
 def run_app(app: ASGIApp, listening: socket.socket, *, stop: Callable[[], None] = lambda: None) -> None:
-    """Serve until it is interrupted.
+    """Serve until interrupted.
 
     Args:
-        app: The page, with its guard.
-        listening: As from `listen`.
-        stop: Called when it is interrupted, before requests that are not answered yet are waited for.
+        app: The application, with its guard.
+        listening: The socket that `listen` returns.
+        stop: Called on interruption, before waiting for open requests.
     """
     config = uvicorn.Config(
         app,

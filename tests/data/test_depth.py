@@ -303,7 +303,7 @@ class TestTranslating:
         (made,) = translator.translate_pixels([translator.read(np.array([[0.0, 5.0, 10.0]]))])
         assert made.ravel().tolist() == [0, 32768, 65535]
         with pytest.raises(
-            DataError, match="A2B gives images of gray, 16-bit, which are no pictures; take translate_pixels"
+            DataError, match="A2B produces images of gray, 16-bit, not 8-bit pictures; use translate_pixels"
         ):
             translator(np.zeros((4, 4)))
 
@@ -329,7 +329,7 @@ class TestTranslating:
         assert endings(encoding=Encoding(1, (0.0, 1.0))) == [".tif", ".npy", ".tif", ".tif"]
         assert endings(encoding=Encoding(6)) == [".tif", ".npy", ".tif", ".tif"]
         with pytest.raises(
-            DataError, match=r"--form jpg: cannot hold images of gray, 16-bit; \.png, \.tif, \.tiff, \.npy can"
+            DataError, match=r"--form jpg: cannot store images of gray, 16-bit; use one of \.png, \.tif, \.tiff, \.npy"
         ):
             endings(encoding=DEEP, form="jpg")
 

@@ -64,7 +64,7 @@ class TestSources:
         shutil.make_archive(str(photos / "more"), "zip", photos / "deep")
         assert places(f"{photos}/*") == ["a.png", "b.png", "er/c.jpg", "er/d.tif"]
         assert places(f"{photos}/**") == places(f"{photos}/**/*")
-        with pytest.raises(DataError, match=r"\*\*in: is no pattern"):
+        with pytest.raises(DataError, match=r"\*\*in: is not a valid pattern"):
             places(f"{photos}/**in")
 
     def test_a_file_that_is_named_twice_is_there_once(self, photos: Path) -> None:

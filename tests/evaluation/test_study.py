@@ -328,7 +328,7 @@ def test_wilsons_interval_is_the_published_one() -> None:
         (["--fake", "nonsense"], "write NAME=DIR"),
         (["--fake", "one={root}/one", "--fake", "one={root}/two"], "two algorithms of the name one"),
         (["--fake", "one={root}/none"], "no such folder"),
-        (["--fake", "one={root}/one", "--host", "0.0.0.0"], "say with --name"),
+        (["--fake", "one={root}/one", "--host", "0.0.0.0"], "needs --name"),
     ],
     ids=["form", "twice", "missing", "nameless"],
 )
@@ -346,4 +346,4 @@ def test_a_port_in_use_is_said_in_one_sentence(tmp_path: Path, capsys: pytest.Ca
     arguments = ["study", "serve", *make_folders(tmp_path, count=2), "--database", str(tmp_path / "study.sqlite")]
     with socket.create_server(("127.0.0.1", 0)) as other:
         assert main([*arguments, "--port", str(other.getsockname()[1])]) == 2
-    assert "cannot be listened on" in capsys.readouterr().err
+    assert "cannot listen on" in capsys.readouterr().err

@@ -23,11 +23,11 @@ from gantoolkit.recipes.building import build_system
 from gantoolkit.runs import LoadedGenerator, write_generator
 
 FORMATS = ("onnx", "torch", "safetensors")
-ENDINGS = {"onnx": "onnx", "torch": "pt2", "safetensors": "safetensors"}
+SUFFIXES = {"onnx": "onnx", "torch": "pt2", "safetensors": "safetensors"}
 
-LOAD_ALONE = """
+LOAD_WITHOUT_GANTOOLKIT = """
 import json, sys
-sys.modules["gantoolkit"] = None  # importing it fails
+sys.modules["gantoolkit"] = None  # makes its import fail
 import numpy, torch
 extra = {"gantoolkit.json": ""}
 program = torch.export.load(sys.argv[1], extra_files=extra)
@@ -60,8 +60,8 @@ def random_images(*shape: int) -> torch.Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
 
-def difference(made: Any, wanted: torch.Tensor) -> float:
-    return float(np.abs(np.asarray(made) - wanted.detach().numpy()).max())
+def difference(output: Any, expected: torch.Tensor) -> float:
+    return float(np.abs(np.asarray(output) - expected.detach().numpy()).max())
 
 
 def run_onnx(path: Path, images: torch.Tensor) -> Any:
@@ -70,24 +70,24 @@ def run_onnx(path: Path, images: torch.Tensor) -> Any:
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_each_format_is_verified_and_says_what_it_is(format: Any, generator: LoadedGenerator, tmp_path: Path) -> None:
-    path = tmp_path / f"net.{ENDINGS[format]}"
-    made = export_generator(generator, path, format)
-    assert made.difference <= 1e-4
-    assert made.levels == made.difference * 127.5
-    assert made.sizes == ("1×16×16", "2×16×24", "1×24×16")
+def test_each_format_is_verified_and_described(format: Any, generator: LoadedGenerator, tmp_path: Path) -> None:
+    path = tmp_path / f"net.{SUFFIXES[format]}"
+    result = export_generator(generator, path, format)
+    assert result.difference <= 1e-4
+    assert result.levels == result.difference * 127.5
+    assert result.sizes == ("1×16×16", "2×16×24", "1×24×16")
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
     if format == "onnx":
-        found = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+        description = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
     elif format == "torch":
         extra = {"gantoolkit.json": ""}
         torch.export.load(path, extra_files=extra)
-        found = json.loads(extra["gantoolkit.json"])
+        description = json.loads(extra["gantoolkit.json"])
     else:
         with safe_open(path, framework="pt") as file:
-            found = file.metadata()
+            description = file.metadata()
             assert set(file.keys()) == set(generator.network.state_dict())
-    assert Recipe.from_toml(found.pop("recipe")).resolve() == generator.recipe
+    assert Recipe.from_toml(description.pop("recipe")).resolve() == generator.recipe
     assert {
         "direction": "A2B",
         "layout": "NCHW",
@@ -95,11 +95,11 @@ def test_each_format_is_verified_and_says_what_it_is(format: Any, generator: Loa
         "in_channels": "3",
         "out_channels": "3",
         "in_images": "RGB, 8-bit",
-        "in_values": "what the network takes = value / 127.5 - 1",
+        "in_values": "network input = value / 127.5 - 1",
         "size_multiple": "4",
         "smallest_size": "8",
         "step": "7",
-    }.items() <= found.items()
+    }.items() <= description.items()
 
 
 GENERATORS = {
@@ -114,7 +114,7 @@ GENERATORS = {
 
 
 @pytest.mark.parametrize("name", GENERATORS)
-def test_every_generator_takes_every_size_and_batch(name: str, tmp_path: Path) -> None:
+def test_every_generator_accepts_any_size_and_batch(name: str, tmp_path: Path) -> None:
     generator = generator_of(make_tiny().swap(GENERATORS[name]))
     multiple, channels = getattr(generator.network, "size_multiple", 0), generator.source.channels
     export_generator(generator, tmp_path / "net.onnx", "onnx")
@@ -122,25 +122,25 @@ def test_every_generator_takes_every_size_and_batch(name: str, tmp_path: Path) -
     program = torch.export.load(tmp_path / "net.pt2").module()
     for count, rows, columns in ((1, 2, 2), (3, 7, 2), (2, 9, 11)):
         images = random_images(count, channels, rows * multiple, columns * multiple)
-        wanted = generator.network(images)
-        assert difference(run_onnx(tmp_path / "net.onnx", images), wanted) < 1e-4
-        assert difference(program(images).detach(), wanted) < 1e-4
+        expected = generator.network(images)
+        assert difference(run_onnx(tmp_path / "net.onnx", images), expected) < 1e-4
+        assert difference(program(images).detach(), expected) < 1e-4
 
 
-def test_instance_norm_is_that_of_the_size_at_hand(generator: LoadedGenerator, tmp_path: Path) -> None:
+def test_instance_norm_uses_the_whole_image(generator: LoadedGenerator, tmp_path: Path) -> None:
     export_generator(generator, tmp_path / "net.onnx", "onnx")
     images = random_images(1, 3, 48, 80)
-    images[..., 40:] += 3  # a part alone has other statistics
+    images[..., 40:] += 3  # so that a part of the image has other statistics
     assert any(isinstance(layer, InstanceNorm) for layer in generator.network.modules())
     assert difference(run_onnx(tmp_path / "net.onnx", images), generator.network(images)) < 1e-4
 
 
-def test_wide_blocks_whose_convolutions_are_transformed_here(tmp_path: Path) -> None:
+def test_wide_blocks_with_winograd_convolutions(tmp_path: Path) -> None:
     generator = generator_of(make_tiny().swap({"generator.width": 32, "data.crop_size": 64, "data.load_size": 64}))
     assert export_generator(generator, tmp_path / "net.onnx", "onnx").difference < 1e-4
 
 
-def test_dimensions_have_names_and_one_file_holds_all(generator: LoadedGenerator, tmp_path: Path) -> None:
+def test_dimensions_are_named_and_weights_are_in_the_same_file(generator: LoadedGenerator, tmp_path: Path) -> None:
     export_generator(generator, tmp_path / "net.onnx", "onnx")
     model = onnx.load(tmp_path / "net.onnx", load_external_data=False)
     for value, name in ((model.graph.input[0], "images"), (model.graph.output[0], "translation")):
@@ -153,18 +153,21 @@ def test_dimensions_have_names_and_one_file_holds_all(generator: LoadedGenerator
 
 
 @pytest.mark.parametrize("format", ["onnx", "torch"])
-def test_no_path_of_this_machine_goes_into_the_file(format: Any, generator: LoadedGenerator, tmp_path: Path) -> None:
+def test_file_contains_no_local_path(format: Any, generator: LoadedGenerator, tmp_path: Path) -> None:
     export_generator(generator, tmp_path / "net", format)
     assert str(Path(formats.__file__).parents[2]).encode() not in (tmp_path / "net").read_bytes()
 
 
-def test_a_file_of_torch_needs_no_gantoolkit(generator: LoadedGenerator, tmp_path: Path) -> None:
+def test_torch_file_loads_without_gantoolkit(generator: LoadedGenerator, tmp_path: Path) -> None:
     export_generator(generator, tmp_path / "net.pt2", "torch")
     images = random_images(2, 3, 20, 36)
     np.save(tmp_path / "in.npy", images.numpy())
     arguments = [tmp_path / name for name in ("net.pt2", "in.npy", "out.npy")]
     done = subprocess.run(
-        [sys.executable, "-c", LOAD_ALONE, *map(str, arguments)], capture_output=True, text=True, check=False
+        [sys.executable, "-c", LOAD_WITHOUT_GANTOOLKIT, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "A2B\n"
@@ -172,32 +175,32 @@ def test_a_file_of_torch_needs_no_gantoolkit(generator: LoadedGenerator, tmp_pat
 
 
 class Sabotaged(nn.Module):
-    """Computes something else when it is exported."""
+    """A network whose output differs when it is exported."""
 
     size_multiple = 1
 
-    def __init__(self, network: nn.Module, how: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    def __init__(self, network: nn.Module, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
         super().__init__()
-        self.network, self.how = network, how
+        self.network, self.change = network, change
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        made = self.network(images)
-        return self.how(made) if torch.compiler.is_exporting() else made
+        output = self.network(images)
+        return self.change(output) if torch.compiler.is_exporting() else output
 
 
 @pytest.mark.parametrize("format", ["onnx", "torch"])
 @pytest.mark.parametrize(
-    ("how", "reason"),
+    ("change", "reason"),
     [
-        (lambda made: made + 1e-2, "computes something else than the network: they differ by 1.0e-02"),
-        (lambda made: made * torch.nan, "they differ by nan"),
-        (lambda made: made[:, :1], "becomes"),
+        (lambda output: output + 1e-2, "differs from the network's by 1.0e-02"),
+        (lambda output: output * torch.nan, "differs from the network's by nan"),
+        (lambda output: output[:, :1], "becomes"),
     ],
 )
-def test_nothing_is_left_of_a_file_that_computes_something_else(
-    how: Any, reason: str, format: Any, tiny: Recipe, tmp_path: Path
+def test_file_with_a_different_output_is_not_written(
+    change: Any, reason: str, format: Any, tiny: Recipe, tmp_path: Path
 ) -> None:
-    sabotaged = LoadedGenerator(Sabotaged(nn.Conv2d(3, 3, 1), how).eval(), "A2B", tiny.resolve(), step=0)
+    sabotaged = LoadedGenerator(Sabotaged(nn.Conv2d(3, 3, 1), change).eval(), "A2B", tiny.resolve(), step=0)
     path = tmp_path / "net"
     path.write_text("before")
     with pytest.raises(ExportError, match=rf"net: was not written: .*{reason}"):
@@ -206,19 +209,19 @@ def test_nothing_is_left_of_a_file_that_computes_something_else(
     assert path.read_text() == "before"
 
 
-def test_what_the_exporter_cannot_trace_is_said_in_one_sentence(tiny: Recipe, tmp_path: Path) -> None:
-    class Choosy(nn.Module):
+def test_network_that_cannot_be_traced_raises_a_short_error(tiny: Recipe, tmp_path: Path) -> None:
+    class Branching(nn.Module):
         size_multiple = 1
 
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return images if images.mean() > 0 else -images
 
     with pytest.raises(ExportError, match="was not written: "):
-        export_generator(LoadedGenerator(Choosy(), "A2B", tiny.resolve(), step=0), tmp_path / "net.pt2", "torch")
+        export_generator(LoadedGenerator(Branching(), "A2B", tiny.resolve(), step=0), tmp_path / "net.pt2", "torch")
     assert not list(tmp_path.iterdir())
 
 
-def test_generators_that_no_file_can_hold(tmp_path: Path) -> None:
+def test_generators_that_cannot_be_exported(tmp_path: Path) -> None:
     unet = {"name": "unet", "width": 4, "depth": 3, "dropout": 0.5, "noise_at_test": True}
     noisy = generator_of(pix2pix().swap({**TINY, "generator": unet}))
     for format in ("onnx", "torch"):
@@ -237,40 +240,38 @@ def test_only_float32_is_exported(generator: LoadedGenerator, tmp_path: Path) ->
         export_generator(narrow, tmp_path / "net.onnx", "onnx")
 
 
-def test_a_missing_package_is_named(
-    generator: LoadedGenerator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_package_is_named(generator: LoadedGenerator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ExportError, match=r"needs the extra `export`: pip install gantoolkit\[export\]"):
         export_generator(generator, tmp_path / "net.onnx", "onnx")
     assert not list(tmp_path.iterdir())
 
 
-def test_images_that_are_given_are_looked_at(generator: LoadedGenerator, tmp_path: Path) -> None:
+def test_given_images_are_used(generator: LoadedGenerator, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for name in ("a.png", "b.png"):
         make_image(0, (50, 30)).save(tmp_path / "in" / name)
-    made = export_generator(generator, tmp_path / "net.safetensors", "safetensors", images=[tmp_path / "in"])
-    assert made.images == f"{tmp_path / 'in' / 'a.png'}, {tmp_path / 'in' / 'b.png'}"
+    result = export_generator(generator, tmp_path / "net.safetensors", "safetensors", images=[tmp_path / "in"])
+    assert result.images == f"{tmp_path / 'in' / 'a.png'}, {tmp_path / 'in' / 'b.png'}"
     with pytest.raises(DataError, match="no such file"):
         export_generator(generator, tmp_path / "net.safetensors", "safetensors", images=[tmp_path / "none.png"])
 
 
 def test_real_photographs(shared: Path, generator: LoadedGenerator, tmp_path: Path) -> None:
     photographs = shared / "data" / "camvid" / "test"
-    made = export_generator(generator, tmp_path / "net.onnx", "onnx", images=[photographs])
-    assert made.difference < 1e-4
-    assert made.images.count("camvid") == 2
+    result = export_generator(generator, tmp_path / "net.onnx", "onnx", images=[photographs])
+    assert result.difference < 1e-4
+    assert result.images.count("camvid") == 2
 
 
-def test_a_run_exports_with_images_of_its_data_set(tiny: Recipe, dataset: Path, tmp_path: Path) -> None:
+def test_run_exports_with_images_of_its_data_set(tiny: Recipe, dataset: Path, tmp_path: Path) -> None:
     run = gantoolkit.train(tiny, dataset, tmp_path / "run", device="cpu", stop_at=1)
-    made = run.export("B2A", tmp_path / "net.safetensors", "safetensors")
-    assert made.images.startswith(str(dataset / "testB"))
+    result = run.export("B2A", tmp_path / "net.safetensors", "safetensors")
+    assert result.images.startswith(str(dataset / "testB"))
     for folder in dataset.iterdir():
         for file in folder.iterdir():
             file.unlink()
-    assert "smooth pictures made" in run.export("A2B", tmp_path / "net.safetensors", "safetensors").images
+    assert "synthetic smooth images" in run.export("A2B", tmp_path / "net.safetensors", "safetensors").images
 
 
 def test_the_command(command: Any, generator: LoadedGenerator, tmp_path: Path) -> None:
@@ -278,16 +279,16 @@ def test_the_command(command: Any, generator: LoadedGenerator, tmp_path: Path) -
     model = tmp_path / "A2B.safetensors"
     write_generator(model, generator.network, direction="A2B", recipe=generator.recipe, step=7)
     out = tmp_path / "net.onnx"
-    code, output, complaint = command(
+    code, output, error = command(
         "export", model, "--format", "onnx", "--out", out, "--images", tmp_path / "images" / "testA"
     )
-    assert (code, complaint) == (0, "")
+    assert (code, error) == (0, "")
     assert "verified with onnxruntime: at most " in output
     assert str(tmp_path / "images" / "testA") in output
-    code, _, complaint = command("export", model, "--format=onnx", "--out", out, "--direction=B2A")
+    code, _, error = command("export", model, "--format=onnx", "--out", out, "--direction=B2A")
     assert code == 2
-    assert "translates A2B, not B2A" in complaint
-    code, _, complaint = command("export", tmp_path / "none", "--format=torch", "--out", tmp_path / "x")
+    assert "translates A2B, not B2A" in error
+    code, _, error = command("export", tmp_path / "none", "--format=torch", "--out", tmp_path / "x")
     assert code == 2
-    assert "no such file" in complaint
+    assert "no such file" in error
     assert command("export", model, "--format=coreml", "--out", out)[0] == 2

@@ -1,4 +1,4 @@
-"""Images in tiles are what they are whole: the statistics of instance norm are those of the whole image."""
+"""Translating in tiles gives the result of the whole image: instance norm uses the whole image's statistics."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from gantoolkit.cost.counters import LiveBytes
 from gantoolkit.cost.step_cost import count_translation_bytes
 from gantoolkit.errors import DataError
 from gantoolkit.inference import Translator
-from gantoolkit.inference.tiling import measure_reach, seen_length, translate_in_tiles
+from gantoolkit.inference.tiling import measure_reach, padded_tile_length, translate_in_tiles
 from gantoolkit.recipes import cyclegan
 from gantoolkit.recipes.building import build_system, initialize
 from gantoolkit.runs import LoadedGenerator
@@ -40,25 +40,25 @@ def open_translator(generator: dict[str, Any], **options: Any) -> Translator:
     initialize(system, recipe)
     network = system.directions["A2B"].eval()
     if generator.get("norm", "instance").startswith("instance"):
-        with torch.no_grad():  # weights as small as those that training starts with would hide a lot
+        with torch.no_grad():  # the small initial weights would hide errors
             for parameter in network.parameters():
                 parameter.mul_(4)
     return Translator(LoadedGenerator(network, "A2B", recipe, step=0), **options)
 
 
 def uneven_image(height: int, width: int) -> Tensor:
-    """Dark and flat on one side, lively on the other: tiles on their own would have other statistics."""
+    """An image that is dark and flat on the left, noisy on the right, so that the statistics of tiles differ."""
     image = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(height * width)) * 2 - 1
     image[..., : width // 2] = image[..., : width // 2] * 0.1 - 0.8
     return image
 
 
-def difference(made: Tensor, right: Tensor) -> float:
-    return float((made - right).norm() / right.norm())
+def difference(output: Tensor, expected: Tensor) -> float:
+    return float((output - expected).norm() / expected.norm())
 
 
 @pytest.mark.parametrize("name", GENERATORS)
-def test_tiles_give_what_the_whole_image_gives(name: str) -> None:
+def test_tiles_equal_the_whole_image(name: str) -> None:
     image = uneven_image(72, 101)
     whole = open_translator(GENERATORS[name], tile=None).translate_tensor(image)
     tiled = open_translator(GENERATORS[name], tile=24).translate_tensor(image)
@@ -69,24 +69,24 @@ def test_tiles_give_what_the_whole_image_gives(name: str) -> None:
 
 @settings(max_examples=10)
 @given(height=st.integers(1, 70), width=st.integers(1, 70), tile=st.integers(1, 40))
-def test_any_size_in_any_tiles(height: int, width: int, tile: int) -> None:
+def test_any_size_and_any_tile(height: int, width: int, tile: int) -> None:
     image = uneven_image(height, width)
     whole = open_translator(RESNET, tile=None).translate_tensor(image)
     assert torch.allclose(open_translator(RESNET, tile=tile).translate_tensor(image), whole, atol=1e-4)
 
 
-def test_a_photograph_that_is_never_whole_in_floats() -> None:
+def test_photograph_that_is_converted_tile_by_tile() -> None:
     image = make_image(5, (150, 91))
     whole = np.asarray(open_translator(RESNET, tile=None)(image)).astype(int)
     assert np.abs(np.asarray(open_translator(RESNET, tile=32)(image)).astype(int) - whole).max() <= 1
 
 
 def translate(network: nn.Module, image: Tensor, **options: Any) -> Tensor:
-    """In tiles of 32 pixels, without a translator around."""
-    made = torch.empty_like(image)
+    """Translate in tiles of 32 pixels without a `Translator`."""
+    translation = torch.empty_like(image)
 
     def write(rows: slice, columns: slice, part: Tensor) -> None:
-        made[..., rows, columns] = part
+        translation[..., rows, columns] = part
 
     with torch.inference_mode():
         translate_in_tiles(
@@ -99,10 +99,10 @@ def translate(network: nn.Module, image: Tensor, **options: Any) -> Tensor:
             reach=measure_reach(network, 3),
             **options,
         )
-    return made
+    return translation
 
 
-def test_tiles_by_themselves_differ() -> None:
+def test_tiles_with_their_own_statistics_differ() -> None:
     translator = open_translator(RESNET, tile=None)
     network, image = translator.generator.network, uneven_image(96, 96)
     whole = translator.translate_tensor(image)
@@ -110,25 +110,25 @@ def test_tiles_by_themselves_differ() -> None:
     assert difference(translate(network, image, statistics="tile"), whole) > 0.05
 
 
-@pytest.mark.parametrize("keep", [0, 300_000, 1 << 40])
-def test_what_is_kept_changes_only_how_often_a_layer_is_called(keep: int) -> None:
+@pytest.mark.parametrize("cache_bytes", [0, 300_000, 1 << 40])
+def test_cache_changes_only_how_often_a_layer_is_called(cache_bytes: int) -> None:
     network, image = open_translator(RESNET).generator.network, uneven_image(96, 96)
     first = next(layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
     calls: list[int] = []
     first.register_forward_hook(lambda *_: calls.append(1))
-    made = translate(network, image, keep=keep)
-    assert torch.equal(made, translate(open_translator(RESNET).generator.network, image, keep=0))
+    translation = translate(network, image, cache_bytes=cache_bytes)
+    assert torch.equal(translation, translate(open_translator(RESNET).generator.network, image, cache_bytes=0))
     tiles, norms = 9, sum(isinstance(layer, nn.InstanceNorm2d) for layer in network.modules())
-    seen = len(calls) - 2  # finding out how far it sees takes two
-    if keep == 0:
-        assert seen == tiles * (norms + 1)
-    elif keep == 1 << 40:
-        assert seen == tiles
+    count = len(calls) - 2  # measuring the receptive field takes two
+    if cache_bytes == 0:
+        assert count == tiles * (norms + 1)
+    elif cache_bytes == 1 << 40:
+        assert count == tiles
     else:
-        assert tiles < seen < tiles * (norms + 1)
+        assert tiles < count < tiles * (norms + 1)
 
 
-def test_the_networks_own_norms_are_back_afterwards() -> None:
+def test_the_networks_norms_are_restored() -> None:
     translator = open_translator(RESNET, tile=24)
     image = uneven_image(48, 48)
     translator.translate_tensor(image)
@@ -139,12 +139,12 @@ def test_the_networks_own_norms_are_back_afterwards() -> None:
 
 
 class TestReach:
-    def test_convolutions_add_up(self) -> None:
+    def test_reaches_of_convolutions_add_up(self) -> None:
         network = nn.Sequential(nn.Conv2d(3, 4, 7, padding=3), nn.InstanceNorm2d(4), nn.Conv2d(4, 3, 3, padding=1))
         network.size_multiple = 1  # type: ignore[assignment]
         assert measure_reach(network, 3) == 4
 
-    def test_what_is_out_of_reach_changes_nothing(self) -> None:
+    def test_pixels_out_of_reach_have_no_effect(self) -> None:
         network = open_translator({**RESNET, "norm": "none"}).generator.network
         reach = measure_reach(network, 3)
         image = uneven_image(8, 256)
@@ -153,45 +153,45 @@ class TestReach:
         with torch.inference_mode():
             moved = (network(changed) - network(image)).abs().amax((0, 1, 2)).nonzero().flatten()
         assert 128 - reach <= int(moved[0])
-        assert int(moved[-1]) <= 128 + 3 + reach  # columns go in fours
+        assert int(moved[-1]) <= 128 + 3 + reach  # columns are probed in groups of four
 
-    def test_a_network_that_sees_everything(self) -> None:
+    def test_network_with_an_unbounded_receptive_field(self) -> None:
         network = nn.Sequential(nn.Conv2d(3, 3, 1), nn.GroupNorm(1, 3))
         network.size_multiple = 1  # type: ignore[assignment]
         with pytest.raises(DataError, match="depends on the whole image"):
             measure_reach(network, 3)
 
-    def test_one_that_draws_random_numbers(self) -> None:
+    def test_network_that_draws_random_numbers(self) -> None:
         translator = open_translator({"name": "unet", "depth": 3, "width": 4, "noise_at_test": True}, tile=24)
-        with pytest.raises(DataError, match="an image of 48×48 pixels: its network draws random numbers"):
+        with pytest.raises(DataError, match="an image of 48×48 pixels: the network draws random numbers"):
             translator.translate_tensor(uneven_image(48, 48))
 
 
 class TestAuto:
-    def sizes(self, translator: Translator, image: Image.Image) -> list[tuple[int, ...]]:
-        seen: list[tuple[int, ...]] = []
+    def input_sizes(self, translator: Translator, image: Image.Image) -> list[tuple[int, ...]]:
+        sizes: list[tuple[int, ...]] = []
 
-        def look(module: nn.Module, inputs: tuple[Tensor]) -> None:
-            if not inputs[0].is_meta:  # that only counts bytes
-                seen.append(tuple(inputs[0].shape[2:]))
+        def record(module: nn.Module, inputs: tuple[Tensor]) -> None:
+            if not inputs[0].is_meta:  # meta tensors only count bytes
+                sizes.append(tuple(inputs[0].shape[2:]))
 
-        translator.generator.network.register_forward_pre_hook(look)
+        translator.generator.network.register_forward_pre_hook(record)
         translator(image)
-        return seen
+        return sizes
 
-    def test_whole_where_it_fits(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_whole_image_if_it_fits(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("gantoolkit.inference.translator._ALWAYS_WHOLE", 0)
-        assert self.sizes(open_translator(RESNET), make_image(0, (512, 400))) == [(400, 512)]
+        assert self.input_sizes(open_translator(RESNET), make_image(0, (512, 400))) == [(400, 512)]
 
-    def test_tiles_where_it_does_not(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_tiles_if_it_does_not_fit(self, monkeypatch: pytest.MonkeyPatch) -> None:
         translator = open_translator(RESNET)
         free = count_translation_bytes(translator.generator.network, (1, 3, 400, 512))
         monkeypatch.setattr("gantoolkit.inference.translator.available_memory", lambda device: free)
         monkeypatch.setattr("gantoolkit.inference.translator._ALWAYS_WHOLE", 0)
-        sizes = self.sizes(translator, make_image(0, (512, 400)))
+        sizes = self.input_sizes(translator, make_image(0, (512, 400)))
         assert max(height * width for height, width in sizes) < 400 * 512
 
-    def test_a_batch_that_does_not_fit_goes_one_by_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_batch_that_does_not_fit_is_translated_one_by_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
         translator = open_translator(RESNET)
         free = 2 * count_translation_bytes(translator.generator.network, (1, 3, 64, 64))
         monkeypatch.setattr("gantoolkit.inference.translator.available_memory", lambda device: free)
@@ -201,14 +201,14 @@ class TestAuto:
             translator.translate_tensor(images)[:1], open_translator(RESNET).translate_tensor(images[:1])
         )
 
-    def test_the_count_is_that_of_the_layers(self) -> None:
+    def test_counted_bytes_are_those_of_the_layers(self) -> None:
         network = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1))
         floats = (3 + 8 + 8) * 64 * 64
         assert count_translation_bytes(network, (1, 3, 64, 64)) == 4 * floats
 
 
-def test_no_pixels_are_no_tile() -> None:
-    with pytest.raises(DataError, match="a tile of 0 pixels has none"):
+def test_tile_of_zero_pixels_is_rejected() -> None:
+    with pytest.raises(DataError, match="tile=0: must be at least 1 pixel"):
         open_translator(RESNET, tile=0)
 
 
@@ -230,35 +230,35 @@ def test_the_command(tmp_path: Path, dataset: Path) -> None:
 @given(
     units=st.integers(1, 60), tile=st.integers(1, 80), reach=st.integers(0, 40), multiple=st.sampled_from([1, 2, 4, 16])
 )
-def test_all_tiles_see_equally_much_and_as_far_as_they_must(units: int, tile: int, reach: int, multiple: int) -> None:
+def test_all_tiles_have_inputs_of_one_length_and_full_borders(units: int, tile: int, reach: int, multiple: int) -> None:
     length = units * multiple
-    image, seen, given_rows = torch.zeros(1, 1, length, multiple), [], []
+    image, inputs, outputs = torch.zeros(1, 1, length, multiple), [], []
     network = nn.Identity()
     network.size_multiple = multiple  # type: ignore[assignment]
 
     def read(rows: slice, columns: slice) -> Tensor:
-        seen.append(rows)
+        inputs.append(rows)
         return image[..., rows, columns]
 
     def write(rows: slice, columns: slice, part: Tensor) -> None:
         assert part.shape[2] == rows.stop - rows.start
-        given_rows.append(rows)
+        outputs.append(rows)
 
     translate_in_tiles(network, network, (length, multiple), read, write, tile=tile, reach=reach)
-    assert {rows.stop - rows.start for rows in seen} == {seen_length(length, tile, reach, multiple)}
-    assert [row for rows in given_rows for row in range(rows.start, rows.stop)] == list(range(length))
-    for sees, gives in zip(seen, given_rows, strict=True):
-        assert gives.stop - gives.start <= max(tile, multiple)
-        assert 0 <= sees.start <= max(0, gives.start - reach)
-        assert min(length, gives.stop + reach) <= sees.stop <= length
-        assert sees.start % multiple == 0
+    assert {rows.stop - rows.start for rows in inputs} == {padded_tile_length(length, tile, reach, multiple)}
+    assert [row for rows in outputs for row in range(rows.start, rows.stop)] == list(range(length))
+    for input, output in zip(inputs, outputs, strict=True):
+        assert output.stop - output.start <= max(tile, multiple)
+        assert 0 <= input.start <= max(0, output.start - reach)
+        assert min(length, output.stop + reach) <= input.stop <= length
+        assert input.start % multiple == 0
 
 
 def test_two_tiles_need_one_border_each() -> None:
-    assert seen_length(300, tile=256, reach=83, multiple=4) == 152 + 84
+    assert padded_tile_length(300, tile=256, reach=83, multiple=4) == 152 + 84
 
 
-def test_no_more_memory_is_taken_than_the_bound_and_that_grows_by_pixels_alone() -> None:
+def test_memory_stays_below_the_bound_which_grows_with_the_pixels_alone() -> None:
     translator = open_translator(RESNET, tile=64)
     translator.share_kept = 0
     for height, width in ((200, 328), (400, 328)):
@@ -267,8 +267,8 @@ def test_no_more_memory_is_taken_than_the_bound_and_that_grows_by_pixels_alone()
             ledger.start_peak()
             before = ledger.now
             translator.translate_pixels([pixels])
-            taken = ledger.peak - before
-        assert 0 < taken <= translator.memory_bound(height, width)
+            memory = ledger.peak - before
+        assert 0 < memory <= translator.memory_bound(height, width)
     bounds = [translator.memory_bound(side, side) for side in (512, 1024, 2048)]
     pixels_alone = [6 * side * side for side in (512, 1024, 2048)]
     assert len({bound - alone for bound, alone in zip(bounds, pixels_alone, strict=True)}) == 1

@@ -22,7 +22,7 @@ from gantoolkit.runs import LoadedGenerator, write_generator
 
 
 class Negative(nn.Module):
-    """What comes out is known: every value's opposite. Sizes have to be multiples of 8."""
+    """A generator with a known output: every value negated. Sizes must be multiples of 8."""
 
     size_multiple = 8
 
@@ -47,29 +47,29 @@ def run(tiny: Recipe, dataset: Path, tmp_path: Path) -> Run:
 
 
 @given(width=st.integers(1, 40), height=st.integers(1, 40))
-def test_any_size_is_kept_and_every_pixel_translated(width: int, height: int) -> None:
+def test_translation_keeps_any_size_and_covers_every_pixel(width: int, height: int) -> None:
     pixels = np.random.default_rng(width * 41 + height).integers(0, 256, (height, width, 3), dtype=np.uint8)
     assert np.array_equal(np.asarray(negative()(Image.fromarray(pixels))), 255 - pixels)
 
 
-def test_sizes_that_the_network_takes_are_not_padded_and_images_of_one_size_go_together() -> None:
+def test_accepted_sizes_are_not_padded_and_images_of_one_size_form_a_batch() -> None:
     translator = negative()
-    made = translator.translate([make_image(0, (16, 24)), make_image(1, (17, 24)), make_image(2, (16, 24))])
-    assert [image.size for image in made] == [(16, 24), (17, 24), (16, 24)]
+    images = translator.translate([make_image(0, (16, 24)), make_image(1, (17, 24)), make_image(2, (16, 24))])
+    assert [image.size for image in images] == [(16, 24), (17, 24), (16, 24)]
     assert isinstance(translator.generator.network, Negative)
     assert translator.generator.network.sizes == [(2, 3, 24, 16), (1, 3, 24, 24)]
 
 
-def test_padding_continues_the_image_by_its_mirror_image() -> None:
-    seen: list[torch.Tensor] = []
+def test_padding_reflects_the_image() -> None:
+    batches: list[torch.Tensor] = []
     translator = negative()
-    translator.generator.network.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    translator.generator.network.register_forward_pre_hook(lambda module, inputs: batches.append(inputs[0]))
     image = torch.arange(6.0).reshape(1, 1, 1, 6).expand(1, 1, 8, 6) / 10
     translator.translate_tensor(image)
-    assert torch.allclose(seen[0][0, 0, 0] * 10, torch.tensor([0.0, 1, 2, 3, 4, 5, 4, 3]))
+    assert torch.allclose(batches[0][0, 0, 0] * 10, torch.tensor([0.0, 1, 2, 3, 4, 5, 4, 3]))
 
 
-def test_a_generators_file_says_everything(run: Run) -> None:
+def test_generator_file_is_self_contained(run: Run) -> None:
     for direction in ("A2B", "B2A"):
         translator = Translator.load(run.folder.generators / f"{direction}.safetensors", device="cpu")
         assert translator.direction == direction
@@ -81,16 +81,16 @@ def test_a_generators_file_says_everything(run: Run) -> None:
 
 def test_the_two_directions_are_two_networks(run: Run) -> None:
     image = make_image(3)
-    there, back = (np.asarray(run.translator(direction, device="cpu")(image)) for direction in ("A2B", "B2A"))
-    assert not np.array_equal(there, back)
+    A2B, B2A = (np.asarray(run.translator(direction, device="cpu")(image)) for direction in ("A2B", "B2A"))
+    assert not np.array_equal(A2B, B2A)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (3, 200)])
-def test_even_the_smallest_images_can_be_translated(size: tuple[int, int], run: Run) -> None:
+def test_the_smallest_images_can_be_translated(size: tuple[int, int], run: Run) -> None:
     assert run.translator("A2B", device="cpu")(make_image(0, size)).size == size
 
 
-def test_domains_of_other_channels(tiny: Recipe, dataset: Path, tmp_path: Path) -> None:
+def test_domains_with_different_channels(tiny: Recipe, dataset: Path, tmp_path: Path) -> None:
     run = gantoolkit.train(tiny.swap({"data.channels_B": 1}), dataset, tmp_path / "gray", device="cpu", stop_at=1)
     assert run.translator("A2B", device="cpu")(make_image(0)).mode == "L"
     assert run.translator("B2A", device="cpu")(make_image(0)).mode == "RGB"
@@ -107,7 +107,7 @@ def test_unknown_directions_and_empty_runs_are_named(run: Run, tmp_path: Path) -
         Run.open(tmp_path)
 
 
-def test_a_file_that_claims_a_direction_its_recipe_lacks_is_refused(run: Run, tmp_path: Path) -> None:
+def test_file_with_a_direction_that_its_recipe_lacks_is_rejected(run: Run, tmp_path: Path) -> None:
     loaded = run.translator("A2B").generator
     write_generator(tmp_path / "odd.safetensors", loaded.network, direction="C2D", recipe=loaded.recipe, step=0)
     with pytest.raises(CheckpointError, match="says that it translates 'C2D', but its recipe knows A2B, B2A only"):
@@ -128,12 +128,12 @@ def test_noise_is_the_same_for_every_image_and_every_time() -> None:
     expected = torch.rand(1)
     torch.manual_seed(7)
     together = translator.translate(images)
-    assert torch.equal(torch.rand(1), expected), "the program's own random numbers were used up"
+    assert torch.equal(torch.rand(1), expected), "the global random state changed"
     assert together == [translator(image) for image in images]
     assert together[0] != together[1]
 
 
-def test_a_damaged_generator_is_refused(run: Run) -> None:
+def test_damaged_generator_is_rejected(run: Run) -> None:
     path = run.folder.generators / "A2B.safetensors"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
@@ -151,7 +151,7 @@ def plan(sources: Sequence[Path], out: Path, **options: Any) -> dict[SourceFile,
 
 
 class TestFiles:
-    def test_names_and_tree_are_kept(self, tmp_path: Path) -> None:
+    def test_names_and_folders_are_preserved(self, tmp_path: Path) -> None:
         for name in ("in/a.jpg", "in/deep/b.PNG", "in/deep/c.webp"):
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             make_image(0).save(tmp_path / name)
@@ -172,11 +172,11 @@ class TestFiles:
                 formats[result.target.name] = image.format
         assert formats == {"a.jpg": "JPEG", "b.PNG": "PNG", "c.png": "PNG", "single.jpeg": "JPEG"}
 
-    def test_a_form_can_be_chosen(self, tmp_path: Path) -> None:
+    def test_format_can_be_chosen(self, tmp_path: Path) -> None:
         make_image(0).save(tmp_path / "a.jpg")
         assert list(plan([tmp_path / "a.jpg"], tmp_path / "out", form="png").values()) == [tmp_path / "out" / "a.png"]
 
-    def test_a_bad_file_is_reported_and_the_others_are_translated(self, tmp_path: Path) -> None:
+    def test_bad_file_is_reported_and_the_others_are_translated(self, tmp_path: Path) -> None:
         make_image(0).save(tmp_path / "a.png")
         (tmp_path / "b.png").write_text("broken")
         make_image(1).save(tmp_path / "c.png")
@@ -188,7 +188,7 @@ class TestFiles:
         }
         assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "c.png"]
 
-    def test_a_size_that_the_network_refuses_is_reported_alone(self, tmp_path: Path) -> None:
+    def test_size_that_the_network_rejects_is_reported_alone(self, tmp_path: Path) -> None:
         class Choosy(Negative):
             def forward(self, images: torch.Tensor) -> torch.Tensor:
                 if images.shape[-1] == 8:
@@ -205,10 +205,10 @@ class TestFiles:
             "",
         ]
 
-    def test_nothing_is_overwritten_by_mistake(self, tmp_path: Path) -> None:
+    def test_sources_and_translations_are_never_overwritten(self, tmp_path: Path) -> None:
         make_image(0).save(tmp_path / "a.bmp")
         make_image(0).save(tmp_path / "a.png")
-        with pytest.raises(DataError, match=r"would both become .*a\.png; translate them into two folders"):
+        with pytest.raises(DataError, match=r"would both be written to .*a\.png; translate them into two folders"):
             plan([tmp_path], tmp_path / "out")
         with pytest.raises(DataError, match=r"a\.png: would be overwritten by its own translation"):
             plan([tmp_path / "a.png"], tmp_path)

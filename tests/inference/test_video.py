@@ -1,4 +1,4 @@
-"""Videos: frames, times, sound and rotation, checked with FFmpeg's own libraries."""
+"""Videos: frames, timestamps, audio and rotation, checked with FFmpeg's libraries."""
 
 import json
 import shutil
@@ -35,36 +35,36 @@ def negative(**changes: object) -> Translator:
 
 
 def read_video(path: Path) -> tuple[list[np.ndarray], list[float], bytes]:
-    """Frames, their times in seconds, and the packets of the sound."""
+    """Frames, their times in seconds, and the audio packets."""
     with av.open(str(path)) as file:
         frames = list(file.decode(video=0))
         times = [float(frame.pts * frame.time_base) for frame in frames]
     with av.open(str(path)) as file:
-        sound = b"".join(bytes(packet) for packet in file.demux(audio=0)) if file.streams.audio else b""
-    return [frame.to_ndarray(format="rgb24") for frame in frames], times, sound
+        audio = b"".join(bytes(packet) for packet in file.demux(audio=0)) if file.streams.audio else b""
+    return [frame.to_ndarray(format="rgb24") for frame in frames], times, audio
 
 
-@pytest.mark.parametrize("ending", [".mp4", ".mkv", ".mov"])
-def test_frames_times_and_sound(ending: str, tmp_path: Path) -> None:
-    source, target = tmp_path / f"film{ending}", tmp_path / "out" / f"film{ending}"
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov"])
+def test_frames_times_and_audio(suffix: str, tmp_path: Path) -> None:
+    source, target = tmp_path / f"film{suffix}", tmp_path / "out" / f"film{suffix}"
     make_video(source)
-    told: list[tuple[int, int | None]] = []
-    count = translate_video(negative(), source, target, batch_size=8, progress=lambda *what: told.append(what))
-    before, times, sound = read_video(source)
-    after, new_times, new_sound = read_video(target)
+    calls: list[tuple[int, int | None]] = []
+    count = translate_video(negative(), source, target, batch_size=8, progress=lambda *call: calls.append(call))
+    before, times, audio = read_video(source)
+    after, new_times, new_audio = read_video(target)
     assert count == len(after) == len(before) == 20
     assert new_times == pytest.approx(times, abs=0.001)
-    assert new_sound == sound != b""
-    assert [done for done, _ in told] == [8, 16, 20]
-    # Colors are halved in size and compressed on the way.
+    assert new_audio == audio != b""
+    assert [done for done, _ in calls] == [8, 16, 20]
+    # Chroma is subsampled and compressed.
     difference = np.mean([np.abs(255.0 - old - new).mean() for old, new in zip(before, after, strict=True)])
     assert difference < 4, difference
     assert not list(target.parent.glob(".*"))
 
 
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
-class TestMadeByFfmpeg:
-    """What other programs make of a video is translated too, with as many frames as ffmpeg shows, in as much time."""
+class TestFfmpeg:
+    """Files written by ffmpeg: the translation has as many frames as ffmpeg shows, and the same duration."""
 
     def make(self, folder: Path, name: str, *options: str) -> Path:
         make_video(folder / "film.mp4", frames=40)
@@ -72,7 +72,7 @@ class TestMadeByFfmpeg:
         return folder / name
 
     def translate(self, path: Path) -> tuple[int, float]:
-        """Frames, and for how many seconds they are shown but for the last one."""
+        """The number of frames, and the seconds from the first to the last one."""
         translate_video(negative(), path, path.with_name("new.mkv"))
         frames, times, _ = read_video(path.with_name("new.mkv"))
         return len(frames), times[-1] - times[0]
@@ -85,10 +85,10 @@ class TestMadeByFfmpeg:
         )
         shown = len(read_video(path)[0])
         with av.open(str(path)) as file:
-            assert file.streams.video[0].frames > shown, "nothing was hidden"
+            assert file.streams.video[0].frames > shown, "no frame was trimmed"
         assert self.translate(path)[0] == shown
 
-    def test_times_that_are_missing_or_go_back(self, tmp_path: Path) -> None:
+    def test_missing_and_decreasing_timestamps(self, tmp_path: Path) -> None:
         frames, seconds = self.translate(self.make(tmp_path, "film.avi", "-c:v", "copy", "-an"))
         assert frames == 40
         assert 1.2 < seconds < 2.2
@@ -96,7 +96,7 @@ class TestMadeByFfmpeg:
         assert frames == 40
         assert seconds == pytest.approx(39 / 25, abs=0.1)
 
-    def test_several_tracks_of_sound_are_kept(self, tmp_path: Path) -> None:
+    def test_all_audio_tracks_are_copied(self, tmp_path: Path) -> None:
         path = self.make(
             tmp_path, "two.mkv", "-map", "0:v", "-map", "0:a", "-map", "0:a", "-c", "copy", "-c:a:1", "mp3"
         )
@@ -104,13 +104,13 @@ class TestMadeByFfmpeg:
         with av.open(str(tmp_path / "new.mkv")) as file:
             assert [track.codec_context.name for track in file.streams.audio] == ["aac", "mp3float"]
 
-    def test_sound_that_cannot_be_copied_is_named(self, tmp_path: Path) -> None:
+    def test_unsupported_audio_is_named(self, tmp_path: Path) -> None:
         path = self.make(tmp_path, "film.ogg", "-c:v", "libtheora", "-c:a", "libvorbis")
         path = path.rename(tmp_path / "film.mov")
-        with pytest.raises(DataError, match=r"film\.mov: its sound \(vorbis\) cannot be copied into mov"):
+        with pytest.raises(DataError, match=r"film\.mov: its audio \(vorbis\) cannot be copied into mov"):
             translate_video(negative(), path, tmp_path / "new.mov")
 
-    def test_large_videos_that_do_not_say_it_are_bt709(self, tmp_path: Path) -> None:
+    def test_hd_videos_without_a_color_space_are_bt709(self, tmp_path: Path) -> None:
         color = "color=c=0xC83214:size=1280x720:rate=25:duration=0.1,scale=out_color_matrix=bt709,format=yuv420p"
         path = tmp_path / "red.mp4"
         command = [
@@ -135,11 +135,11 @@ class TestMadeByFfmpeg:
         assert np.abs(255 - frame.reshape(-1, 3).mean(axis=0) - (200, 50, 20)).max() < 4
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="this system has no such limits")
-def test_a_full_disk_ends_the_run_and_is_not_blamed_on_the_source(tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform == "win32", reason="needs file size limits")
+def test_full_disk_raises_an_error_about_the_target(tmp_path: Path) -> None:
     make_video(tmp_path / "film.mp4", frames=30)
     program = (
-        f"import resource, sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
+        f"import resource, sys; sys.path[:0] = {[str(folder) for folder in Path(__file__).parents[:2]]!r}\n"
         "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "from pathlib import Path\n"
         "from test_video import negative, translate_video\n"
@@ -153,7 +153,7 @@ def test_a_full_disk_ends_the_run_and_is_not_blamed_on_the_source(tmp_path: Path
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_a_stopped_translation_leaves_nothing(tmp_path: Path) -> None:
+def test_interrupted_translation_leaves_no_file(tmp_path: Path) -> None:
     make_video(tmp_path / "film.mp4")
 
     def stop(done: int, total: int | None) -> None:
@@ -164,7 +164,7 @@ def test_a_stopped_translation_leaves_nothing(tmp_path: Path) -> None:
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_what_is_written_says_what_it_is(tmp_path: Path) -> None:
+def test_format_and_color_space_of_the_output(tmp_path: Path) -> None:
     make_video(tmp_path / "film.mp4")
     translate_video(negative(), tmp_path / "film.mp4", tmp_path / "new.mp4")
     with av.open(str(tmp_path / "new.mp4")) as file:
@@ -174,7 +174,7 @@ def test_what_is_written_says_what_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("turn", [90, 180, -90])
-def test_a_video_is_turned_upright_as_ffmpeg_turns_it(turn: int, tmp_path: Path) -> None:
+def test_rotation_is_applied_as_ffmpeg_applies_it(turn: int, tmp_path: Path) -> None:
     make_video(tmp_path / "film.mp4", turn=turn, frames=3)
     with av.open(str(tmp_path / "film.mp4")) as file:
         assert next(file.decode(video=0)).rotation % 360 == turn % 360
@@ -187,7 +187,7 @@ def test_a_video_is_turned_upright_as_ffmpeg_turns_it(turn: int, tmp_path: Path)
 
 
 @pytest.mark.skipif(shutil.which("ffprobe") is None, reason="ffmpeg is not installed")
-def test_ffprobe_finds_nothing_to_complain_of(tmp_path: Path) -> None:
+def test_ffprobe_reports_no_error(tmp_path: Path) -> None:
     make_video(tmp_path / "film.mp4")
     translate_video(negative(), tmp_path / "film.mp4", tmp_path / "new.mp4")
     shown = "stream=codec_name,pix_fmt,color_space,color_range,nb_read_frames"
@@ -211,7 +211,7 @@ def test_ffprobe_finds_nothing_to_complain_of(tmp_path: Path) -> None:
     assert video["nb_read_frames"] == "20"
 
 
-def test_sound_is_optional_and_other_containers_become_matroska(tmp_path: Path) -> None:
+def test_audio_is_optional_and_other_containers_become_matroska(tmp_path: Path) -> None:
     from gantoolkit.inference.video import video_target
 
     make_video(tmp_path / "film.avi", sound=False, codec="mpeg4")
@@ -221,14 +221,14 @@ def test_sound_is_optional_and_other_containers_become_matroska(tmp_path: Path) 
     assert read_video(target)[2] == b""
 
 
-def test_an_odd_size_repeats_its_last_line(tmp_path: Path) -> None:
+def test_odd_size_repeats_the_last_row(tmp_path: Path) -> None:
     make_video(tmp_path / "film.avi", size=(46, 35), sound=False, codec="ffv1", frames=3)
     translate_video(negative(), tmp_path / "film.avi", tmp_path / "new.mkv")
     frames, _, _ = read_video(tmp_path / "new.mkv")
     assert frames[0].shape == (36, 46, 3)
 
 
-def test_frames_are_resized_and_gray_ones_stay_gray(tmp_path: Path) -> None:
+def test_frames_are_resized_and_gray_frames_stay_gray(tmp_path: Path) -> None:
     make_video(tmp_path / "film.mp4")
     translator = negative(channels_A=1, channels_B=1)
     translate_video(
@@ -240,7 +240,7 @@ def test_frames_are_resized_and_gray_ones_stay_gray(tmp_path: Path) -> None:
 
 
 class TestBadFiles:
-    def refused(self, source: Path, translator: Translator | None = None) -> str:
+    def error_of(self, source: Path, translator: Translator | None = None) -> str:
         target = source.with_name("new.mp4")
         with pytest.raises(DataError) as caught:
             translate_video(translator or negative(), source, target)
@@ -248,48 +248,47 @@ class TestBadFiles:
         assert not list(source.parent.glob(".*.part"))
         return str(caught.value)
 
-    def test_no_video(self, tmp_path: Path) -> None:
+    def test_not_a_video(self, tmp_path: Path) -> None:
         (tmp_path / "text.mp4").write_text("no video")
-        assert "is damaged, or no video that can be read" in self.refused(tmp_path / "text.mp4")
-        assert "no such file" in self.refused(tmp_path / "none.mp4")
+        assert "is damaged or not a readable video" in self.error_of(tmp_path / "text.mp4")
+        assert "no such file" in self.error_of(tmp_path / "none.mp4")
 
-    def test_sound_alone(self, tmp_path: Path) -> None:
+    def test_audio_without_video(self, tmp_path: Path) -> None:
         with av.open(str(tmp_path / "tone.mp4"), "w") as file:
             tone = file.add_stream("aac", rate=48000)
             samples = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
             samples.rate = 48000
             file.mux(tone.encode(samples))
             file.mux(tone.encode())
-        assert "holds no video" in self.refused(tmp_path / "tone.mp4")
+        assert "contains no video track" in self.error_of(tmp_path / "tone.mp4")
 
-    @pytest.mark.parametrize("ending", [".mp4", ".mkv"])
+    @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
     @pytest.mark.parametrize("share", [0.3, 0.6, 0.8])
-    def test_one_that_is_cut_off(self, share: float, ending: str, tmp_path: Path) -> None:
-        options = {"movflags": "faststart"} if ending == ".mp4" else {}
-        make_video(tmp_path / f"film{ending}", frames=100, options=options)
-        content = (tmp_path / f"film{ending}").read_bytes()
-        (tmp_path / f"cut{ending}").write_bytes(content[: int(share * len(content))])
-        assert "is cut off: it has" in self.refused(tmp_path / f"cut{ending}")
+    def test_truncated_video(self, share: float, suffix: str, tmp_path: Path) -> None:
+        options = {"movflags": "faststart"} if suffix == ".mp4" else {}
+        make_video(tmp_path / f"film{suffix}", frames=100, options=options)
+        content = (tmp_path / f"film{suffix}").read_bytes()
+        (tmp_path / f"cut{suffix}").write_bytes(content[: int(share * len(content))])
+        assert "is truncated after" in self.error_of(tmp_path / f"cut{suffix}")
 
-    def test_one_whose_index_is_cut_off(self, tmp_path: Path) -> None:
+    def test_truncated_index(self, tmp_path: Path) -> None:
         make_video(tmp_path / "film.mp4")
         content = (tmp_path / "film.mp4").read_bytes()
         (tmp_path / "cut.mp4").write_bytes(content[: len(content) // 2])
-        assert "is damaged, or no video that can be read" in self.refused(tmp_path / "cut.mp4")
+        assert "is damaged or not a readable video" in self.error_of(tmp_path / "cut.mp4")
 
-    def test_an_ending_that_is_none(self, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match=r"new\.avi: videos are written as \.mp4, \.m4v, \.mov, \.mkv"):
+    def test_unknown_target_format(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match=r"new\.avi: unknown video format; use one of \.mp4, \.m4v, \.mov, \.mkv"):
             translate_video(negative(), tmp_path / "film.mp4", tmp_path / "new.avi")
 
-    def test_a_generator_of_other_images(self, tmp_path: Path) -> None:
+    def test_generator_of_16_bit_images(self, tmp_path: Path) -> None:
         make_video(tmp_path / "film.mp4", frames=2)
         translator = negative(range_B="16-bit")
-        assert "a video is made of pictures, and this generator translates RGB, 8-bit to RGB, 16-bit" in self.refused(
-            tmp_path / "film.mp4", translator
-        )
+        message = "videos need a generator of 8-bit pictures; this one translates RGB, 8-bit to RGB, 16-bit"
+        assert message in self.error_of(tmp_path / "film.mp4", translator)
 
 
-def test_a_folder_with_images_and_videos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_folder_with_images_and_videos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from _helpers.small import make_dataset, make_tiny
 
     from gantoolkit.cli.app import main
@@ -301,9 +300,9 @@ def test_a_folder_with_images_and_videos(tmp_path: Path, capsys: pytest.CaptureF
     (tmp_path / "in" / "c.mov").write_text("broken")
     command = ["translate", str(run.path), str(tmp_path / "in"), "--direction", "A2B", "--out", str(tmp_path / "out")]
     assert main(command) == 3
-    said = capsys.readouterr()
-    assert "2 files translated" in said.out
-    assert f"skipped: {tmp_path / 'in' / 'c.mov'}: is damaged, or no video" in said.err
+    printed = capsys.readouterr()
+    assert "2 files translated" in printed.out
+    assert f"skipped: {tmp_path / 'in' / 'c.mov'}: is damaged or not a readable video" in printed.err
     lines = [json.loads(line) for line in (tmp_path / "out" / "manifest.jsonl").read_text().splitlines()]
     assert [line["target"] for line in lines] == ["a.png", "b.mp4", "c.mov"]
     assert len(read_video(tmp_path / "out" / "b.mp4")[0]) == 5

@@ -1,4 +1,4 @@
-"""What `plugins new` writes installs, and passes its tests and the kit, as it is."""
+"""Distributions of `plugins new` can be installed, and pass their tests and the conformance checks unchanged."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ from gantoolkit.scaffold import write_distribution
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Path]]:
-    """One distribution for each kind, built and installed into a folder; the folder, and each one's source."""
+    """Install one distribution of each kind into a folder; returns the folder, and the source folder of each kind."""
     folder = tmp_path_factory.mktemp("scaffold")
     sources = {kind: write_distribution(f"gantoolkit-try-{kind}", kind, folder).folder for kind in REGISTRIES}
     site = folder / "site"
@@ -35,7 +35,7 @@ def run(site: Path, *command: str, cwd: Path) -> subprocess.CompletedProcess[str
     )
 
 
-def test_every_kind_passes_its_own_tests_unchanged(installed: tuple[Path, dict[str, Path]]) -> None:
+def test_every_kind_passes_its_tests(installed: tuple[Path, dict[str, Path]]) -> None:
     site, sources = installed
     tests = [str(source / "tests") for source in sources.values()]
     done = run(site, "pytest", "-q", "-rf", "-p", "no:cacheprovider", *tests, cwd=site.parent)
@@ -43,7 +43,7 @@ def test_every_kind_passes_its_own_tests_unchanged(installed: tuple[Path, dict[s
     assert "failed" not in done.stdout
 
 
-def test_every_kind_is_known_and_passes_the_kit_on_the_command_line(installed: tuple[Path, dict[str, Path]]) -> None:
+def test_every_kind_is_listed_and_passes_the_check_command(installed: tuple[Path, dict[str, Path]]) -> None:
     site, _ = installed
     done = run(site, "gantoolkit", "plugins", cwd=site.parent)
     for kind in REGISTRIES:
@@ -54,7 +54,7 @@ def test_every_kind_is_known_and_passes_the_kit_on_the_command_line(installed: t
     assert done.stdout.endswith("no rule is broken\n")
 
 
-def test_what_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_written_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plugins", "new", "gantoolkit-stripes", "--kind", "generators", "--out", str(tmp_path)]) == 0
     folder = tmp_path / "gantoolkit-stripes"
     assert sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()) == [
@@ -73,22 +73,22 @@ def test_what_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize(
     ("name", "kind", "message"),
     [
-        ("gantoolkit-stripes", "generator", "no kind 'generator'. Did you mean 'generators'?"),
-        ("gantoolkit-resnet", "generators", "generators has a 'resnet' from gantoolkit already"),
-        ("gantoolkit-", "generators", "is no name for a distribution"),
-        ("gantoolkit-2d", "generators", "leaves no name for the block"),
-        ("../escape", "generators", "is no name for a distribution"),
-        ("there", "generators", "is there already"),
+        ("gantoolkit-stripes", "generator", "unknown kind 'generator'. Did you mean 'generators'?"),
+        ("gantoolkit-resnet", "generators", "gantoolkit already provides 'resnet' in generators"),
+        ("gantoolkit-", "generators", "is not a valid distribution name"),
+        ("gantoolkit-2d", "generators", "contains no valid block name"),
+        ("../escape", "generators", "is not a valid distribution name"),
+        ("existing", "generators", "exists already"),
     ],
 )
-def test_what_will_not_do_is_refused(name: str, kind: str, message: str, tmp_path: Path) -> None:
-    (tmp_path / "there").mkdir()
+def test_invalid_names_and_kinds_are_rejected(name: str, kind: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "existing").mkdir()
     with pytest.raises(PluginError, match=message):
         write_distribution(name, kind, tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+    assert [path.name for path in tmp_path.iterdir()] == ["existing"]
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(PluginError, match="cannot be written"):
         write_distribution("gantoolkit-stripes", "generators", tmp_path / "file")

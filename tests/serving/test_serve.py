@@ -1,4 +1,4 @@
-"""`gantoolkit serve` without a browser: what it answers, what it refuses, and that it keeps nothing."""
+"""`gantoolkit serve` without a browser: its responses and rejections, and that it stores nothing."""
 
 import asyncio
 import gc
@@ -41,9 +41,9 @@ PNG = {"content-type": "image/png"}
 A2B = "/api/models/horses/A2B"
 
 
-def encode(image: Image.Image, form: str = "PNG", **options: Any) -> bytes:
+def encode(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:
     stream = io.BytesIO()
-    image.save(stream, form, **options)
+    image.save(stream, format, **options)
     return stream.getvalue()
 
 
@@ -64,96 +64,89 @@ def queue() -> Iterator[Queue]:
     queue.wait()
 
 
-class Checked(TestClient):
-    """Every answer below /api has a status and a content that the description speaks of."""
+class CheckedClient(TestClient):
+    """A client that checks that every response below /api has a status and content of the OpenAPI description."""
 
     def request(self, method: str, url: Any, **options: Any) -> Any:
-        answer = super().request(method, url, **options)
+        response = super().request(method, url, **options)
         paths, address = describe_api(LIMITS)["paths"], str(url).partition("?")[0]
-        shape = "/api/models/{name}/{direction}" if address.startswith("/api/models/") else address
-        if method.lower() in paths.get(shape, {}):
-            responses = paths[shape][method.lower()]["responses"]
-            assert str(answer.status_code) in responses, (method, url, answer.status_code)
-            content = responses[str(answer.status_code)]["content"]
-            assert answer.headers["content-type"] in content
-        if answer.status_code >= 400:
-            said = Problem.model_validate(answer.json(), extra="forbid").error
-            assert said
-            assert "\n" not in said
-        return answer
+        template = "/api/models/{name}/{direction}" if address.startswith("/api/models/") else address
+        if method.lower() in paths.get(template, {}):
+            responses = paths[template][method.lower()]["responses"]
+            assert str(response.status_code) in responses, (method, url, response.status_code)
+            content = responses[str(response.status_code)]["content"]
+            assert response.headers["content-type"] in content
+        if response.status_code >= 400:
+            message = Problem.model_validate(response.json(), extra="forbid").error
+            assert message
+            assert "\n" not in message
+        return response
 
 
 @pytest.fixture
-def visitor(run: Path, queue: Queue) -> Iterator[TestClient]:
+def client(run: Path, queue: Queue) -> Iterator[TestClient]:
     models = open_models([run, f"alone={run / 'generators' / 'B2A.safetensors'}"], device="cpu")
     app = make_guard(make_app(models, queue, LIMITS), ["localhost"], None, LIMITS)
-    with Checked(app, base_url="http://localhost") as client:
+    with CheckedClient(app, base_url="http://localhost") as client:
         yield client
 
 
-class TestAnswers:
-    def test_a_translation_is_the_translators_own_and_the_way_back_that_of_the_answer(
-        self, visitor: TestClient, run: Path
-    ) -> None:
-        forth, back = (load(run, direction, device="cpu") for direction in ("A2B", "B2A"))
-        made = forth(Image.open(io.BytesIO(PICTURE)))
-        answer = visitor.post(A2B, content=PICTURE, headers=PNG)
-        assert answer.status_code == 200
-        assert answer.content == encode(made)
-        assert Image.open(io.BytesIO(answer.content)).size == (37, 30)
-        returned = visitor.post("/api/models/horses/B2A", content=answer.content, headers=PNG)
-        assert returned.content == encode(back(made))
-        assert Image.open(io.BytesIO(returned.content)).mode == "L"  # of the one channel that A has
-        assert visitor.get("/api/health").json() == {"waiting": 0, "places": 4, "served": 2}
+class TestResponses:
+    def test_translation_and_reconstruction_are_those_of_the_translator(self, client: TestClient, run: Path) -> None:
+        forward, backward = (load(run, direction, device="cpu") for direction in ("A2B", "B2A"))
+        translation = forward(Image.open(io.BytesIO(PICTURE)))
+        response = client.post(A2B, content=PICTURE, headers=PNG)
+        assert response.status_code == 200
+        assert response.content == encode(translation)
+        assert Image.open(io.BytesIO(response.content)).size == (37, 30)
+        reconstruction = client.post("/api/models/horses/B2A", content=response.content, headers=PNG)
+        assert reconstruction.content == encode(backward(translation))
+        assert Image.open(io.BytesIO(reconstruction.content)).mode == "L"  # A has one channel
+        assert client.get("/api/health").json() == {"waiting": 0, "places": 4, "served": 2}
 
-    def test_what_is_served_is_listed(self, visitor: TestClient) -> None:
-        held = ModelList.model_validate(visitor.get("/api/models").json(), extra="forbid")
-        assert [(model.name, [each.direction for each in model.directions]) for model in held.models] == [
-            ("horses", ["A2B", "B2A"]),
-            ("alone", ["B2A"]),
-        ]
-        assert [(each.in_channels, each.out_channels) for each in held.models[0].directions] == [(1, 3), (3, 1)]
-        assert held.limits == LIMITS
-        Health.model_validate(visitor.get("/api/health").json(), extra="forbid")
+    def test_models_and_limits_are_listed(self, client: TestClient) -> None:
+        content = ModelList.model_validate(client.get("/api/models").json(), extra="forbid")
+        names = [(model.name, [item.direction for item in model.directions]) for model in content.models]
+        assert names == [("horses", ["A2B", "B2A"]), ("alone", ["B2A"])]
+        assert [(item.in_channels, item.out_channels) for item in content.models[0].directions] == [(1, 3), (3, 1)]
+        assert content.limits == LIMITS
+        Health.model_validate(client.get("/api/health").json(), extra="forbid")
 
-    def test_every_route_is_described_and_everything_described_is_a_route(self, visitor: TestClient) -> None:
-        described = visitor.get("/api/openapi.json").json()
-        assert described == json.loads(json.dumps(describe_api(LIMITS)))
+    def test_description_and_routes_agree(self, client: TestClient) -> None:
+        description = client.get("/api/openapi.json").json()
+        assert description == json.loads(json.dumps(describe_api(LIMITS)))
         routes = make_app({}, Queue(1), LIMITS).routes
-        real = {
+        operations = {
             (route.path, method.lower())
             for route in routes
             if isinstance(route, Route) and route.path.startswith("/api/")
             for method in (route.methods or set()) - {"HEAD"}
         }
-        assert real == {(path, method) for path, methods in described["paths"].items() for method in methods}
-        references = set(_find_references(described))
-        assert references == {f"#/components/schemas/{name}" for name in described["components"]["schemas"]}
-        names = [
-            parameter["name"]
-            for parameter in described["paths"][f"{'/api/models/{name}/{direction}'}"]["post"]["parameters"]
-        ]
-        assert names == ["name", "direction"]
+        assert operations == {(path, method) for path, methods in description["paths"].items() for method in methods}
+        references = set(_find_references(description))
+        assert references == {f"#/components/schemas/{name}" for name in description["components"]["schemas"]}
+        parameters = description["paths"]["/api/models/{name}/{direction}"]["post"]["parameters"]
+        assert [parameter["name"] for parameter in parameters] == ["name", "direction"]
 
-    @pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "BMP", "PPM", "TIFF", "WEBP"])
-    def test_bytes_are_read_as_files_are(self, form: str, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("format", ["JPEG", "PNG", "GIF", "BMP", "PPM", "TIFF", "WEBP"])
+    def test_uploads_are_decoded_as_files_are(self, format: str, tmp_path: Path) -> None:
         image, path = make_image(5), tmp_path / "image"
         exif = Image.Exif()
-        exif[274] = 6  # to be turned
-        path.write_bytes(encode(image, form, **({"exif": exif} if form in ("JPEG", "TIFF", "WEBP", "PNG") else {})))
+        exif[274] = 6  # orientation: rotated
+        path.write_bytes(encode(image, format, **({"exif": exif} if format in ("JPEG", "TIFF", "WEBP", "PNG") else {})))
         for channels in (1, 3):
-            read = decode_image(path.read_bytes(), channels, name="the upload")
-            assert read.mode == read_image(path, channels).mode
-            assert np.array_equal(np.asarray(read), np.asarray(read_image(path, channels)))
+            decoded = decode_image(path.read_bytes(), channels, name="the upload")
+            assert decoded.mode == read_image(path, channels).mode
+            assert np.array_equal(np.asarray(decoded), np.asarray(read_image(path, channels)))
         with pytest.raises(TooManyPixelsError, match=r"(40×36|36×40) pixels are more than the 1,439 allowed"):
             decode_image(path.read_bytes(), name="the upload", max_pixels=1439)
 
-    def test_the_page_needs_nothing_from_elsewhere(self, visitor: TestClient) -> None:
-        page = visitor.get("/")
+    def test_page_is_self_contained(self, client: TestClient) -> None:
+        page = client.get("/")
         assert page.headers["content-security-policy"].startswith("default-src 'none'; script-src 'self'")
         for address in ("/serve.css", "/serve.js", "/icon.svg"):
             assert f'"{address}"' in page.text
-            assert visitor.get(address).status_code == 200
+            assert client.get(address).status_code == 200
         assert "style=" not in page.text
         assert page.text.count("<script") == 1
 
@@ -163,57 +156,64 @@ def _find_references(part: Any) -> Iterator[str]:
         yield from (value for key, value in part.items() if key == "$ref")
         part = list(part.values())
     if isinstance(part, list):
-        for each in part:
-            yield from _find_references(each)
+        for item in part:
+            yield from _find_references(item)
 
 
 def bomb() -> bytes:
-    """A few bytes of PNG that say they are 100,000 × 100,000 pixels."""
+    """A PNG of a few bytes whose header claims 100,000 × 100,000 pixels."""
     header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
     chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b"")]
     parts = [struct.pack(">I", len(c)) + kind + c + struct.pack(">I", zlib.crc32(kind + c)) for kind, c in chunks]
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
-class TestRefusals:
+class TestRejections:
     @pytest.mark.parametrize(
-        ("body", "kind", "status", "said"),
+        ("body", "content_type", "status", "message"),
         [
-            (b"", "image/png", 400, "no image in the request's body"),
+            (b"", "image/png", 400, "the request's body is empty"),
             (encode(make_image(1), "JPEG")[:700], "image/jpeg", 400, "damaged"),
             (b"<!doctype html><script>alert(1)</script>", "image/png", 400, "is no image that can be read"),
             (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "image/png", 400, "is no image that can be read"),
-            (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "image/svg+xml", 415, "are read"),
+            (
+                b'<svg xmlns="http://www.w3.org/2000/svg"/>',
+                "image/svg+xml",
+                415,
+                "the Content-Type is not that of a supported image",
+            ),
             (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "image/png", 400, "is no image that can be read"),
-            (PICTURE, "text/html", 415, "are read"),
-            (PICTURE, "multipart/form-data; boundary=x", 415, "are read"),
-            (PICTURE, "", 415, "are read"),
+            (PICTURE, "text/html", 415, "the Content-Type is not that of a supported image"),
+            (PICTURE, "multipart/form-data; boundary=x", 415, "the Content-Type is not that of a supported image"),
+            (PICTURE, "", 415, "the Content-Type is not that of a supported image"),
             (encode(Image.new("F", (4, 4)), "TIFF"), "image/tiff", 400, "does not say which value is white"),
             (bomb(), "image/png", 422, "allowed"),
             (encode(Image.new("L", (101, 100))), "image/png", 422, "101×100 pixels are more than the 10,000 allowed"),
-            (bytes(60_001), "image/png", 413, "no more than 60,000 bytes"),
+            (bytes(60_001), "image/png", 413, "at most 60,000 bytes"),
         ],
         ids=[
-            "none",
-            "cut",
+            "empty",
+            "truncated",
             "html",
             "svg",
-            "svg-said",
+            "svg-type",
             "eps",
-            "said",
-            "form",
-            "unsaid",
+            "html-type",
+            "form-type",
+            "no-type",
             "float",
             "bomb",
             "pixels",
             "bytes",
         ],
     )
-    def test_hostile_bodies(self, visitor: TestClient, body: bytes, kind: str, status: int, said: str) -> None:
-        answer = visitor.post(A2B, content=body, headers={"content-type": kind})
-        assert answer.status_code == status
-        assert said in answer.json()["error"]
-        assert visitor.post(A2B, content=PICTURE, headers={"content-type": "image/PNG; x=y"}).status_code == 200
+    def test_invalid_bodies(
+        self, client: TestClient, body: bytes, content_type: str, status: int, message: str
+    ) -> None:
+        response = client.post(A2B, content=body, headers={"content-type": content_type})
+        assert response.status_code == status
+        assert message in response.json()["error"]
+        assert client.post(A2B, content=PICTURE, headers={"content-type": "image/PNG; x=y"}).status_code == 200
 
     @pytest.mark.parametrize(
         "address",
@@ -228,54 +228,50 @@ class TestRefusals:
             f"/api/models/{'a' * 5000}/A2B",
         ],
     )
-    def test_what_is_not_served_is_not_found(self, visitor: TestClient, address: str) -> None:
-        assert visitor.post(address, content=PICTURE, headers=PNG).status_code == 404
+    def test_unknown_models_and_directions(self, client: TestClient, address: str) -> None:
+        assert client.post(address, content=PICTURE, headers=PNG).status_code == 404
 
-    def test_no_address_is_a_path(self, visitor: TestClient) -> None:
+    def test_urls_are_not_file_paths(self, client: TestClient) -> None:
         for address in ("/server.py", "/page/index.html", "/..%2fserver.py", "/%2e%2e/server.py", "/serve.js/", "/api"):
-            assert visitor.get(address).status_code == 404, address
+            assert client.get(address).status_code == 404, address
 
-    def test_wrong_methods(self, visitor: TestClient) -> None:
-        assert visitor.get(A2B).status_code == 405
-        assert visitor.post("/api/models").status_code == 405
+    def test_wrong_methods(self, client: TestClient) -> None:
+        assert client.get(A2B).status_code == 405
+        assert client.post("/api/models").status_code == 405
         for method in ("PUT", "DELETE", "OPTIONS", "PATCH"):
-            assert visitor.request(method, A2B).status_code == 405
+            assert client.request(method, A2B).status_code == 405
 
-    def test_another_host_or_origin_is_turned_away(self, visitor: TestClient) -> None:
-        assert visitor.get("/api/models", headers={"host": "evil.example"}).status_code == 400
-        assert visitor.post(A2B, content=PICTURE, headers={**PNG, "host": "evil.example"}).status_code == 400
+    def test_other_hosts_and_origins_are_rejected(self, client: TestClient) -> None:
+        assert client.get("/api/models", headers={"host": "evil.example"}).status_code == 400
+        assert client.post(A2B, content=PICTURE, headers={**PNG, "host": "evil.example"}).status_code == 400
         for origin, status in {"http://evil.example": 403, "null": 403, "http://localhost": 200}.items():
-            answer = visitor.post(A2B, content=PICTURE, headers={**PNG, "origin": origin})
-            assert answer.status_code == status
+            response = client.post(A2B, content=PICTURE, headers={**PNG, "origin": origin})
+            assert response.status_code == status
 
-    def test_a_mistake_of_ours_is_a_sentence_too(
-        self, run: Path, queue: Queue, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_internal_error_is_one_sentence(self, run: Path, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(server, "decode_image", lambda *_, **__: 1 / 0)
         app = make_guard(make_app(open_models([run], device="cpu"), queue, LIMITS), ["localhost"], None, LIMITS)
-        with Checked(app, base_url="http://localhost", raise_server_exceptions=False) as client:
+        with CheckedClient(app, base_url="http://localhost", raise_server_exceptions=False) as client:
             assert client.post(A2B, content=PICTURE, headers=PNG).status_code == 500
-            assert queue.taken == 0
+            assert queue.waiting == 0
 
-    def test_a_size_that_cannot_be_translated_is_a_sentence(
-        self, visitor: TestClient, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_size_that_cannot_be_translated(self, client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
         def fail(*_: object) -> None:
             raise DataError("an image of 37×30 pixels cannot be translated: not enough memory")
 
         monkeypatch.setattr("gantoolkit.inference.Translator.translate", fail)
-        assert visitor.post(A2B, content=PICTURE, headers=PNG).status_code == 422
+        assert client.post(A2B, content=PICTURE, headers=PNG).status_code == 422
 
-    def test_a_token_is_asked_for(self, run: Path, queue: Queue) -> None:
+    def test_token_is_required(self, run: Path, queue: Queue) -> None:
         app = make_guard(make_app(open_models([run], device="cpu"), queue, LIMITS), ["localhost"], "secret", LIMITS)
-        with Checked(app, base_url="http://localhost") as client:
+        with CheckedClient(app, base_url="http://localhost") as client:
             for address in ("/", "/serve.js", "/api/models", "/api/health", "/api/openapi.json", "/?token=wrong"):
                 assert client.get(address).status_code == 401
-            for brought in ("Bearer wrong", "Basic secret", "Bearer", "Bearer sécret", "secret"):
-                headers = {**PNG, "authorization": brought.encode("latin-1")}
-                refused = client.post(A2B, content=PICTURE, headers=headers)
-                assert refused.status_code == 401
-                assert refused.headers["www-authenticate"] == "Bearer"
+            for credentials in ("Bearer wrong", "Basic secret", "Bearer", "Bearer sécret", "secret"):
+                headers = {**PNG, "authorization": credentials.encode("latin-1")}
+                response = client.post(A2B, content=PICTURE, headers=headers)
+                assert response.status_code == 401
+                assert response.headers["www-authenticate"] == "Bearer"
             assert (
                 client.post(A2B, content=PICTURE, headers={**PNG, "authorization": "Bearer secret"}).status_code == 200
             )
@@ -284,17 +280,17 @@ class TestRefusals:
 
 
 class TestQueue:
-    def test_a_full_queue_says_when_to_come_again(self, visitor: TestClient, queue: Queue) -> None:
-        with queue.place(), queue.place(), queue.place():
-            assert visitor.post(A2B, content=PICTURE, headers=PNG).status_code == 200
-            with queue.place():
-                answer = visitor.post(A2B, content=PICTURE, headers=PNG)
-                assert answer.status_code == 503
-                assert answer.headers["retry-after"] == "1"
-                assert visitor.get("/api/health").json()["waiting"] == 4
-        assert visitor.post(A2B, content=PICTURE, headers=PNG).status_code == 200
+    def test_full_queue_states_when_to_retry(self, client: TestClient, queue: Queue) -> None:
+        with queue.reserve(), queue.reserve(), queue.reserve():
+            assert client.post(A2B, content=PICTURE, headers=PNG).status_code == 200
+            with queue.reserve():
+                response = client.post(A2B, content=PICTURE, headers=PNG)
+                assert response.status_code == 503
+                assert response.headers["retry-after"] == "1"
+                assert client.get("/api/health").json()["waiting"] == 4
+        assert client.post(A2B, content=PICTURE, headers=PNG).status_code == 200
 
-    def test_one_at_a_time_in_order_and_who_leaves_gives_up_turn_and_memory(self) -> None:
+    def test_jobs_run_in_order_and_canceled_jobs_are_skipped_and_freed(self) -> None:
         class Upload:
             pass
 
@@ -304,19 +300,19 @@ class TestQueue:
             queue, gate = Queue(5), threading.Event()
             first = asyncio.ensure_future(queue.compute(gate.wait))
             uploads = [Upload() for _ in range(3)]
-            kept = [weakref.ref(upload) for upload in uploads]
+            references = [weakref.ref(upload) for upload in uploads]
 
-            async def compute(number: int, upload: Upload) -> None:
-                await queue.compute(partial(lambda number, upload: done.append(number), number, upload))
+            async def compute(index: int, upload: Upload) -> None:
+                await queue.compute(partial(lambda index, upload: done.append(index), index, upload))
 
-            others = [asyncio.ensure_future(compute(number, upload)) for number, upload in enumerate(uploads)]
+            others = [asyncio.ensure_future(compute(index, upload)) for index, upload in enumerate(uploads)]
             uploads.clear()
             await asyncio.sleep(0.05)
             others[1].cancel()
             await asyncio.wait([others[1]])
             del others[1]
             gc.collect()
-            freed = [ref() is None for ref in kept]  # while the first is still computed
+            freed = [reference() is None for reference in references]  # while the first job still runs
             gate.set()
             assert freed == [False, True, False]
             await asyncio.gather(first, *others)
@@ -327,31 +323,31 @@ class TestQueue:
         asyncio.run(use())
         assert done == [0, 2]
 
-    def test_a_queue_that_is_closed_tells_all_that_wait_and_ends_what_it_has_begun(self) -> None:
-        ended: list[bool] = []
+    def test_closing_raises_in_all_waiters_and_completes_the_running_job(self) -> None:
+        completed: list[bool] = []
 
         async def use() -> None:
             queue, gate = Queue(5), threading.Event()
-            jobs = [asyncio.ensure_future(queue.compute(lambda: ended.append(gate.wait()))) for _ in range(3)]
+            jobs = [asyncio.ensure_future(queue.compute(lambda: completed.append(gate.wait()))) for _ in range(3)]
             upload = asyncio.ensure_future(queue.unless_closed(asyncio.sleep(60)))
             await asyncio.sleep(0.05)
             queue.close()
-            found = await asyncio.wait_for(asyncio.gather(*jobs, upload, return_exceptions=True), 10)
+            results = await asyncio.wait_for(asyncio.gather(*jobs, upload, return_exceptions=True), 10)
             gate.set()
-            assert [type(each) for each in found] == [ClosedError] * 4
-            with pytest.raises(ClosedError), queue.place():
+            assert [type(result) for result in results] == [ClosedError] * 4
+            with pytest.raises(ClosedError), queue.reserve():
                 pass
             queue.wait()
 
         asyncio.run(use())
-        assert ended == [True]
+        assert completed == [True]
 
-    def test_how_long_to_wait_follows_from_what_images_took(self) -> None:
+    def test_waiting_time_follows_from_measured_durations(self) -> None:
         async def use() -> None:
             queue = Queue(2)
             await queue.compute(lambda: time.sleep(0.6))
-            with queue.place(), queue.place():
-                with pytest.raises(FullError) as full, queue.place():
+            with queue.reserve(), queue.reserve():
+                with pytest.raises(FullError) as full, queue.reserve():
                     pass
                 assert full.value.seconds == 2
             queue.wait()
@@ -361,8 +357,8 @@ class TestQueue:
 
 class TestModels:
     def test_names(self, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        forth, back = (run / "generators" / f"{direction}.safetensors" for direction in ("A2B", "B2A"))
-        models = open_models([run, f"both={forth}", f"both={back}", back], device="cpu")
+        A2B_file, B2A_file = (run / "generators" / f"{direction}.safetensors" for direction in ("A2B", "B2A"))
+        models = open_models([run, f"both={A2B_file}", f"both={B2A_file}", B2A_file], device="cpu")
         assert {name: list(model.translators) for name, model in models.items()} == {
             "horses": ["A2B", "B2A"],
             "both": ["A2B", "B2A"],
@@ -372,26 +368,26 @@ class TestModels:
         assert list(open_models(["."], device="cpu")) == ["horses"]
 
     @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\nb", "a" * 101])
-    def test_a_name_that_no_address_holds(self, run: Path, name: str) -> None:
-        with pytest.raises(DataError, match="cannot be the name of a model"):
+    def test_invalid_names(self, run: Path, name: str) -> None:
+        with pytest.raises(DataError, match="is not a valid model name"):
             open_models([f"{name}={run}"])
 
-    def test_two_of_one_name_and_none(self, run: Path, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match=r"there is a model 'horses' already that translates A2B; .* NAME="):
+    def test_duplicate_and_missing_models(self, run: Path, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match=r"there is already a model 'horses' that translates A2B; .* NAME="):
             open_models([run, run], device="cpu")
         with pytest.raises(CheckpointError):
             open_models([tmp_path / "none"], device="cpu")
 
 
 class TestServer:
-    """In a process of its own."""
+    """The server in a separate process."""
 
     @pytest.fixture
     def served(self, run: Path) -> Iterator[ModelServer]:
         with ModelServer([str(run), "--max-megabytes", "1", "--queue", "3", "--device", "cpu"]) as served:
             yield served
 
-    def test_bodies_that_lie_about_their_length(self, served: ModelServer) -> None:
+    def test_bodies_with_a_wrong_length(self, served: ModelServer) -> None:
         def send(*headers: str, body: bytes = b"", chunks: int = 0) -> bytes:
             with socket.create_connection(("127.0.0.1", served.port), timeout=20) as line:
                 head = (f"POST {A2B} HTTP/1.1", "Host: localhost", "Content-Type: image/png", *headers)
@@ -401,7 +397,7 @@ class TestServer:
                 return line.recv(100)
 
         assert b" 413 " in send("Content-Length: 99999999999999")
-        assert b" 413 " in send("Transfer-Encoding: chunked", chunks=32)  # 1 MiB, and the end is not said
+        assert b" 413 " in send("Transfer-Encoding: chunked", chunks=32)  # 1 MiB without an end
         assert b" 400 " in send("Content-Length: -5")
         assert b" 400 " in send("Content-Length: 5", "Content-Length: 6", body=b"12345")
         assert requests.post(served.url + A2B, data=bytes(3_000_000), headers=PNG, timeout=20).status_code == 413
@@ -409,7 +405,7 @@ class TestServer:
         assert requests.post(served.url + A2B, data=pieces, headers=PNG, timeout=20).status_code == 413
         assert requests.post(served.url + A2B, data=PICTURE, headers=PNG, timeout=20).status_code == 200
 
-    def test_slow_clients_hold_up_nobody_and_lose_their_places_when_they_leave(self, served: ModelServer) -> None:
+    def test_slow_clients_block_nobody_and_free_their_places_on_disconnect(self, served: ModelServer) -> None:
         def begin() -> socket.socket:
             line = socket.create_connection(("127.0.0.1", served.port), timeout=20)
             head = f"POST {A2B} HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 5000\r\n\r\n"
@@ -427,9 +423,9 @@ class TestServer:
         wait_until(lambda: waiting(served) == 0)
         assert requests.post(served.url + A2B, data=PICTURE, headers=PNG, timeout=20).status_code == 200
 
-    @pytest.mark.parametrize(("kind", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-    def test_it_ends_when_asked_whatever_is_going_on(
-        self, served: ModelServer, kind: signal.Signals, code: int
+    @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+    def test_signals_end_the_server_during_an_upload(
+        self, served: ModelServer, signum: signal.Signals, code: int
     ) -> None:
         with socket.create_connection(("127.0.0.1", served.port), timeout=20) as line:
             head = f"POST {A2B} HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 5000\r\n\r\n"
@@ -437,25 +433,27 @@ class TestServer:
             wait_until(lambda: waiting(served) == 1)
             process = served.process
             assert process is not None
-            process.send_signal(kind)
+            process.send_signal(signum)
             assert b" 503 " in line.recv(1000)
         output, _ = process.communicate(timeout=30)
         assert process.returncode == code
         assert "Traceback" not in output
 
-    def test_nothing_is_written(self, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        here, temporary = tmp_path / "here", tmp_path / "temporary"
-        here.mkdir()
+    def test_no_file_is_written(self, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        current, temporary = tmp_path / "current", tmp_path / "temporary"
+        current.mkdir()
         temporary.mkdir()
-        monkeypatch.chdir(here)
+        monkeypatch.chdir(current)
         monkeypatch.setenv("TMPDIR", str(temporary))
         monkeypatch.setattr(tempfile, "tempdir", None)
         before = {path: path.stat().st_mtime_ns for path in run.parent.rglob("*")}
         with ModelServer([str(run), "--device", "cpu"]) as served:
-            large = encode(make_image(2, (1200, 900)), "BMP")  # of megabytes, which a form's parser would spool
+            large = encode(
+                make_image(2, (1200, 900)), "BMP"
+            )  # several megabytes, which a form parser would spool to disk
             for content, status in ((PICTURE, 200), (large, 200), (b"nonsense", 400), (bomb(), 422)):
                 assert requests.post(served.url + A2B, data=content, headers=PNG, timeout=60).status_code == status
-            assert list(here.iterdir()) == []
+            assert list(current.iterdir()) == []
             assert list(temporary.iterdir()) == []
             assert {path: path.stat().st_mtime_ns for path in run.parent.rglob("*")} == before
             process = served.process
@@ -469,29 +467,27 @@ def waiting(served: ModelServer) -> int:
     return requests.get(f"{served.url}/api/health", timeout=20).json()["waiting"]
 
 
-def wait_until(true: Callable[[], bool]) -> None:
+def wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 20
-    while not true():
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
-def test_an_upload_that_does_not_come_to_its_end_is_given_up(
-    run: Path, queue: Queue, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_incomplete_upload_times_out(run: Path, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "_LONGEST_UPLOAD", 0.2)
     app = make_app(open_models([run], device="cpu"), queue, LIMITS)
-    sent: list[Any] = []
+    messages: list[Any] = []
     parts = [{"type": "http.request", "body": b"\x89PNG", "more_body": True}]
 
     async def receive() -> Any:
         if parts:
             return parts.pop()
         await asyncio.sleep(60)
-        raise AssertionError("nobody waits so long")
+        raise AssertionError("the upload did not time out")
 
     async def send(message: Any) -> None:
-        sent.append(message)
+        messages.append(message)
 
     scope = {
         "type": "http",
@@ -501,43 +497,43 @@ def test_an_upload_that_does_not_come_to_its_end_is_given_up(
         "headers": [(b"content-type", b"image/png")],
     }
     asyncio.run(app(scope, receive, send))
-    assert sent[0]["status"] == 408
-    assert queue.taken == 0
+    assert messages[0]["status"] == 408
+    assert queue.waiting == 0
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ([], "needs runs' folders or generators' files"),
-        (["{run}", "{run}"], "there is a model 'horses' already"),
+        (["{run}", "{run}"], "there is already a model 'horses'"),
         (["{run}/none"], "none"),
-        (["{run}", "--host", "0.0.0.0"], "say with --name"),
+        (["{run}", "--host", "0.0.0.0"], "needs --name"),
     ],
     ids=["none", "twice", "missing", "nameless"],
 )
-def test_what_cannot_be_served_is_said_in_one_sentence(
-    arguments: list[str], said: str, run: Path, capsys: pytest.CaptureFixture[str]
+def test_errors_of_the_command_are_one_sentence(
+    arguments: list[str], message: str, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["serve", *(word.format(run=run) for word in arguments)]) == 2
-    complaint = capsys.readouterr().err
-    assert said in complaint
-    assert complaint.count("\n") == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
 
 
-def test_a_port_in_use_is_said_before_anything_is_loaded(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_port_in_use_is_reported_before_models_are_loaded(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         assert main(["serve", str(run), "--port", str(other.getsockname()[1])]) == 2
-    said = capsys.readouterr()
-    assert "cannot be listened on" in said.err
-    assert said.out == ""
+    printed = capsys.readouterr()
+    assert "cannot listen on" in printed.err
+    assert printed.out == ""
 
 
-def test_elsewhere_a_token_is_made_up(
+def test_other_hosts_get_a_random_token(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    taken: dict[str, Any] = {}
-    monkeypatch.setattr(server, "run_server", lambda models, listening, **options: taken.update(options))
+    arguments: dict[str, Any] = {}
+    monkeypatch.setattr(server, "run_server", lambda models, listening, **options: arguments.update(options))
     assert main(["serve", str(run), "--host", "0.0.0.0", "--name", "Models.example", "--port", "18766"]) == 0
-    assert len(taken["token"]) >= 20
-    assert f"http://Models.example:18766/?token={taken['token']}" in capsys.readouterr().out
-    assert "models.example" in taken["hosts"]
+    assert len(arguments["token"]) >= 20
+    assert f"http://Models.example:18766/?token={arguments['token']}" in capsys.readouterr().out
+    assert "models.example" in arguments["hosts"]

@@ -1,62 +1,62 @@
-// One image, sent to every model in the direction that is chosen; what comes back is sent the other way.
-// Names and sentences from the server are set as text, never as markup.
+// Sends one image to every model in the chosen direction, and each translation back in the other direction.
+// Names and messages from the server are inserted as text, never as markup.
 "use strict";
 
-const part = (id) => document.getElementById(id);
-const pause = (milliseconds, signal) => new Promise((done, stop) => {
-  const timer = setTimeout(done, milliseconds);
-  signal.addEventListener("abort", () => { clearTimeout(timer); stop(signal.reason); }, { once: true });
+const byId = (id) => document.getElementById(id);
+const sleep = (milliseconds, signal) => new Promise((resolve, reject) => {
+  const timer = setTimeout(resolve, milliseconds);
+  signal.addEventListener("abort", () => { clearTimeout(timer); reject(signal.reason); }, { once: true });
 });
 const longestWait = 60;
 const rows = [];
 let limits = null;
-let chosen = null;
+let chosenFile = null;
 
-class Refused extends Error {}
+class ServerError extends Error {}
 
-// A server that is busy is asked again; one that says no is not.
-async function translate(model, direction, image, signal, say) {
+// Retries while the server is busy, but not after other errors.
+async function translate(model, direction, image, signal, report) {
   const address = `/api/models/${encodeURIComponent(model)}/${direction}`;
   for (;;) {
-    say("Translating …");
-    let answer;
+    report("Translating …");
+    let response;
     try {
-      answer = await fetch(address, { method: "POST", body: image, headers: { "Content-Type": image.type || "image/png" }, signal });
+      response = await fetch(address, { method: "POST", body: image, headers: { "Content-Type": image.type || "image/png" }, signal });
     } catch (error) {
       if (signal.aborted) throw error;
-      throw new Refused("The server does not answer.");
+      throw new ServerError("The server does not respond.");
     }
-    if (answer.ok) return answer.blob();
-    if (answer.status !== 429 && answer.status !== 503) throw new Refused(await reasonOf(answer));
-    const seconds = Math.min(longestWait, Math.max(1, Number(answer.headers.get("Retry-After")) || 1));
-    say(`Others are before you; trying again in ${seconds} s.`);
-    await pause(1000 * seconds, signal);
+    if (response.ok) return response.blob();
+    if (response.status !== 429 && response.status !== 503) throw new ServerError(await messageOf(response));
+    const seconds = Math.min(longestWait, Math.max(1, Number(response.headers.get("Retry-After")) || 1));
+    report(`The server is busy; retrying in ${seconds} s.`);
+    await sleep(1000 * seconds, signal);
   }
 }
 
-async function reasonOf(answer) {
-  const held = await answer.json().catch(() => ({}));
-  const said = held.error ?? `the server answered ${answer.status}`;
-  return `${said[0].toUpperCase()}${said.slice(1)}.`;
+async function messageOf(response) {
+  const content = await response.json().catch(() => ({}));
+  const message = content.error ?? `the server responded with status ${response.status}`;
+  return `${message[0].toUpperCase()}${message.slice(1)}.`;
 }
 
-// The part of a page that is one model's: its directions, three images, and what is being done.
+// The section of one model: its directions, three images, and a status line.
 class Row {
   constructor(model) {
     this.name = model.name;
-    this.directions = model.directions.map((each) => each.direction);
+    this.directions = model.directions.map(({ direction }) => direction);
     this.direction = this.directions[0];
-    this.element = part("model").content.cloneNode(true).firstElementChild;
+    this.element = byId("model").content.cloneNode(true).firstElementChild;
     const heading = this.element.querySelector("h2");
     heading.textContent = model.name;
     heading.id = `model-${rows.length}`;
     this.element.setAttribute("aria-labelledby", heading.id);
-    for (const direction of this.directions) this.offer(direction);
+    for (const direction of this.directions) this.addDirection(direction);
     this.urls = [];
     this.clear();
   }
 
-  offer(direction) {
+  addDirection(direction) {
     const label = document.createElement("label");
     const input = document.createElement("input");
     Object.assign(input, { type: "radio", name: `direction-${rows.length}`, value: direction, checked: direction === this.direction });
@@ -68,112 +68,112 @@ class Row {
     this.element.querySelector("fieldset").append(label);
   }
 
-  find(kind) {
-    return this.element.querySelector(kind);
+  find(selector) {
+    return this.element.querySelector(selector);
   }
 
-  say(text, isTrouble = false) {
+  setStatus(text, isError = false) {
     const status = this.find(".status");
     status.textContent = text;
-    status.classList.toggle("trouble", isTrouble);
+    status.classList.toggle("error", isError);
   }
 
   clear() {
     for (const url of this.urls.splice(0)) URL.revokeObjectURL(url);
     const [from, to] = this.direction.split("2");
-    const captions = { original: `Original, ${from}`, translation: `Translation, ${to}`, back: `Way back, ${from}` };
+    const captions = { original: `Original, ${from}`, translation: `Translation, ${to}`, reconstruction: `Reconstruction, ${from}` };
     for (const [kind, caption] of Object.entries(captions)) {
       this.find(`.${kind} .caption`).textContent = caption;
       this.find(`.${kind} .frame`).replaceChildren();
       this.find(`.${kind} a`)?.setAttribute("hidden", "");
     }
-    this.rest();
-    if (!this.wayBack) this.write("back", "This model knows no way back.");
+    this.markIdle();
+    if (!this.reverse) this.showText("reconstruction", "This model translates in one direction only.");
   }
 
-  rest() {
+  markIdle() {
     for (const figure of this.element.querySelectorAll("figure")) figure.classList.remove("busy");
     this.element.setAttribute("aria-busy", "false");
   }
 
-  get wayBack() {
-    return this.directions.find((each) => each === [...this.direction].reverse().join(""));
+  get reverse() {
+    return this.directions.find((direction) => direction === [...this.direction].reverse().join(""));
   }
 
-  write(kind, text) {
-    const said = document.createElement("span");
-    said.textContent = text;
-    this.find(`.${kind} .frame`).replaceChildren(said);
+  showText(kind, text) {
+    const span = document.createElement("span");
+    span.textContent = text;
+    this.find(`.${kind} .frame`).replaceChildren(span);
   }
 
-  show(kind, image, alternative, file) {
+  showImage(kind, image, description, file) {
     const url = URL.createObjectURL(image);
     this.urls.push(url);
-    const picture = document.createElement("img");
-    picture.alt = alternative;
-    picture.addEventListener("error", () => this.write(kind, "This browser cannot show such a file."), { once: true });
-    picture.src = url;
-    this.find(`.${kind} .frame`).replaceChildren(picture);
+    const element = document.createElement("img");
+    element.alt = description;
+    element.addEventListener("error", () => this.showText(kind, "This browser cannot display this file."), { once: true });
+    element.src = url;
+    this.find(`.${kind} .frame`).replaceChildren(element);
     const link = file && this.find(`.${kind} a`);
     if (!link) return;
     Object.assign(link, { href: url, download: file });
-    link.setAttribute("aria-label", `Download ${alternative}`);
+    link.setAttribute("aria-label", `Download ${description}`);
     link.hidden = false;
   }
 
   async run() {
-    this.stop?.abort();
+    this.controller?.abort();
     this.clear();
-    this.say("");
-    if (!chosen) return;
-    const stop = new AbortController();
-    this.stop = stop;
+    this.setStatus("");
+    if (!chosenFile) return;
+    const controller = new AbortController();
+    this.controller = controller;
+    const { signal } = controller;
     const direction = this.direction;
-    const stem = chosen.name ? chosen.name.replace(/\.[^.]*$/, "") : "image";
-    const began = performance.now();
-    const say = (text) => stop.signal.aborted || this.say(text);
-    this.show("original", chosen, "the original");
+    const stem = chosenFile.name ? chosenFile.name.replace(/\.[^.]*$/, "") : "image";
+    const start = performance.now();
+    const report = (text) => signal.aborted || this.setStatus(text);
+    this.showImage("original", chosenFile, "the original");
     try {
-      const made = await this.fill("translation", direction, chosen, stop.signal, say, `${stem}-${this.name}-${direction}.png`);
-      const back = this.wayBack;
-      if (back) await this.fill("back", back, made, stop.signal, say, `${stem}-${this.name}-${direction}-${back}.png`);
-      this.say(`Done in ${((performance.now() - began) / 1000).toFixed(1)} s.`);
+      const translation = await this.fill("translation", direction, chosenFile, signal, report, `${stem}-${this.name}-${direction}.png`);
+      const reverse = this.reverse;
+      if (reverse) await this.fill("reconstruction", reverse, translation, signal, report, `${stem}-${this.name}-${direction}-${reverse}.png`);
+      this.setStatus(`Done in ${((performance.now() - start) / 1000).toFixed(1)} s.`);
     } catch (error) {
-      if (stop.signal.aborted) return;
-      this.say(error instanceof Refused ? error.message : "Something went wrong on this page.", true);
-      if (!(error instanceof Refused)) throw error;
+      if (signal.aborted) return;
+      this.setStatus(error instanceof ServerError ? error.message : "Something went wrong on this page.", true);
+      if (!(error instanceof ServerError)) throw error;
     }
   }
 
-  async fill(kind, direction, image, signal, say, file) {
+  async fill(kind, direction, image, signal, report, file) {
     this.find(`.${kind}`).classList.add("busy");
     this.element.setAttribute("aria-busy", "true");
     try {
-      const made = await translate(this.name, direction, image, signal, say);
+      const result = await translate(this.name, direction, image, signal, report);
       signal.throwIfAborted();
-      const words = kind === "back" ? "the way back" : "the translation";
-      this.show(kind, made, `${words} by ${this.name}, ${direction.replace("2", " to ")}`, file);
-      return made;
+      this.showImage(kind, result, `the ${kind} by ${this.name}, ${direction.replace("2", " to ")}`, file);
+      return result;
     } finally {
-      if (!signal.aborted) this.rest();
+      if (!signal.aborted) this.markIdle();
     }
   }
 }
 
-function complain(text) {
-  part("trouble").textContent = text;
-  part("trouble").hidden = !text;
+function showError(text) {
+  byId("error").textContent = text;
+  byId("error").hidden = !text;
 }
 
 function choose(file) {
-  complain("");
+  showError("");
   if (!file) return;
   if (limits && file.size > limits.bytes) {
-    complain(`This file has ${(file.size / 1e6).toFixed(1)} MB; no more than ${limits.bytes / 1e6} are taken.`);
+    showError(`This file has ${(file.size / 1e6).toFixed(1)} MB; at most ${limits.bytes / 1e6} MB are accepted.`);
     return;
   }
-  chosen = file;
-  const preview = part("chosen");
+  chosenFile = file;
+  const preview = byId("preview");
   URL.revokeObjectURL(preview.src);
   preview.hidden = true;
   preview.onload = () => { preview.hidden = false; };
@@ -181,38 +181,38 @@ function choose(file) {
   for (const row of rows) row.run();
 }
 
-function watchDrops() {
+function listenForDrops() {
   let depth = 0;
-  const mark = (change) => {
-    depth = change === 0 ? 0 : depth + change;
+  const setDepth = (value) => {
+    depth = value;
     document.body.classList.toggle("over", depth > 0);
   };
-  addEventListener("dragenter", () => mark(1));
-  addEventListener("dragleave", () => mark(-1));
+  addEventListener("dragenter", () => setDepth(depth + 1));
+  addEventListener("dragleave", () => setDepth(depth - 1));
   addEventListener("dragover", (event) => event.preventDefault());
   addEventListener("drop", (event) => {
     event.preventDefault();
-    mark(0);
+    setDepth(0);
     if (event.dataTransfer.files.length) choose(event.dataTransfer.files[0]);
-    else complain("That was no file; drop an image from your computer.");
+    else showError("This is not a file; drop an image from your computer.");
   });
   addEventListener("paste", (event) => choose(event.clipboardData.files[0]));
 }
 
-part("file").addEventListener("change", (event) => {
+byId("file").addEventListener("change", (event) => {
   choose(event.target.files[0]);
   event.target.value = ""; // so that the same file can be chosen again
 });
-watchDrops();
+listenForDrops();
 
-fetch("/api/models").then(async (answer) => {
-  if (!answer.ok) throw new Refused(await reasonOf(answer));
-  const held = await answer.json();
-  limits = held.limits;
-  for (const model of held.models) {
+fetch("/api/models").then(async (response) => {
+  if (!response.ok) throw new ServerError(await messageOf(response));
+  const content = await response.json();
+  limits = content.limits;
+  for (const model of content.models) {
     const row = new Row(model);
     rows.push(row);
-    part("models").append(row.element);
+    byId("models").append(row.element);
     row.run();
   }
-}).catch((error) => complain(error instanceof Refused ? error.message : "The server does not answer; load this page again."));
+}).catch((error) => showError(error instanceof ServerError ? error.message : "The server does not respond; reload this page."));

@@ -95,7 +95,7 @@ def translate(
             ):
                 bars.update(whole, advance=1)
                 bars.update(frames, visible=False)
-                counts["skipped" if result.problem else "kept" if result.kept else "done"] += 1
+                counts["skipped" if result.problem else "kept" if result.up_to_date else "done"] += 1
                 if result.problem:
                     print(f"skipped: {printable(result.problem)}", file=sys.stderr)
     told = [f"{counts['done']} file{'s' if counts['done'] != 1 else ''} translated into {out}"]

@@ -9,7 +9,7 @@ from gantoolkit.layers.normalization import Normalization, needs_bias, normaliza
 
 
 class PixelGANDiscriminator(nn.Module):
-    """Judges each pixel by its color alone: 1×1 convolutions, one logit a pixel.
+    """Judges each pixel by its color with 1×1 convolutions: one logit per pixel.
 
     Args:
         in_channels: Channels of the images to judge.

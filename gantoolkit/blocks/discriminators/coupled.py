@@ -18,7 +18,7 @@ class CoupledDiscriminator(nn.Module):
         channels_A: Channels of the images of A.
         channels_B: Channels of the images of B.
         side: Height and width of the images: 8, 16, 32, ...
-        width: Feature maps of the first layer; they double with each one, up to eight times as many.
+        width: Feature maps of the first layer; doubled by each layer, up to 8 · width.
         own_layers: Early layers per domain; all later ones are tied.
 
     Raises:

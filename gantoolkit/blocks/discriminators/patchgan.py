@@ -21,7 +21,7 @@ class PatchGANDiscriminator(nn.Module):
     Args:
         in_channels: Channels of the images to judge.
         layers: Convolutions of stride 2; each more than doubles the receptive field.
-        width: Feature maps of the first layer; they double with each one, up to eight times as many.
+        width: Feature maps of the first layer; doubled by each layer, up to 8 · width.
         norm: Normalization after every convolution but the first and the last.
         padding: Zero padding of every convolution in pixels; the authors' first code uses 2, which gives 35×35 logits for a
             256×256 image.

@@ -13,7 +13,7 @@ class PixelGANDiscriminator(nn.Module):
 
     Args:
         in_channels: Channels of the images to judge.
-        width: Feature maps of the first layer; the second has twice as many.
+        width: Feature maps of the first layer; the second has 2 · width.
         norm: Normalization after the second convolution.
     """
 

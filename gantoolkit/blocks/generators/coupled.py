@@ -21,7 +21,7 @@ class CoupledGenerator(nn.Module):
         channels_B: Channels of the images of B.
         side: Height and width of the images: 8, 16, 32, ...
         latent_size: Dimensions of the latent.
-        width: Feature maps of the second-to-last layer; they double toward the latent, up to eight times as many.
+        width: Feature maps of the second-to-last layer; doubled toward the latent, up to 8 · width.
         own_layers: Late layers per domain; all earlier ones are tied.
 
     Raises:

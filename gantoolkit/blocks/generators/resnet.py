@@ -24,7 +24,7 @@ class ResNetGenerator(nn.Module):
         in_channels: Channels of the images to translate.
         out_channels: Channels of the translation.
         blocks: Residual blocks; the paper uses 9 for 256×256 images and 6 for 128×128.
-        width: Feature maps of the first layer; the residual blocks have four times as many.
+        width: Feature maps of the first layer; the residual blocks have 4 · width.
         norm: Normalization after every convolution but the last.
         padding: Padding of the 7×7 convolutions and the residual blocks.
         dropout: Dropout probability inside each residual block.

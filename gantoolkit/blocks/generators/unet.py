@@ -22,7 +22,7 @@ class UNetGenerator(nn.Module):
         in_channels: Channels of the images to translate.
         out_channels: Channels of the translation.
         depth: Number of downsamplings; H and W have to be multiples of 2^depth. The paper uses 8 for 256×256 images.
-        width: Feature maps of the first level; they double up to eight times as many.
+        width: Feature maps of the first level, doubled by each level up to 8 · width.
         norm: Normalization after every convolution but the first, the innermost and the last.
         dropout: Dropout probability in the decoder's inner levels of full width; the paper uses 0.5.
         noise_at_test: Keep dropout on in evaluation mode, and let batch norm use the statistics of the current batch: the

@@ -294,9 +294,8 @@ def _every_other(lines: Tensor, dim: int, start: int) -> Tensor:
 @functools.cache
 def _transforms(down: int, right: int) -> tuple[Tensor, Tensor, Tensor]:
     """Aᵀ ⊗ Aᵀ, G ⊗ G and Bᵀ ⊗ Bᵀ of F(down × right, 3 × 3), in float64."""
-    first, second, third = (
-        torch.kron(one, other) for one, other in zip(_transforms_1d(down), _transforms_1d(right), strict=True)
-    )
+    pairs = zip(_transforms_1d(down), _transforms_1d(right), strict=True)
+    first, second, third = (torch.kron(one, other) for one, other in pairs)
     return first, second, third
 
 

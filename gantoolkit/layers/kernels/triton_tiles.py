@@ -79,7 +79,7 @@ def locate(C, spans, COLUMNS: tl.constexpr):
 
 @triton.jit
 def reflect(index, size):
-    """The index in [0, size) whose mirror image is `index`, which may lie up to size − 1 outside of it."""
+    """Reflect an index that is up to size − 1 out of bounds into [0, size)."""
     index = tl.abs(index)
     return size - 1 - tl.abs(size - 1 - index)
 

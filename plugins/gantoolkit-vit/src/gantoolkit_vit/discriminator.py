@@ -28,7 +28,7 @@ class ProjectedDiscriminator(nn.Module):
         in_channels: Channels of the images to judge: 1, or a multiple of 3 (an image and its translation have 6).
         features: The pretrained feature network.
         layers: Its layers, from fine to coarse, each half the size of the one before.
-        width: Feature maps of the finest scale; they double with each one.
+        width: Feature maps of the finest scale, doubled by each scale.
         side: Size in pixels that images are first resized to; None keeps their size.
 
     Raises:

@@ -22,7 +22,7 @@ class ViTUNet(nn.Module):
     Args:
         in_channels: Channels of the images to translate.
         out_channels: Channels of the translation.
-        width: Feature maps of the first level; they double with each one.
+        width: Feature maps of the first level, doubled by each level.
         blocks: Blocks of the transformer.
         features: Dimensions of a token; a multiple of `heads`.
         heads: Number of attention heads.

@@ -1,8 +1,8 @@
-"""From which sizes on Winograd's algorithm is sooner done than the plain 3×3 convolution, on this CPU.
+"""Measure from which sizes on Winograd's algorithm is faster than direct 3×3 convolution on this CPU.
 
     python -m benchmarks.convolution --out convolution.json
 
-`gantoolkit.layers.convolution` takes it from the sizes on where the sum of forward and backward pass was shorter.
+`gantoolkit.layers.convolution` uses it from the sizes on where forward and backward pass together were faster.
 """
 
 import argparse
@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 
 
 def measure(channels: int, side: int, dtype: torch.dtype, rounds: int) -> dict[str, Any]:
-    """Milliseconds of both passes, each way, and their ratio."""
+    """Measure the milliseconds of both passes with each algorithm, and their ratio."""
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(1, channels, side + 2, side + 2, generator=generator).to(dtype)
     features = features.contiguous(memory_format=torch.channels_last).requires_grad_()
@@ -30,9 +30,9 @@ def measure(channels: int, side: int, dtype: torch.dtype, rounds: int) -> dict[s
     def step(convolve: Callable[[Tensor, Tensor], Tensor]) -> Callable[[], Any]:
         return lambda: torch.autograd.grad(convolve(features, weight).float().sum(), (features, weight))
 
-    ways = {"plain": step(lambda x, w: functional.conv2d(x, w.to(dtype))), "winograd": step(winograd_convolution)}
-    # The shortest of several: what else the machine does can only lengthen them.
-    best = {name: 1000 * min(times) for name, times in alternate(ways, CPU, rounds=rounds, warm_up=2).items()}
+    algorithms = {"plain": step(lambda x, w: functional.conv2d(x, w.to(dtype))), "winograd": step(winograd_convolution)}
+    # The minimum, since other processes can only lengthen times.
+    best = {name: 1000 * min(times) for name, times in alternate(algorithms, CPU, rounds=rounds, warm_up=2).items()}
     return {
         "channels": channels,
         "side": side,
@@ -43,20 +43,20 @@ def measure(channels: int, side: int, dtype: torch.dtype, rounds: int) -> dict[s
 
 
 def main() -> None:
-    """Measure a grid of sizes in both types, and print all of it as JSON."""
+    """Measure a grid of sizes in both dtypes, and print the result as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--channels", type=int, nargs="+", default=[64, 128, 256])
     parser.add_argument("--sides", type=int, nargs="+", default=[16, 32, 64])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    found = [
+    sizes = [
         measure(channels, side, dtype, arguments.rounds)
         for dtype in (torch.float32, torch.bfloat16)
         for channels in arguments.channels
         for side in arguments.sides
     ]
-    write_result({"what": "3×3 convolution, both passes", **describe_machine(CPU), "sizes": found}, arguments.out)
+    write_result({"what": "3×3 convolution, both passes", **describe_machine(CPU), "sizes": sizes}, arguments.out)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""How long a batch takes with each cache, and how much longer a training step is for having to get its data.
+"""Measure how long a batch takes with each cache, and how much loading it slows down a training step.
 
     python -m benchmarks.data --side 286 --crop 256 --images 200 --width 600 --height 400
 
-On generated photographs (smooth shapes under noise, as JPEG), or on a data set of your own with --data. Rounds go through all
-modes, so that what else the machine does meets all alike. `file cold` decodes what it keeps, `file warm` finds it. A step
-is one of CycleGAN with small networks. Before each stretch of steps comes one with a single batch that is there already, and
-`ratio` is the median over rounds of the one's median to the other's.
+The data are generated photographs (smooth shapes with noise, as JPEG), or a data set given with --data. Every round covers
+all modes, so that other load affects them alike. `file cold` starts with an empty cache, `file warm` with a full one. Steps
+are those of CycleGAN with small networks. They are also timed with a batch that is already on the device; `ratio` is the median
+over rounds of the ratio of both medians.
 """
 
 import argparse
@@ -36,12 +36,12 @@ Batch = dict[str, Tensor]
 
 @dataclass
 class Mode:
-    """One way to come by batches, and the milliseconds that were measured with it.
+    """One way to load batches, and its measured milliseconds.
 
     Args:
-        cache: Where decoded images are kept.
-        workers: ProcessGroup that load.
-        cold: Whether each stretch begins with nothing kept.
+        cache: Where decoded images are cached.
+        workers: Number of worker processes.
+        cold: Whether each measurement starts with an empty cache.
     """
 
     cache: CacheMode
@@ -54,7 +54,7 @@ class Mode:
 
 
 def make_photographs(root: Path, count: int, size: tuple[int, int]) -> Path:
-    """A data set of `count` images in each domain, about as hard to decode as photographs are."""
+    """Write a data set of `count` images per domain that are about as expensive to decode as photographs."""
     generator = np.random.default_rng(0)
     for domain in "AB":
         (root / f"train{domain}").mkdir(parents=True)
@@ -67,18 +67,18 @@ def make_photographs(root: Path, count: int, size: tuple[int, int]) -> Path:
     return root
 
 
-def stretch(batches: Iterable[Batch], use: Callable[[Batch], object], device: torch.device) -> list[float]:
-    """Milliseconds of each step: getting its batch onto the device, and using it there."""
+def time_steps(batches: Iterable[Batch], use: Callable[[Batch], object], device: torch.device) -> list[float]:
+    """Measure the milliseconds of each step: moving its batch to the device, and using it."""
     times: list[float] = []
-    began = time.perf_counter()
+    start = time.perf_counter()
     for batch in batches:
         use({domain: images.to(device, non_blocking=True) for domain, images in batch.items()})
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         now = time.perf_counter()
-        times.append(1000 * (now - began))
-        began = now
-    return times[1:]  # the first waits for processes to start, or for kernels to be chosen
+        times.append(1000 * (now - start))
+        start = now
+    return times[1:]  # the first includes the start of workers and the selection of kernels
 
 
 def measure(root: Path, caches: Path, recipe: Recipe, arguments: argparse.Namespace) -> dict[str, Mode]:
@@ -102,37 +102,37 @@ def measure(root: Path, caches: Path, recipe: Recipe, arguments: argparse.Namesp
 
     def load(mode: Mode, count: int) -> Iterator[Batch]:
         folder = Path(tempfile.mkdtemp(dir=caches)) if mode.cold else caches / "warm"
-        began = time.perf_counter()
+        start = time.perf_counter()
         batches = open_batches(mode, folder)
-        mode.opening.append(1000 * (time.perf_counter() - began))
+        mode.opening.append(1000 * (time.perf_counter() - start))
         return (batch.images for batch in batches.iterate(0, count))
 
-    every = open_batches(modes["file warm"], caches / "warm", "sequential")
+    full_pass = open_batches(modes["file warm"], caches / "warm", "sequential")
     batch: Batch = {}
-    for loaded in every.iterate(0, every.steps_per_epoch):  # from now on the file is warm
+    for loaded in full_pass.iterate(0, full_pass.steps_per_epoch):  # fills the cache file
         batch = {domain: images.to(device) for domain, images in loaded.images.items()}
     for _ in range(arguments.rounds):
         for mode in modes.values():
-            mode.batches += stretch(load(mode, arguments.batches), lambda batch: None, device)
+            mode.batches += time_steps(load(mode, arguments.batches), lambda batch: None, device)
         for mode in modes.values():
-            preloaded = stretch(itertools.repeat(batch, arguments.steps), trainer.step, device)
+            preloaded = time_steps(itertools.repeat(batch, arguments.steps), trainer.step, device)
             mode.preloaded.append(statistics.median(preloaded))
-            mode.steps.append(statistics.median(stretch(load(mode, arguments.steps), trainer.step, device)))
+            mode.steps.append(statistics.median(time_steps(load(mode, arguments.steps), trainer.step, device)))
     return modes
 
 
 def main() -> None:
-    """Print medians, in milliseconds, as JSON."""
+    """Measure all modes, and print medians in milliseconds as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="folder of a data set, in place of generated photographs")
-    parser.add_argument("--images", type=int, default=200, help="generated photographs of each domain")
+    parser.add_argument("--data", type=Path, help="folder of a data set to use instead of generated photographs")
+    parser.add_argument("--images", type=int, default=200, help="number of generated photographs per domain")
     parser.add_argument("--width", type=int, default=600)
     parser.add_argument("--height", type=int, default=400)
     parser.add_argument("--side", type=int, default=286, help="data.load_size")
     parser.add_argument("--crop", type=int, default=256, help="data.crop_size")
     parser.add_argument("--batch-size", type=int, default=1)
-    parser.add_argument("--batches", type=int, default=100, help="batches of a mode in a round")
-    parser.add_argument("--steps", type=int, default=10, help="training steps of a mode in a round")
+    parser.add_argument("--batches", type=int, default=100, help="batches per mode and round")
+    parser.add_argument("--steps", type=int, default=10, help="training steps per mode and round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
         "--networks", type=int, default=8, help="width of generators and discriminators; the paper's is 64"
@@ -155,7 +155,7 @@ def main() -> None:
         (Path(folder) / "caches").mkdir()
         modes = measure(root, Path(folder) / "caches", recipe.check(), arguments)
     result = {
-        "what": "getting a batch, and a step with it",
+        "what": "loading a batch, and a step with it",
         **describe_machine(select_device(arguments.device)),
         "settings": {name: str(value) for name, value in vars(arguments).items() if name != "out"},
         "modes": {

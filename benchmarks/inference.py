@@ -1,9 +1,9 @@
-"""How long a translation takes, ours and the official generator's, in one process, alternating.
+"""Time translations with our generator and the official one, alternating in one process.
 
     python -m benchmarks.inference --peer DIR --rounds 7 --out benchmarks/results/inference-cpu.json
 
-The ResNet generator of 9 blocks on random images; ours through `Translator`, as users have it. Beside the steady rate, for
-each variant: milliseconds from the file to the first image.
+The ResNet generator with 9 blocks translates random images; ours runs through `Translator`. The result also has the
+milliseconds from opening the file to the first image for each variant.
 """
 
 import argparse
@@ -30,7 +30,7 @@ ON_CUDA = ("fp32", "tf32", "bf16", "fp16")
 
 
 def write_one(path: Path) -> None:
-    """The file of a generator with its first weights."""
+    """Write a generator file with initial weights."""
     recipe = cyclegan().resolve()
     system = build_system(recipe)
     initialize(system, recipe)
@@ -38,8 +38,8 @@ def write_one(path: Path) -> None:
 
 
 def open_translator(path: Path, variant: str, device: torch.device) -> Translator:
-    precision, *ways = variant.split()
-    return Translator.load(path, device=str(device), precision=precision, compile="compiled" in ways)  # type: ignore[arg-type]
+    precision, *flags = variant.split()
+    return Translator.load(path, device=str(device), precision=precision, compile="compiled" in flags)  # type: ignore[arg-type]
 
 
 def main() -> None:
@@ -48,9 +48,9 @@ def main() -> None:
     parser.add_argument("--peer", type=Path, help="folder of the official implementation")
     parser.add_argument("--side", type=int, default=256)
     parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--variants", nargs="+", help="precisions; quote them together with compiled")
+    parser.add_argument("--variants", nargs="+", help="precisions, each optionally with compiled, in quotes")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--calls", type=int, default=1, help="translations that are timed together")
+    parser.add_argument("--calls", type=int, default=1, help="number of translations timed together")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
@@ -59,7 +59,7 @@ def main() -> None:
     shape = (arguments.batch, 3, arguments.side, arguments.side)
     images = (torch.rand(shape, generator=generator) * 2 - 1).to(device)
     functions: dict[str, Callable[[], Tensor]] = {}
-    first: dict[str, float] = {}
+    first_image: dict[str, float] = {}
     if arguments.peer is not None:
         network = load_peer(arguments.peer, device, identity=False).netG_A.eval()
 
@@ -72,26 +72,26 @@ def main() -> None:
         path = Path(folder) / "A2B.safetensors"
         write_one(path)
         for variant in arguments.variants or (ON_CUDA if device.type == "cuda" else ON_CPU):
-            began = time.perf_counter()
+            start = time.perf_counter()
             translator = open_translator(path, variant, device)
             translator.translate_tensor(images[:1])
             synchronize(device)
-            first[variant] = round(1000 * (time.perf_counter() - began), 1)
+            first_image[variant] = round(1000 * (time.perf_counter() - start), 1)
             functions[variant] = lambda translator=translator: translator.translate_tensor(images)
     seconds = alternate(functions, device, rounds=arguments.rounds, calls=arguments.calls, warm_up=2)
-    found = medians(seconds)
+    milliseconds = medians(seconds)
     result: dict[str, Any] = {
         "what": "translation",
         "side": arguments.side,
         "batch": arguments.batch,
         **describe_machine(device),
-        "median_milliseconds": found,
-        "images_per_second": {name: round(1000 * arguments.batch / value, 2) for name, value in found.items()},
-        "milliseconds_to_first_image": first,
+        "median_milliseconds": milliseconds,
+        "images_per_second": {name: round(1000 * arguments.batch / value, 2) for name, value in milliseconds.items()},
+        "milliseconds_to_first_image": first_image,
     }
-    if "peer" in found:
+    if "peer" in milliseconds:
         result["times_as_fast_as_peer"] = {
-            name: round(found["peer"] / value, 3) for name, value in found.items() if name != "peer"
+            name: round(milliseconds["peer"] / value, 3) for name, value in milliseconds.items() if name != "peer"
         }
     write_result(
         result | {"seconds": {name: [round(t, 5) for t in times] for name, times in seconds.items()}}, arguments.out

@@ -1,12 +1,12 @@
-"""How long instance norm, ReLU and reflection padding take on a CUDA device, and what share of its bandwidth they use.
+"""Time instance norm, ReLU and reflection padding on a CUDA device, and compute the share of its bandwidth that they use.
 
     python -m benchmarks.kernels --out kernels.json
 
-Shapes are those of the ResNet generator with 9 blocks for 256×256 images. Four ways alternate: `plain`, ATen's operators on
-(N, C, H, W) as it lies by default; `channels_last`, the same on channels_last, with the result brought back to it for the
-next convolution; `compiled`, that by torch.compile; `fused`, `gantoolkit.layers.kernels`. Each is first compared with float64. Times
-are of CUDA graphs over inputs that together exceed the cache, and of the same calls without a graph (`eager`). The floor
-counts every input read once and every result written once, at the rate of a large copy.
+Shapes are those of the ResNet generator with 9 blocks for 256×256 images. Four variants alternate: `plain`, ATen's
+operators on contiguous tensors; `channels_last`, the same on channels_last, with the result converted to it for the next
+convolution; `compiled`, that with torch.compile; `fused`, `gantoolkit.layers.kernels`. Each is first compared with float64.
+Times are those of CUDA graphs over inputs that together exceed the cache, and of the same calls without a graph (`eager`). The
+bandwidth counts every input read once and every result written once, relative to a large copy.
 """
 
 import argparse
@@ -25,37 +25,37 @@ from torch.nn import functional
 from gantoolkit.layers.kernels import can_fuse, reference
 
 SHAPES = ((64, 256, 3), (128, 128, 0), (256, 64, 1))
-"""Channels, side in pixels, and the padding that comes next."""
+"""Channels, side in pixels, and the padding after the norm."""
 BATCHES = (1, 2, 16)
 TOLERANCE = {torch.bfloat16: 2e-2, torch.float32: 1e-4}
 COLD_BYTES = 128 * 2**20
-"""Inputs of one graph, together: more than twice the cache of an H100."""
+"""Total size of the inputs of one graph: more than twice the cache of an H100."""
 
 Norm = Callable[[Tensor], Tensor]
 Pass = Callable[[Tensor, Tensor], Sequence[Tensor]]
 
 
-class Way(NamedTuple):
-    """A way to compute, and how its tensors lie in memory."""
+class Variant(NamedTuple):
+    """A function, and the memory format of its tensors."""
 
     norm: Norm
-    layout: torch.memory_format
+    memory_format: torch.memory_format
 
 
 def main() -> int:
-    """Check, measure and print as JSON; 1 when a result is wrong, 2 without a CUDA device and Triton."""
+    """Check, measure and print JSON. Return 1 if a result is wrong, 2 without a CUDA device or Triton."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, help="also write the JSON there")
+    parser.add_argument("--out", type=Path, help="file to write the JSON to")
     parser.add_argument("--rounds", type=int, default=9)
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
-        print("benchmarks.kernels measures CUDA kernels, and torch finds no CUDA device here", file=sys.stderr)
+        print("benchmarks.kernels: this machine has no CUDA device", file=sys.stderr)
         return 2
-    began = time.perf_counter()
+    start = time.perf_counter()
     probe = torch.zeros(1, 8, 8, 8, device="cuda").contiguous(memory_format=torch.channels_last)
     if not can_fuse(probe):
         print(
-            "the fused kernels are off or do not work here; see gantoolkit.layers.kernels.has_kernels", file=sys.stderr
+            "the fused kernels are disabled or do not work; see gantoolkit.layers.kernels.has_kernels", file=sys.stderr
         )
         return 2
     import triton
@@ -65,62 +65,68 @@ def main() -> int:
     for dtype in TOLERANCE:
         for channels, side, pad in SHAPES:
             torch.compiler.reset()
-            ways = make_ways(pad)
+            variants = make_variants(pad)
             for batch in BATCHES:
-                rows += measure((batch, channels, side, side), pad, dtype, ways, peak, arguments.rounds)
+                rows += measure((batch, channels, side, side), pad, dtype, variants, peak, arguments.rounds)
     result = {
         "device": torch.cuda.get_device_name(),
         "torch": torch.__version__,
         "triton": triton.__version__,
         "copy_gigabytes_per_second": round(peak / 1e9),
-        "seconds": round(time.perf_counter() - began, 1),
+        "seconds": round(time.perf_counter() - start, 1),
         "rows": rows,
     }
     text = json.dumps(result, indent=2)
     print(text)
     if arguments.out:
         arguments.out.write_text(text + "\n")
-    wrong = [row for row in rows if row["way"] == "fused" and not row["error"] <= row["tolerance"]]
-    for row in wrong:
+    failures = [row for row in rows if row["way"] == "fused" and not row["error"] <= row["tolerance"]]
+    for row in failures:
         print(f"wrong: {row['shape']} {row['dtype']} differs from float64 by {row['error']}", file=sys.stderr)
-    return int(bool(wrong))
+    return int(bool(failures))
 
 
-def make_ways(pad: int) -> dict[str, Way]:
+def make_variants(pad: int) -> dict[str, Variant]:
     from gantoolkit.layers.kernels.triton_instance_norm import fused_instance_norm
 
     def aten(features: Tensor) -> Tensor:
-        made = functional.relu(functional.instance_norm(features))
-        return functional.pad(made, [pad] * 4, mode="reflect") if pad else made
+        output = functional.relu(functional.instance_norm(features))
+        return functional.pad(output, [pad] * 4, mode="reflect") if pad else output
 
     def aten_in_channels_last(features: Tensor) -> Tensor:
         return aten(features).contiguous(memory_format=torch.channels_last)
 
     return {
-        "plain": Way(aten, torch.contiguous_format),
-        "channels_last": Way(aten_in_channels_last, torch.channels_last),
-        "compiled": Way(torch.compile(aten_in_channels_last), torch.channels_last),
-        "fused": Way(lambda features: fused_instance_norm(features, slope=0.0, pad=pad), torch.channels_last),
+        "plain": Variant(aten, torch.contiguous_format),
+        "channels_last": Variant(aten_in_channels_last, torch.channels_last),
+        "compiled": Variant(torch.compile(aten_in_channels_last), torch.channels_last),
+        "fused": Variant(lambda features: fused_instance_norm(features, slope=0.0, pad=pad), torch.channels_last),
     }
 
 
 def measure(
-    shape: tuple[int, int, int, int], pad: int, dtype: torch.dtype, ways: dict[str, Way], peak: float, rounds: int
+    shape: tuple[int, int, int, int],
+    pad: int,
+    dtype: torch.dtype,
+    variants: dict[str, Variant],
+    peak: float,
+    rounds: int,
 ) -> list[dict[str, Any]]:
-    """One row for each way and each pass, `forward` and `both`."""
+    """Measure one row per implementation and pass, `forward` and `both`."""
     images, channels, height, width = shape
     padded = (images, channels, height + 2 * pad, width + 2 * pad)
     inside, outside = (torch.Size(size).numel() * dtype.itemsize for size in (shape, padded))
     floors = {"forward": (inside + outside) / peak, "both": (3 * inside + 2 * outside) / peak}
     sets = max(4, -(-COLD_BYTES // inside))
-    errors = {name: find_error(way, shape, padded, dtype, pad) for name, way in ways.items()}
+    errors = {name: find_error(variant, shape, padded, dtype, pad) for name, variant in variants.items()}
     runs: dict[tuple[str, str, str], Callable[[], None]] = {}
-    for name, way in ways.items():
+    for name, variant in variants.items():
         features = [
-            torch.randn(shape, device="cuda", dtype=dtype).contiguous(memory_format=way.layout) for _ in range(sets)
+            torch.randn(shape, device="cuda", dtype=dtype).contiguous(memory_format=variant.memory_format)
+            for _ in range(sets)
         ]
-        gradient = torch.randn(padded, device="cuda", dtype=dtype).contiguous(memory_format=way.layout)
-        for direction, call in (("forward", forward(way.norm)), ("both", forward_and_backward(way.norm))):
+        gradient = torch.randn(padded, device="cuda", dtype=dtype).contiguous(memory_format=variant.memory_format)
+        for direction, call in (("forward", forward(variant.norm)), ("both", forward_and_backward(variant.norm))):
             eager = repeat(call, features, gradient)
             runs[name, direction, "eager"] = eager
             runs[name, direction, "graph"] = capture(eager)
@@ -142,24 +148,26 @@ def measure(
             "error": errors[name],
             "tolerance": TOLERANCE[dtype],
         }
-        for name in ways
+        for name in variants
         for direction in floors
     ]
 
 
-def find_error(way: Way, shape: tuple[int, ...], padded: tuple[int, ...], dtype: torch.dtype, pad: int) -> float:
-    """The larger relative distance of result and gradient from those of the plain function in float64."""
-    features = torch.randn(shape, device="cuda", dtype=dtype).contiguous(memory_format=way.layout)
-    gradient = torch.randn(padded, device="cuda", dtype=dtype).contiguous(memory_format=way.layout)
-    made = forward_and_backward(way.norm)(features, gradient)
+def find_error(
+    variant: Variant, shape: tuple[int, ...], padded: tuple[int, ...], dtype: torch.dtype, pad: int
+) -> float:
+    """The larger relative error of result and gradient, compared with the reference function in float64."""
+    features = torch.randn(shape, device="cuda", dtype=dtype).contiguous(memory_format=variant.memory_format)
+    gradient = torch.randn(padded, device="cuda", dtype=dtype).contiguous(memory_format=variant.memory_format)
+    results = forward_and_backward(variant.norm)(features, gradient)
     exact = forward_and_backward(lambda exact: reference.instance_norm(exact, slope=0.0, pad=pad))
     expected = exact(features.double(), gradient.double())
-    distances = [float((a.double() - b).norm() / b.norm()) for a, b in zip(made, expected, strict=True)]
+    distances = [float((a.double() - b).norm() / b.norm()) for a, b in zip(results, expected, strict=True)]
     return max(distances)
 
 
 def forward(norm: Norm) -> Pass:
-    """As in training: what the backward pass needs is kept."""
+    """The forward pass as in training, which saves tensors for the backward pass."""
 
     def run(features: Tensor, gradient: Tensor) -> Sequence[Tensor]:
         return [norm(features.detach().requires_grad_())]
@@ -170,22 +178,22 @@ def forward(norm: Norm) -> Pass:
 def forward_and_backward(norm: Norm) -> Pass:
     def run(features: Tensor, gradient: Tensor) -> Sequence[Tensor]:
         features = features.detach().requires_grad_()
-        made = norm(features)
-        return [made.detach(), *torch.autograd.grad(made, features, gradient)]
+        output = norm(features)
+        return [output.detach(), *torch.autograd.grad(output, features, gradient)]
 
     return run
 
 
 def repeat(call: Pass, features: Sequence[Tensor], gradient: Tensor) -> Callable[[], None]:
     def run() -> None:
-        for each in features:
-            call(each, gradient)
+        for images in features:
+            call(images, gradient)
 
     return run
 
 
 def capture(run: Callable[[], None]) -> Callable[[], None]:
-    """A CUDA graph of it; it is compiled and warmed up before."""
+    """Record `run` as a CUDA graph, after one call to compile and warm up."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -198,17 +206,17 @@ def capture(run: Callable[[], None]) -> Callable[[], None]:
 
 
 def clock(run: Callable[[], object]) -> float:
-    """Seconds on the device."""
-    began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    began.record()
+    """Measure the seconds of `run` on the device."""
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
     run()
-    ended.record()
-    ended.synchronize()
-    return began.elapsed_time(ended) / 1e3
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / 1e3
 
 
 def measure_copy(rounds: int) -> float:
-    """Bytes a second that a copy of a gigabyte reads and writes."""
+    """Measure the bytes per second that a copy of a gigabyte reads and writes."""
     source = torch.randn(2**28, device="cuda")
     target = torch.empty_like(source)
     seconds = [clock(lambda: target.copy_(source)) for _ in range(rounds + 2)]

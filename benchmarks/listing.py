@@ -1,8 +1,8 @@
-"""How long `gantoolkit blocks` takes, alone and with many entry points installed; each time in a new process.
+"""Time `gantoolkit blocks` alone and with many entry points installed, each time in a new process.
 
     python -m benchmarks.listing --entry-points 200 --rounds 15
 
-Half of the entry points are those of one distribution, the others each have a distribution of their own.
+Half of the entry points belong to one distribution; the others have one distribution each.
 """
 
 import argparse
@@ -18,10 +18,10 @@ from pathlib import Path
 
 
 def install(site: Path, count: int) -> None:
-    """Write the metadata of distributions that offer `count` blocks, as an installer leaves them; there is no code."""
+    """Write the installed metadata of distributions that provide `count` blocks, without code."""
     alone = count // 2
-    offers = {f"plugin-{number}": [number] for number in range(alone)} | {"many": list(range(alone, count))}
-    for name, numbers in offers.items():
+    distributions = {f"plugin-{number}": [number] for number in range(alone)} | {"many": list(range(alone, count))}
+    for name, numbers in distributions.items():
         folder = site / f"{name.replace('-', '_')}-1.0.dist-info"
         folder.mkdir(parents=True)
         (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
@@ -30,14 +30,14 @@ def install(site: Path, count: int) -> None:
 
 
 def measure(site: Path | None) -> tuple[float, int]:
-    """Seconds of one listing, and how many generators it knew."""
+    """Time one listing; return its seconds and the number of generators listed."""
     environment = {**os.environ, "PYTHONPATH": "" if site is None else str(site)}
     environment.pop("GANTOOLKIT_PLUGINS", None)
-    began = time.perf_counter()
+    start = time.perf_counter()
     command = [sys.executable, "-m", "gantoolkit", "blocks"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    seconds = time.perf_counter() - began
-    (line,) = [line for line in done.stdout.splitlines() if line.startswith("generators:")]
+    completed = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    seconds = time.perf_counter() - start
+    (line,) = [line for line in completed.stdout.splitlines() if line.startswith("generators:")]
     return seconds, line.count(",") + 1
 
 
@@ -54,9 +54,9 @@ def main() -> None:
         known = measure(None)[1]
         for _ in range(arguments.rounds):
             times["alone"].append(measure(None)[0])
-            seconds, found = measure(site)
-            assert found == known + arguments.entry_points, (
-                f"{found} generators instead of {known + arguments.entry_points}"
+            seconds, listed = measure(site)
+            assert listed == known + arguments.entry_points, (
+                f"{listed} generators instead of {known + arguments.entry_points}"
             )
             times["with"].append(seconds)
     result = {

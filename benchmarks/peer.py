@@ -1,7 +1,7 @@
-"""The official implementation, imported as it is from a checkout of it, to be timed beside ours.
+"""The official implementation, imported unchanged from a checkout, for comparison.
 
-Its folder is the one that holds `models/` and `util/`: `torchbenchmark/models/pytorch_CycleGAN_and_pix2pix` in the repository
-pytorch/benchmark. Nothing of it is part of this project.
+Its folder contains `models/` and `util/`: `torchbenchmark/models/pytorch_CycleGAN_and_pix2pix` in the repository
+pytorch/benchmark. It is not part of this project.
 """
 
 import importlib
@@ -17,18 +17,18 @@ __all__ = ["load_peer", "step_peer"]
 
 
 def load_peer(folder: Path, device: torch.device, *, identity: bool) -> Any:
-    """Its CycleGAN with its defaults (9 blocks, batch of any size, pools of 50), ready to train.
+    """Create its CycleGAN with its defaults (9 blocks, any batch size, pools of 50), ready to train.
 
     Args:
-        identity: With the identity terms, λ_identity = 0.5, or without.
+        identity: Whether to use the identity terms, with λ_identity = 0.5.
     """
     if not (folder / "models" / "cycle_gan_model.py").is_file():
         raise SystemExit(
-            f"--peer {folder}: holds no models/cycle_gan_model.py; give the official implementation's folder"
+            f"--peer {folder}: contains no models/cycle_gan_model.py; pass the folder of the official implementation"
         )
     package = types.ModuleType("official")
     package.__path__ = [str(folder)]
-    sys.modules["official"] = package  # its own __init__ wants the rest of that repository
+    sys.modules["official"] = package  # its own __init__ needs the rest of that repository
     module = importlib.import_module("official.models.cycle_gan_model")
     options = types.SimpleNamespace(
         gpu_ids=[0] if device.type == "cuda" else [],
@@ -61,6 +61,6 @@ def load_peer(folder: Path, device: torch.device, *, identity: bool) -> Any:
 
 
 def step_peer(peer: Any, batch: dict[str, Tensor]) -> None:
-    """One training step of it."""
+    """Run one training step."""
     peer.set_input({**batch, "A_paths": "", "B_paths": ""})
     peer.optimize_parameters()

@@ -1,8 +1,8 @@
-"""How well `gantoolkit plan` predicts memory and time of a step; each is predicted and measured in a process of its own.
+"""Compare `gantoolkit plan` with measured memory and time of a step, each in its own process.
 
     python -m benchmarks.plan --steps 3 cyclegan cyclegan:data.crop_size=128 pix2pix:training.batch_size=4
 
-A case is a recipe, and settings after colons. Prints JSON: what was predicted, what was measured, and their ratio.
+A case is a recipe, with settings after colons. Prints predictions, measurements and their ratios as JSON.
 """
 
 import argparse
@@ -28,17 +28,19 @@ CASES = (
 
 
 def run(command: str, case: str, *options: str) -> dict[str, Any]:
-    """What `gantoolkit bench` or `gantoolkit plan` says of a case."""
+    """Run `gantoolkit bench` or `gantoolkit plan` on a case; return its JSON."""
     recipe, *settings = case.split(":")
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "result.json"
-        words = [sys.executable, "-m", "gantoolkit", command, recipe, "--json", str(result), *options]
-        subprocess.run([*words, *(f"--set={setting}" for setting in settings)], stdout=subprocess.DEVNULL, check=True)
+        arguments = [sys.executable, "-m", "gantoolkit", command, recipe, "--json", str(result), *options]
+        subprocess.run(
+            [*arguments, *(f"--set={setting}" for setting in settings)], stdout=subprocess.DEVNULL, check=True
+        )
         return json.loads(result.read_text())
 
 
 def compare(case: str, *, steps: int, device: str) -> dict[str, Any]:
-    """Prediction and measurement of one case."""
+    """Predict and measure one case."""
     planned = run("plan", case, "--device", device)
     measured = run("bench", case, "--device", device, "--steps", str(steps))
     time, memory = planned["time"], measured["memory_bytes"]
@@ -54,7 +56,7 @@ def compare(case: str, *, steps: int, device: str) -> dict[str, Any]:
         "time": {
             "predicted_seconds": [round(time[name], 4) for name in ("low", "seconds_per_step", "high")],
             "probes": [[probe["crop_size"], probe["batch_size"], probe["seconds"]] for probe in time["probes"]],
-            "measured_seconds": [round(each, 4) for each in measured["seconds"]],
+            "measured_seconds": [round(seconds, 4) for seconds in measured["seconds"]],
             "measured_to_predicted": round(measured["seconds_per_step"] / time["seconds_per_step"], 3),
         },
         "share_of_matrix_rate": measured["share_of_matrix_rate"],
@@ -62,7 +64,7 @@ def compare(case: str, *, steps: int, device: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Compare every case, and print all of it as JSON."""
+    """Compare every case, and print the result as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", nargs="*", default=CASES)
     parser.add_argument("--steps", type=int, default=3)

@@ -1,10 +1,10 @@
-"""Replay records of the official PyTorch implementation in float64 and print how far we are from them.
+"""Replay records of the official PyTorch implementation in float64, and print the differences.
 
     python -m benchmarks.replay PREFIX...
 
-A PREFIX is the path of a record without its ending: `PREFIX.json` holds options, losses and final norms, `PREFIX.safetensors`
-the first weights and the images of each step. Each record is replayed with batched forward passes and without. Exits with 1
-if any figure differs from the record by more than 1e-10, relative.
+A PREFIX is the path of a record without its suffix: `PREFIX.json` contains options, losses and final norms,
+`PREFIX.safetensors` the initial weights and the images of each step. Each record is replayed with and without batched forward
+passes. The exit code is 1 if a relative difference exceeds 1e-10.
 """
 
 import json
@@ -25,13 +25,13 @@ from gantoolkit.training import Trainer
 
 TOLERANCE = 1e-10
 ROUNDING_NOISE = 1e-6
-"""Norms below belong to biases in front of instance norm, whose gradient is noise: the absolute difference counts there."""
+"""Smaller norms belong to biases before instance norm, whose gradient is noise: there, the absolute difference counts."""
 
 NETWORKS = {
     "CycleGANModel": {"netG_A": "G_AB", "netG_B": "G_BA", "netD_A": "D_B", "netD_B": "D_A"},
     "Pix2PixModel": {"netG": "G_AB", "netD": "D"},
 }
-# Official name → our logged name and what to multiply ours by: the official pix2pix reports D's parts before halving.
+# Official name → our logged name and a factor for our value: the official pix2pix logs the parts of D before halving.
 LOSSES = {
     "CycleGANModel": {
         "G_A": ("G/adversarial_B", 1),
@@ -53,7 +53,7 @@ LOSSES = {
 
 
 def main(prefixes: list[str]) -> int:
-    """Replay each record both ways and print one line for each; the exit code."""
+    """Replay each record with both settings, print one line each, and return the exit code."""
     if not prefixes:
         print(__doc__)
         return 2
@@ -67,7 +67,7 @@ def main(prefixes: list[str]) -> int:
 
 
 def replay(prefix: Path, *, batched: bool) -> tuple[float, str]:
-    """The largest relative difference over all losses, rates and final norms of one record, and where it is."""
+    """Replay a record; return the largest relative difference of losses, learning rates and final norms, and its name."""
     record = json.loads(prefix.with_name(prefix.name + ".json").read_text())
     tensors = load_file(prefix.with_name(prefix.name + ".safetensors"))
     names = NETWORKS[record["model"]]
@@ -93,15 +93,15 @@ def replay(prefix: Path, *, batched: bool) -> tuple[float, str]:
         differences[f"step {step}: lr"] = _relative(trainer.learning_rates["G"], expected["lr"])
         for official, (ours, factor) in LOSSES[record["model"]].items():
             if official in expected:
-                made = float(losses.get(ours, torch.zeros(()))) * factor
-                differences[f"step {step}: {official}"] = _relative(made, expected[official])
+                value = float(losses.get(ours, torch.zeros(()))) * factor
+                differences[f"step {step}: {official}"] = _relative(value, expected[official])
     differences |= _compare_norms(system, names, record["final_parameter_norms"])
     where = max(differences, key=lambda key: differences[key])
     return differences[where], where
 
 
 def recipe_of(record: Mapping[str, Any], *, batched: bool) -> Recipe:
-    """The recipe that a record's options describe."""
+    """The recipe with the options of a record."""
     options = record["options"]
     if options["netG"].startswith("resnet"):
         blocks = int(options["netG"].removeprefix("resnet_").removesuffix("blocks"))
@@ -138,20 +138,20 @@ def recipe_of(record: Mapping[str, Any], *, batched: bool) -> Recipe:
 
 
 def _compare_norms(system: System, names: Mapping[str, str], expected: Mapping[str, float]) -> dict[str, float]:
-    """By place, as the weights were loaded: the official names in the order in which they stand in the record."""
+    """Compare norms by position, as the weights were loaded: in the order of the official names in the record."""
     differences: dict[str, float] = {}
     for official, ours in names.items():
         theirs = {key: norm for key, norm in expected.items() if key.startswith(f"{official}/")}
         norms = [float(torch.linalg.vector_norm(t.double())) for t in system.networks[ours].state_dict().values()]
-        for (key, norm), made in zip(theirs.items(), norms, strict=True):
-            noise = norm < ROUNDING_NOISE
-            # Scaled so that 1e-6 of noise weighs as much as the tolerance of all other figures.
-            differences[key] = abs(made - norm) / ROUNDING_NOISE * TOLERANCE if noise else _relative(made, norm)
+        for (key, norm), value in zip(theirs.items(), norms, strict=True):
+            is_noise = norm < ROUNDING_NOISE
+            # Scaled so that 1e-6 of noise counts as much as the tolerance of other values.
+            differences[key] = abs(value - norm) / ROUNDING_NOISE * TOLERANCE if is_noise else _relative(value, norm)
     return differences
 
 
-def _relative(made: float, expected: float) -> float:
-    return abs(made - expected) / max(abs(expected), abs(made), 1e-300)
+def _relative(value: float, expected: float) -> float:
+    return abs(value - expected) / max(abs(expected), abs(value), 1e-300)
 
 
 if __name__ == "__main__":

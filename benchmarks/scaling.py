@@ -1,8 +1,8 @@
-"""How time and memory of a training step grow with the image: each size in a process of its own.
+"""Measure how time and memory of a training step grow with the image size, each size in its own process.
 
     python -m benchmarks.scaling --sides 128 256 512 --out benchmarks/results/scaling-cpu.json
 
-Time per pixel should stay the same, and memory grow in proportion to the pixels, beside what weights and moments take.
+Time per pixel should be constant. Memory should grow linearly with the pixels, apart from weights and optimizer states.
 """
 
 import argparse
@@ -20,9 +20,9 @@ from gantoolkit.runtime.device import select_device
 
 
 def measure_here(side: int, variant: str, rounds: int, device: torch.device) -> dict[str, float]:
-    """Milliseconds and peak megabytes of one size, in this process; on a CPU the memory of the whole process."""
-    take = steps_of(variant, side, 1, True, device)
-    seconds = alternate({variant: take}, device, rounds=rounds, warm_up=5 if "captured" in variant else 1)
+    """Measure milliseconds and peak megabytes of one size in this process; on a CPU, the memory of the whole process."""
+    step = steps_of(variant, side, 1, True, device)
+    seconds = alternate({variant: step}, device, rounds=rounds, warm_up=5 if "captured" in variant else 1)
     if device.type == "cuda":
         peak = torch.cuda.max_memory_allocated(device) / 1e6
     else:
@@ -36,7 +36,7 @@ def main() -> None:
     """Measure every size, and print the result as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sides", type=int, nargs="+", default=[128, 256, 512])
-    parser.add_argument("--variant", default="fp32", help="a precision, perhaps with captured")
+    parser.add_argument("--variant", default="fp32", help="a precision, optionally with captured")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
@@ -46,15 +46,15 @@ def main() -> None:
     if arguments.one is not None:
         print(json.dumps(measure_here(arguments.one, arguments.variant, arguments.rounds, device)))
         return
-    found: dict[int, Any] = {}
+    results: dict[int, Any] = {}
     for side in arguments.sides:
         command = [sys.executable, "-m", "benchmarks.scaling", "--one", str(side), "--variant", arguments.variant]
         command += ["--rounds", str(arguments.rounds), "--device", str(device)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        found[side] = json.loads(done.stdout.splitlines()[-1])
-        found[side]["nanoseconds_per_pixel"] = round(1e6 * found[side]["milliseconds"] / side**2, 1)
+        completed = subprocess.run(command, capture_output=True, text=True, check=True)
+        results[side] = json.loads(completed.stdout.splitlines()[-1])
+        results[side]["nanoseconds_per_pixel"] = round(1e6 * results[side]["milliseconds"] / side**2, 1)
     write_result(
-        {"what": "one training step", "variant": arguments.variant, **describe_machine(device), "sides": found},
+        {"what": "one training step", "variant": arguments.variant, **describe_machine(device), "sides": results},
         arguments.out,
     )
 

@@ -1,10 +1,10 @@
-"""`gantoolkit serve` with many clients at once: errors, how long an answer takes, and how large the server becomes.
+"""Measure `gantoolkit serve` under many concurrent clients: errors, latency, throughput and memory.
 
     python -m benchmarks.serving --clients 50 --requests 4 --out benchmarks/results/serving-cpu.json
 
-A real server process, and clients that send one image after the other, each as soon as it has the answer before; one that is
-told to come again (503) does so when it is told to. Then the same number of clients send files as large as is allowed that are
-no images, which is what takes the most memory beside a translation. Memory is that of the server's process, as Linux counts it.
+Each client sends images to a real server process, each as soon as the previous response has arrived; after a 503 it waits as
+the response asks. Then the same number of clients send files of the maximum size that are not images, the requests that need
+the most memory besides translations. Memory is that of the server process, as Linux counts it.
 """
 
 import argparse
@@ -35,41 +35,41 @@ from benchmarks.timing import describe_machine, write_result
 from gantoolkit.inference import Translator
 
 MEGABYTES = 16
-"""The bound of `--max-megabytes`."""
+"""Value of `--max-megabytes`."""
 
 
 @dataclass
-class Told:
-    """What clients were told, and when."""
+class Responses:
+    """Status codes, latencies and errors that clients observed."""
 
     statuses: Counter[int] = field(default_factory=Counter)
-    answered: list[float] = field(default_factory=list)
-    """Seconds from sending an image to its translation, of the request that was not put off."""
-    served: list[float] = field(default_factory=list)
-    """The same from the first try on."""
-    problems: list[str] = field(default_factory=list)
+    latencies: list[float] = field(default_factory=list)
+    """Seconds from sending an image to its translation, for the attempt that was accepted."""
+    total_latencies: list[float] = field(default_factory=list)
+    """The same, from the first attempt on."""
+    errors: list[str] = field(default_factory=list)
 
 
 class Process:
-    """A server's process."""
+    """The memory of a server process."""
 
     def __init__(self, number: int) -> None:
         self._status = Path(f"/proc/{number}/status")
 
     def megabytes(self, key: str) -> float:
-        """`VmRSS`, its size, or `VmHWM`, the largest that it has had."""
-        found = re.search(rf"{key}:\s+(\d+) kB", self._status.read_text())
-        return round(int(found[1]) * 1024 / 1e6, 1) if found else 0.0
+        """Read `VmRSS`, its current size, or `VmHWM`, its peak."""
+        match = re.search(rf"{key}:\s+(\d+) kB", self._status.read_text())
+        return round(int(match[1]) * 1024 / 1e6, 1) if match else 0.0
 
 
 @contextmanager
 def serve(models: Path, queue: int) -> Iterator[tuple[str, Process]]:
-    """A server in a process of its own, from its first answer to Ctrl-C."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    words = [str(models), "--port", str(port), "--queue", str(queue), "--max-megabytes", str(MEGABYTES)]
-    server = subprocess.Popen([sys.executable, "-m", "gantoolkit", "serve", *words, "--device", "cpu"])
+    """Run a server in its own process, from its first response to Ctrl-C."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    arguments = [str(models), "--port", str(port), "--queue", str(queue), "--max-megabytes", str(MEGABYTES)]
+    server = subprocess.Popen([sys.executable, "-m", "gantoolkit", "serve", *arguments, "--device", "cpu"])
     url = f"http://127.0.0.1:{port}"
     try:
         while True:
@@ -89,58 +89,58 @@ def serve(models: Path, queue: int) -> Iterator[tuple[str, Process]]:
         server.wait()
 
 
-def send_all(url: str, body: bytes, *, clients: int, count: int) -> tuple[Told, float]:
-    """Let clients send a body so many times each; what they were told, and in how many seconds."""
-    told, lock = Told(), threading.Lock()
+def send_all(url: str, body: bytes, *, clients: int, count: int) -> tuple[Responses, float]:
+    """Let each client send `body` `count` times; return their responses and the total seconds."""
+    responses, lock = Responses(), threading.Lock()
 
     def send(client: requests.Session) -> None:
         first = time.perf_counter()
         while True:
-            began = time.perf_counter()
-            answer = client.post(url, data=body, headers={"content-type": "image/png"}, timeout=600)
-            ended = time.perf_counter()
+            start = time.perf_counter()
+            response = client.post(url, data=body, headers={"content-type": "image/png"}, timeout=600)
+            end = time.perf_counter()
             with lock:
-                told.statuses[answer.status_code] += 1
-                if answer.status_code not in (429, 503):
-                    told.answered.append(ended - began)
-                    told.served.append(ended - first)
+                responses.statuses[response.status_code] += 1
+                if response.status_code not in (429, 503):
+                    responses.latencies.append(end - start)
+                    responses.total_latencies.append(end - first)
                     return
-            time.sleep(float(answer.headers.get("retry-after", 1)))
+            time.sleep(float(response.headers.get("retry-after", 1)))
 
-    def act() -> None:
+    def run_client() -> None:
         try:
             with requests.Session() as client:
                 for _ in range(count):
                     send(client)
         except Exception as error:
-            told.problems.append(repr(error))
+            responses.errors.append(repr(error))
 
-    return told, _run_at_once(act, clients)
+    return responses, _run_concurrently(run_client, clients)
 
 
-def _run_at_once(act: Callable[[], None], count: int) -> float:
-    threads = [threading.Thread(target=act) for _ in range(count)]
-    began = time.perf_counter()
+def _run_concurrently(run_client: Callable[[], None], count: int) -> float:
+    threads = [threading.Thread(target=run_client) for _ in range(count)]
+    start = time.perf_counter()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
-def summarize(told: Told, seconds: float) -> dict[str, Any]:
-    """The figures of one load."""
+def summarize(responses: Responses, seconds: float) -> dict[str, Any]:
+    """Summarize the responses to one load."""
 
     def spread(times: list[float]) -> dict[str, float]:
         return {"median": round(statistics.median(times), 3), "95": round(float(np.percentile(times, 95)), 3)}
 
     return {
         "seconds": round(seconds, 2),
-        "answers": {str(status): count for status, count in sorted(told.statuses.items())},
-        "errors": told.problems,
-        "per_second": round(len(told.served) / seconds, 2),
-        "seconds_to_answer": spread(told.answered),
-        "seconds_with_waiting_to_be_let_in": spread(told.served),
+        "answers": {str(status): count for status, count in sorted(responses.statuses.items())},
+        "errors": responses.errors,
+        "per_second": round(len(responses.total_latencies) / seconds, 2),
+        "seconds_to_answer": spread(responses.latencies),
+        "seconds_with_waiting_to_be_let_in": spread(responses.total_latencies),
     }
 
 
@@ -161,14 +161,14 @@ def main() -> None:
         model = Path(folder) / "A2B.safetensors"
         write_one(model)
         translator = Translator.load(model, device="cpu")
-        alone = []
+        alone_seconds = []
         for _ in range(10):
-            began = time.perf_counter()
+            start = time.perf_counter()
             translator(Image.fromarray(pixels))
-            alone.append(time.perf_counter() - began)
+            alone_seconds.append(time.perf_counter() - start)
         with serve(model, arguments.queue) as (url, process):
             address = f"{url}/api/models/A2B/A2B"
-            send_all(address, stream.getvalue(), clients=1, count=3)  # what the first images take is kept
+            send_all(address, stream.getvalue(), clients=1, count=3)  # memory of the first images stays allocated
             memory = {"before": process.megabytes("VmRSS")}
             size = {"clients": arguments.clients, "count": arguments.requests}
             loads[f"images of {arguments.side}²"] = summarize(*send_all(address, stream.getvalue(), **size))
@@ -184,7 +184,7 @@ def main() -> None:
         **describe_machine(torch.device("cpu")),
         "loads": loads,
         "server_megabytes": memory,
-        "translator_alone_per_second": round(1 / statistics.median(alone[3:]), 2),
+        "translator_alone_per_second": round(1 / statistics.median(alone_seconds[3:]), 2),
     }
     write_result(result, arguments.out)
 

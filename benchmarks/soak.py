@@ -1,18 +1,17 @@
-"""Hours of training that is killed again and again: whether it ends where an undisturbed run ends, and whether anything grows.
+"""Train for hours under repeated kills: check that the result equals an undisturbed run, and that nothing leaks.
 
     python -m benchmarks.soak --minutes 115 --folder runs/soak --out benchmarks/results/soak-cpu.json
 
-Two runs of a small CycleGAN: the first loads its images itself, the second with a worker process. Each is trained twice.
-First undisturbed, in one long life, until it is asked to stop; then once more to the same step, by processes that get
-SIGKILL, SIGTERM or SIGINT at random moments. Samples, checkpoints, measurements and the report are written all the while.
-Every few seconds the size of the process and of its workers is noted, with its open files, threads, processor time and step.
+Two runs of a small CycleGAN: the first loads images in the main process, the second in a worker process. Each is trained
+twice: first undisturbed, in one process, until it is asked to stop; then to the same step, by processes that get SIGKILL,
+SIGTERM or SIGINT at random times. Samples, checkpoints, metrics and the report are written throughout. Every few seconds, the
+memory of the process and its workers is recorded, with open files, threads, CPU time and step. A life is one such process.
 
-A process grows for some minutes, until its heap has the shape that its work needs; so beside the slope after the warm-up there
-is that of the second half of what comes after it: what tells a leak, where lives are long. `--again FILE` computes both anew,
-with another warm-up if you like, from what a result holds.
+A process grows for some minutes, until its heap is large enough. Therefore there are two slopes: that after the warm-up, and
+that of the second half of this time, which reveals a leak if lives are long. `--again FILE` recomputes both from a result,
+optionally with another warm-up.
 
-A slope is that of straight lines through what was noted within lives, of one slope for all of them, each with a height of its
-own; the beginning of each life is left out.
+A slope is that of a linear regression with one common slope and an intercept per life, without the warm-up of each life.
 """
 
 import argparse
@@ -55,29 +54,29 @@ SETTINGS = (
     "training.evaluate_images=4",
     "training.samples=2",
 )
-RHYTHM = {"log_every": 1, "sample_every": 6, "checkpoint_every": 6, "evaluate_every": 12}
-"""In units of --beat steps."""
+INTERVALS = {"log_every": 1, "sample_every": 6, "checkpoint_every": 6, "evaluate_every": 12}
+"""Intervals in units of --beat steps."""
 
 SHARES = (30, 34, 24, 27)
-"""Of the time, for the undisturbed and the disturbed life of the run without workers, and of the one with."""
+"""Shares of the time: undisturbed and disturbed without workers, then undisturbed and disturbed with a worker."""
 
 SIGNALS = (signal.SIGKILL,) * 4 + (signal.SIGTERM, signal.SIGINT)
 CODES = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
 
-PAUSE = 5.0
-"""Seconds between two looks at the processes."""
+INTERVAL = 5.0
+"""Seconds between two measurements of the processes."""
 
 WARM_UP = 120.0
-"""Seconds of a life that count for no slope: libraries are loaded, caches filled."""
+"""Seconds at the start of a life to exclude from slopes, while libraries load and caches fill."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """What was seen of a life at one moment; sizes are in MB, and those of its workers are added.
+    """Measurements of a life at one time; sizes are in MB and include the workers.
 
     Args:
-        rss: All that is in memory, shared libraries and mapped files with it.
-        own: What the processes alone have written: a leak is here.
+        rss: Resident memory, including shared libraries and mapped files.
+        own: Private dirty memory, where leaks appear.
     """
 
     seconds: float
@@ -103,28 +102,28 @@ class Life:
 
 
 def make_images(folder: Path, count: int = 24) -> Path:
-    """A small data set with one file that is no image, and test images in pairs."""
-    for place, (name, images) in enumerate((("trainA", count), ("trainB", count - 4), ("testA", 4), ("testB", 4))):
+    """Write a small data set with one invalid image file, and paired test images."""
+    for index, (name, images) in enumerate((("trainA", count), ("trainB", count - 4), ("testA", 4), ("testB", 4))):
         (folder / name).mkdir(parents=True, exist_ok=True)
         for number in range(images):
-            pixels = np.random.default_rng([place, number]).integers(0, 256, (9, 9, 3), dtype=np.uint8)
+            pixels = np.random.default_rng([index, number]).integers(0, 256, (9, 9, 3), dtype=np.uint8)
             Image.fromarray(pixels).resize((96, 80), Image.Resampling.BICUBIC).save(folder / name / f"{number:02d}.png")
-    (folder / "trainA" / "broken.png").write_text("no image")
+    (folder / "trainA" / "broken.png").write_text("not an image")
     return folder
 
 
-def see(process: int, since: float, step: int) -> Look | None:
-    """What /proc says of a process and those that it started; None when it has ended."""
+def measure(process: int, since: float, step: int) -> Look | None:
+    """Measure a process and its children through /proc; None if it has ended."""
     totals = {"rss": 0.0, "own": 0.0, "handles": 0, "threads": 0, "processor": 0.0}
     ticks = os.sysconf("SC_CLK_TCK")
     try:
         for number in [process, *children_of(process)]:
-            place = Path("/proc") / str(number)
-            sizes = dict(line.split(":", 1) for line in (place / "smaps_rollup").read_text().splitlines()[1:])
-            fields = (place / "stat").read_text().rpartition(")")[2].split()
+            folder = Path("/proc") / str(number)
+            sizes = dict(line.split(":", 1) for line in (folder / "smaps_rollup").read_text().splitlines()[1:])
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
             totals["rss"] += int(sizes["Rss"].split()[0]) / 1000
             totals["own"] += int(sizes["Private_Dirty"].split()[0]) / 1000
-            totals["handles"] += len(list((place / "fd").iterdir()))
+            totals["handles"] += len(list((folder / "fd").iterdir()))
             totals["threads"] += int(fields[17])
             totals["processor"] += (int(fields[11]) + int(fields[12])) / ticks
     except (OSError, KeyError, IndexError):
@@ -133,17 +132,17 @@ def see(process: int, since: float, step: int) -> Look | None:
 
 
 def children_of(process: int) -> list[int]:
-    """ProcessGroup that a process has started, and theirs."""
-    found: list[int] = []
+    """The process ids of all descendants of a process."""
+    children: list[int] = []
     for listed in Path(f"/proc/{process}/task").glob("*/children"):
         with contextlib.suppress(OSError):
             for child in map(int, listed.read_text().split()):
-                found += [child, *children_of(child)]
-    return found
+                children += [child, *children_of(child)]
+    return children
 
 
 def last_step(log: Path) -> int:
-    """The step of a log's last whole row."""
+    """The step of the last complete row of a log."""
     with contextlib.suppress(OSError), log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - 20_000))
         for line in reversed(file.read().splitlines()):
@@ -153,35 +152,35 @@ def last_step(log: Path) -> int:
 
 
 def newest_step(folder: RunFolder) -> int:
-    """The step that a run would be continued from."""
+    """The step that a run would resume from."""
     return max((int(path.stem.removeprefix("step-")) for path in folder.list_checkpoints()), default=0)
 
 
 def live(
     name: str, command: Sequence[str], folder: RunFolder, output: Path, seconds: float | None, kind: signal.Signals
 ) -> Life:
-    """Train in a process of its own; after `seconds`, unless it has ended by itself, it gets a signal."""
+    """Train in a subprocess, and send it a signal after `seconds` unless it has ended."""
     life = Life(name, newest_step(folder))
-    with output.open("a") as words, subprocess.Popen(command, stdout=words, stderr=words) as process:
-        began = time.monotonic()
+    with output.open("a") as stream, subprocess.Popen(command, stdout=stream, stderr=stream) as process:
+        start = time.monotonic()
         try:
             while process.poll() is None:
-                left = float("inf") if seconds is None else seconds - (time.monotonic() - began)
-                if left <= 0:
+                remaining = float("inf") if seconds is None else seconds - (time.monotonic() - start)
+                if remaining <= 0:
                     process.send_signal(kind)
                     life.end = kind.name
                     break
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(min(PAUSE, left))
-                look = see(process.pid, began, last_step(folder.log)) if process.poll() is None else None
+                    process.wait(min(INTERVAL, remaining))
+                look = measure(process.pid, start, last_step(folder.log)) if process.poll() is None else None
                 life.looks += [look] if look is not None else []
             life.code = process.wait(300)
         finally:
             process.kill()
-    life.seconds = round(time.monotonic() - began, 1)
+    life.seconds = round(time.monotonic() - start, 1)
     life.ended_at = last_step(folder.log)
     expected = CODES[kind] if life.end else 0
-    # It may have come to its end just before the signal did.
+    # It may have ended just before the signal.
     if life.code not in (expected, 0):
         raise SystemExit(f"{name}: a life ended with exit code {life.code}, not {expected}; see {output}")
     life.end = life.end if life.code else "finished"
@@ -189,17 +188,17 @@ def live(
 
 
 def train_command(arguments: argparse.Namespace, data: Path, out: Path, workers: int) -> list[str]:
-    """How a run is started, or continued."""
+    """The command that starts or resumes a run."""
     command = [sys.executable, "-m", "gantoolkit", "train", "cyclegan", "--data", str(data), "--out", str(out)]
     command += ["--workers", str(workers), "--device", "cpu"]
-    rhythm = [f"training.{name}={beats * arguments.beat}" for name, beats in RHYTHM.items()]
-    for setting in (*SETTINGS, *rhythm, f"training.seed={workers}"):
+    intervals = [f"training.{name}={beats * arguments.beat}" for name, beats in INTERVALS.items()]
+    for setting in (*SETTINGS, *intervals, f"training.seed={workers}"):
         command += ["--set", setting]
     return command
 
 
 def differences(one: RunFolder, other: RunFolder) -> list[str]:
-    """What is not the same at the ends of two runs: tensors by their bits, progress and log but for the time."""
+    """The names of what differs between two finished runs: tensors bit for bit, progress and log apart from times."""
     ours, theirs = one.list_checkpoints()[-1], other.list_checkpoints()[-1]
     first, second = read_tensors(ours), read_tensors(theirs)
     names = [name for name in first.keys() | second.keys() if not _same(first.get(name), second.get(name))]
@@ -214,27 +213,27 @@ def _same(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
 
 
 def pooled_slope(lives: Iterable[tuple[Sequence[float], Sequence[float]]]) -> float | None:
-    """The slope of straight lines, one for each pair of x and y, that differ in height alone; None without enough points."""
+    """The common slope of a linear regression with an intercept per pair of x and y; None without enough points."""
     products = squares = 0.0
     for x, y in lives:
         if len(x) < 3:
             continue
-        apart = np.asarray(x) - np.mean(x)
-        products += float(apart @ (np.asarray(y) - np.mean(y)))
-        squares += float(apart @ apart)
+        centered = np.asarray(x) - np.mean(x)
+        products += float(centered @ (np.asarray(y) - np.mean(y)))
+        squares += float(centered @ centered)
     return products / squares if squares else None
 
 
 def describe(lives: Sequence[Life], warm_up: float) -> dict[str, Any]:
-    """Slopes and rates of some lives."""
-    # The last look may have met a process that was going.
+    """Compute slopes and rates of lives."""
+    # The process may have been ending at the last measurement.
     warm = [[look for look in life.looks[:-1] if look.seconds >= warm_up] for life in lives]
 
     def slope(name: str) -> float | None:
-        found = pooled_slope(
+        value = pooled_slope(
             ([look.seconds / 3600 for look in looks], [getattr(look, name) for look in looks]) for looks in warm
         )
-        return None if found is None else round(found, 3)
+        return None if value is None else round(value, 3)
 
     def rates(part: int) -> dict[str, float]:
         steps = seconds = processor = 0.0
@@ -267,31 +266,31 @@ def describe(lives: Sequence[Life], warm_up: float) -> dict[str, Any]:
 
 
 def summarize(
-    lives: Sequence[Life], runs: dict[str, Any], arguments: argparse.Namespace, began: float
+    lives: Sequence[Life], runs: dict[str, Any], arguments: argparse.Namespace, start: float
 ) -> dict[str, Any]:
-    """All that is written down; of what was seen, one look a minute."""
+    """The result as JSON, with one measurement per minute."""
     signals = [life.end for life in lives if life.end in {kind.name for kind in SIGNALS}]
-    long = max(lives, key=lambda life: life.seconds, default=None)
-    shown = []
+    longest = max(lives, key=lambda life: life.seconds, default=None)
+    entries = []
     for life in lives:
-        thinned = life.looks[:: max(1, round(60 / PAUSE))]
-        shown.append({**asdict(life), "looks": [[*asdict(look).values()] for look in thinned]})
+        thinned = life.looks[:: max(1, round(60 / INTERVAL))]
+        entries.append({**asdict(life), "looks": [[*asdict(look).values()] for look in thinned]})
     return {
         "what": "training that is killed again and again",
-        "minutes": round((time.monotonic() - began) / 60, 1),
+        "minutes": round((time.monotonic() - start) / 60, 1),
         **describe_machine(torch.device("cpu")),
         "warm_up_seconds": arguments.warm_up,
         "signals": {name: signals.count(name) for name in sorted(set(signals))},
-        "longest_life_minutes": round(long.seconds / 60, 1) if long else 0,
+        "longest_life_minutes": round(longest.seconds / 60, 1) if longest else 0,
         "runs": runs,
         "all": describe(lives, arguments.warm_up),
         "looks_hold": list(Look.__dataclass_fields__),
-        "lives": shown,
+        "lives": entries,
     }
 
 
 def describe_again(result: dict[str, Any], warm_up: float) -> dict[str, Any]:
-    """A result with its slopes and rates computed anew from what it holds, one look a minute."""
+    """Recompute slopes and rates of a result from its measurements, one per minute."""
     lives = [Life(**{**life, "looks": [Look(*look) for look in life["looks"]]}) for life in result["lives"]]
     runs = {
         name: run
@@ -305,37 +304,39 @@ def describe_again(result: dict[str, Any], warm_up: float) -> dict[str, Any]:
 
 
 def size_of(folder: Path) -> float:
-    """Megabytes."""
+    """The size of a folder in megabytes."""
     return round(sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6, 2)
 
 
 def main() -> None:
-    """Train, kill, continue, compare; the result is written anew after every life."""
+    """Train, kill, resume and compare; update the result after every life."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=115)
-    parser.add_argument("--mean-life", type=float, default=3, help="minutes between signals, in the mean")
+    parser.add_argument("--mean-life", type=float, default=3, help="average minutes between signals")
     parser.add_argument("--beat", type=int, default=50, help="steps between two rows of the log")
-    parser.add_argument("--warm-up", type=float, default=WARM_UP, help="seconds of each life that count for no slope")
+    parser.add_argument(
+        "--warm-up", type=float, default=WARM_UP, help="seconds at the start of each life to exclude from slopes"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--data", type=Path, help="a data set with test images in pairs, in place of a small one made here"
+        "--data", type=Path, help="a data set with paired test images; by default a small generated one"
     )
-    parser.add_argument("--folder", type=Path, default=Path("runs/soak"), help="where the runs lie; emptied first")
+    parser.add_argument("--folder", type=Path, default=Path("runs/soak"), help="folder of the runs; emptied first")
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--again", type=Path, help="a result: compute it anew instead of training")
+    parser.add_argument("--again", type=Path, help="a result to recompute instead of training")
     arguments = parser.parse_args()
     if arguments.again is not None:
         write_result(describe_again(json.loads(arguments.again.read_text()), arguments.warm_up), arguments.out)
         return
-    # A shell starts what is in the background deaf to Ctrl-C; the runs have to hear it.
+    # A shell makes background processes ignore SIGINT, but the runs have to handle it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     shutil.rmtree(arguments.folder, ignore_errors=True)
     arguments.folder.mkdir(parents=True)
     os.environ["GANTOOLKIT_CACHE"] = str(arguments.folder.resolve() / "cache")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     data = arguments.data or make_images(arguments.folder / "images")
-    draws = random.Random(arguments.seed)
-    began = time.monotonic()
+    rng = random.Random(arguments.seed)
+    start = time.monotonic()
     lives: list[Life] = []
     runs: dict[str, Any] = {}
     shares = iter(share / sum(SHARES) * 60 * arguments.minutes for share in SHARES)
@@ -349,25 +350,25 @@ def main() -> None:
         command = [*train_command(arguments, data, parts.path, workers), "--stop-at", str(goal)]
         first, until = len(lives), time.monotonic() + next(shares)
         while newest_step(parts) < goal:
-            kind = draws.choice(SIGNALS)
-            after = draws.uniform(0.15, 1.85) * 60 * arguments.mean_life
-            # When its time is over it may come to its end.
+            kind = rng.choice(SIGNALS)
+            after = rng.uniform(0.15, 1.85) * 60 * arguments.mean_life
+            # After its share of time it may finish undisturbed.
             after = None if time.monotonic() + after > until else after
             lives.append(live(f"{name}, disturbed", command, parts, output, after, kind))
-            write_result(summarize(lives, runs, arguments, began), arguments.out)
-        unlike = differences(whole, parts)
+            write_result(summarize(lives, runs, arguments, start), arguments.out)
+        differing = differences(whole, parts)
         runs[name] = {
             "steps": goal,
-            "differences": unlike,
+            "differences": differing,
             "undisturbed": {
                 **describe(lives[first - 1 : first], arguments.warm_up),
                 "folder_megabytes": size_of(whole.path),
             },
             "disturbed": {**describe(lives[first:], arguments.warm_up), "folder_megabytes": size_of(parts.path)},
         }
-        write_result(summarize(lives, runs, arguments, began), arguments.out)
-    if any(found["differences"] for found in runs.values()):
-        raise SystemExit("a run that was killed ended otherwise than one that was not")
+        write_result(summarize(lives, runs, arguments, start), arguments.out)
+    if any(run["differences"] for run in runs.values()):
+        raise SystemExit("a run that was killed differs from the undisturbed run")
 
 
 if __name__ == "__main__":

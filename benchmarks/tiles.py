@@ -1,10 +1,10 @@
-"""Images in tiles: how far from the whole image's translation, how much memory, how long.
+"""Measure translation in tiles: difference to the translation of the whole image, memory and time.
 
     python -m benchmarks.tiles --sides 2048 8192 --whole-up-to 2048 --tile 1024 --out benchmarks/results/tiles-cpu.json
 
-A ResNet generator with its first weights translates a photograph, enlarged to each side: in tiles, where it may also whole, and
-for comparison in tiles that are images of their own. Memory is what the process grows by from before there is the image, which
-is part of the bound that is stated.
+A ResNet generator with initial weights translates a photograph, enlarged to each side: in tiles, as a whole up to a given size,
+and for comparison in independent tiles. Memory is the growth of the process from before the image is loaded, since the stated
+bound includes the image.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from gantoolkit.runtime.device import select_device
 
 
 def open_translator(width: int, blocks: int, device: torch.device, **settings: Any) -> Translator:
-    """A ResNet generator with its first weights."""
+    """Create a translator for a ResNet generator with initial weights."""
     recipe = cyclegan(generator={"name": "resnet", "width": width, "blocks": blocks, **settings}).resolve()
     system = build_system(recipe)
     initialize(system, recipe)
@@ -39,12 +39,12 @@ def open_translator(width: int, blocks: int, device: torch.device, **settings: A
 
 
 def translate_separately(translator: Translator, images: Tensor, tile: int) -> Tensor:
-    """Each tile with its border as an image of its own: what is not done."""
+    """Translate each tile with its border as an independent image, for comparison."""
     network = translator.generator.network
-    made = torch.empty_like(images)
+    output = torch.empty_like(images)
 
     def write(rows: slice, columns: slice, part: Tensor) -> None:
-        made[..., rows, columns] = part
+        output[..., rows, columns] = part
 
     with torch.inference_mode():
         translate_in_tiles(
@@ -57,18 +57,18 @@ def translate_separately(translator: Translator, images: Tensor, tile: int) -> T
             reach=measure_reach(network, images.shape[1]),
             statistics="tile",
         )
-    return made
+    return output
 
 
-def compare(made: Tensor, right: Tensor, tile: int) -> dict[str, float]:
-    """How far a translation is from the right one, in all and beside the edges of its tiles."""
-    gap = (made - right).abs()
-    edges = [edge for start in range(tile, gap.shape[2], tile) for edge in (start - 1, start)]
-    beside = torch.cat([gap[..., edges, :].flatten(), gap[..., edges].flatten()])
+def compare(output: Tensor, expected: Tensor, tile: int) -> dict[str, float]:
+    """Measure the difference of a translation from the expected one, in total and at the edges of its tiles."""
+    difference = (output - expected).abs()
+    edges = [edge for start in range(tile, difference.shape[2], tile) for edge in (start - 1, start)]
+    beside = torch.cat([difference[..., edges, :].flatten(), difference[..., edges].flatten()])
     return {
-        "relative_difference": float((made - right).double().norm() / right.double().norm()),
-        "largest_difference": float(gap.max()),
-        "mean_difference": float(gap.double().mean()),
+        "relative_difference": float((output - expected).double().norm() / expected.double().norm()),
+        "largest_difference": float(difference.max()),
+        "mean_difference": float(difference.double().mean()),
         "mean_difference_beside_edges": float(beside.double().mean()),
     }
 
@@ -77,11 +77,11 @@ def main() -> None:
     """Measure, and print the result as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sides", type=int, nargs="+", default=[2048])
-    parser.add_argument("--whole-up-to", type=int, default=2048, help="larger sides are translated in tiles alone")
+    parser.add_argument("--whole-up-to", type=int, default=2048, help="translate larger sides in tiles only")
     parser.add_argument("--tile", type=int, default=1024)
     parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--blocks", type=int, default=6)
-    parser.add_argument("--photograph", default="chelsea", help="of those that scikit-image ships")
+    parser.add_argument("--photograph", default="chelsea", help="name of a photograph in scikit-image")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
@@ -93,32 +93,32 @@ def main() -> None:
         meter = MemoryMeter(device)
         pixels = translator.read(photograph.resize((side, side), Image.Resampling.BICUBIC))
         case: dict[str, Any] = {"side": side, "tile": arguments.tile}
-        made = {}
-        ways = {"tiles_anew": arguments.tile, "tiles": arguments.tile}  # what needs least memory first
-        ways |= {"whole": None} if side <= arguments.whole_up_to else {}
-        for way, tile in ways.items():
+        translations = {}
+        modes = {"tiles_anew": arguments.tile, "tiles": arguments.tile}  # the one with the least memory first
+        modes |= {"whole": None} if side <= arguments.whole_up_to else {}
+        for mode, tile in modes.items():
             translator.tile = tile
-            translator.share_kept = 0.0 if way == "tiles_anew" else SHARE_KEPT
+            translator.share_kept = 0.0 if mode == "tiles_anew" else SHARE_KEPT
             bound = translator.memory_bound(side, side)
             meter.restart()
-            began = time.perf_counter()
-            (made[way],) = translator.translate_pixels([pixels])
-            case[way] = {
-                "seconds": round(time.perf_counter() - began, 2),
+            start = time.perf_counter()
+            (translations[mode],) = translator.translate_pixels([pixels])
+            case[mode] = {
+                "seconds": round(time.perf_counter() - start, 2),
                 "peak_megabytes": round((meter.read() or 0) / 1e6, 1),
             }
-            if way == "tiles_anew":
-                case[way]["bound_megabytes"] = round(bound / 1e6, 1)
-                del made[way]  # it would count as memory of the next way
-        if "whole" in made:
+            if mode == "tiles_anew":
+                case[mode]["bound_megabytes"] = round(bound / 1e6, 1)
+                del translations[mode]  # it would count as memory of the next one
+        if "whole" in translations:
             images = translator.generator.source.to_floats(pixels)[None]
             translator.tile = None
-            right = translator.translate_tensor(images).cpu()
+            expected = translator.translate_tensor(images).cpu()
             translator.tile = arguments.tile
-            case["tiles"] |= compare(translator.translate_tensor(images).cpu(), right, arguments.tile)
+            case["tiles"] |= compare(translator.translate_tensor(images).cpu(), expected, arguments.tile)
             separate = translate_separately(translator, images.to(device), arguments.tile).cpu()
-            case["separate_tiles"] = compare(separate, right, arguments.tile)
-            levels = [made[way].astype(int) for way in ("tiles", "whole")]
+            case["separate_tiles"] = compare(separate, expected, arguments.tile)
+            levels = [translations[mode].astype(int) for mode in ("tiles", "whole")]
             case["tiles"]["largest_difference_in_levels"] = int(np.abs(levels[0] - levels[1]).max())
         cases.append(case)
     norms = sum(isinstance(layer, torch.nn.InstanceNorm2d) for layer in translator.generator.network.modules())

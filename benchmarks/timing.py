@@ -1,4 +1,4 @@
-"""How everything here is timed and written down: alternating, after warm-up, medians and raw times, and on what machine."""
+"""Time functions alternately after a warm-up, and write medians, raw times and the machine as JSON."""
 
 import datetime
 import gc
@@ -20,11 +20,11 @@ __all__ = ["alternate", "describe_machine", "medians", "write_result"]
 def alternate(
     functions: Mapping[str, Callable[[], Any]], device: torch.device, *, rounds: int, calls: int = 1, warm_up: int = 1
 ) -> dict[str, list[float]]:
-    """Seconds of one call of each function, one after the other in each round.
+    """Measure the seconds per call of each function; every round times all functions in turn.
 
     Args:
-        calls: Calls that are timed together, where one is too short.
-        warm_up: Calls of each before the first round.
+        calls: Number of calls timed together, for functions that are too short to time alone.
+        warm_up: Calls of each function before the first round.
     """
     for function in functions.values():
         for _ in range(warm_up):
@@ -32,27 +32,27 @@ def alternate(
     synchronize(device)
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     gc.collect()
-    gc.disable()  # what is collected in one function's time may be another's
+    gc.disable()  # one function's garbage must not cost another's time
     try:
         for _ in range(rounds):
             for name, function in functions.items():
-                began = time.perf_counter()
+                start = time.perf_counter()
                 for _ in range(calls):
                     function()
                 synchronize(device)
-                seconds[name].append((time.perf_counter() - began) / calls)
+                seconds[name].append((time.perf_counter() - start) / calls)
     finally:
         gc.enable()
     return seconds
 
 
 def medians(seconds: Mapping[str, list[float]]) -> dict[str, float]:
-    """The median time of each, in milliseconds."""
+    """The median time of each function in milliseconds."""
     return {name: round(1000 * statistics.median(times), 3) for name, times in seconds.items()}
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
-    """What the figures were measured on."""
+    """Describe the machine, the versions and the date."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     else:
@@ -68,7 +68,7 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
 
 
 def write_result(result: Mapping[str, Any], path: Path | None) -> None:
-    """Print a result as JSON, and write it to a file if there is to be one."""
+    """Print a result as JSON, and write it to `path` unless that is None."""
     text = json.dumps(result, indent=1)
     print(text)
     if path is not None:

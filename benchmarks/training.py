@@ -1,9 +1,9 @@
-"""How long a training step of CycleGAN takes, ours and the official implementation's, in one process, alternating.
+"""Time training steps of CycleGAN with our implementation and the official one, alternating in one process.
 
     python -m benchmarks.training --peer DIR --rounds 5 --out benchmarks/results/training-cpu.json
 
-Both have ResNet generators of 9 blocks, 70×70 PatchGAN discriminators, LSGAN, pools of 50, Adam; the same random images, a new
-batch each step. Without --peer ours is timed alone. The first steps of each, which are not timed, fill caches and record
+Both use ResNet generators with 9 blocks, 70×70 PatchGAN discriminators, LSGAN, pools of 50, Adam, and the same random images, a
+new batch each step. Without --peer, only ours is timed. The first steps of each are not timed; they fill caches and record
 graphs.
 """
 
@@ -28,49 +28,49 @@ from gantoolkit.training.capture import CapturedStep, GraphRecorder
 __all__ = ["main", "random_batches", "steps_of"]
 
 WARM_UP = 5
-"""Calls of each before timing: a captured step is recorded in its fourth."""
+"""Calls before timing: a captured step is recorded in its fourth call."""
 
 ON_CPU = ("fp32", "bf16")
 ON_CUDA = ("fp32", "tf32", "bf16", "fp16", "tf32 captured", "bf16 captured", "fp16 captured")
-"""What is compiled takes minutes, and has to be asked for."""
+"""Compiled variants take minutes, so they are not among the defaults."""
 
 
 def random_batches(side: int, batch: int, device: torch.device, count: int = 4) -> Iterator[dict[str, torch.Tensor]]:
-    """Batches of random images, never the same twice in a row."""
+    """Yield batches of random images, never the same twice in a row."""
     generator = torch.Generator().manual_seed(0)
-    made = [
+    batches = [
         {domain: (torch.rand(batch, 3, side, side, generator=generator) * 2 - 1).to(device) for domain in "AB"}
         for _ in range(count)
     ]
-    return itertools.cycle(made)
+    return itertools.cycle(batches)
 
 
 def steps_of(variant: str, side: int, batch: int, identity: bool, device: torch.device) -> Callable[[], Any]:
-    """A function that takes one step of ours; a variant is a precision, and perhaps `compiled` and `captured`."""
-    precision, *ways = variant.split()
+    """Create a function that runs one step; a variant is a precision, optionally with `compiled` and `captured`."""
+    precision, *flags = variant.split()
     recipe = cyclegan(identity_weight=5.0 if identity else 0.0).swap(
         {
             "training.precision": precision,
-            "training.compile": "compiled" in ways,
+            "training.compile": "compiled" in flags,
             "data.load_size": side,
             "data.crop_size": side,
         }
     )
     trainer = build_trainer(recipe.resolve(), device)
-    step = CapturedStep(trainer, GraphRecorder()) if "captured" in ways else trainer.step
-    batches, numbers = random_batches(side, batch, device), itertools.count()
+    step = CapturedStep(trainer, GraphRecorder()) if "captured" in flags else trainer.step
+    batches, indices = random_batches(side, batch, device), itertools.count()
 
-    def take() -> None:
+    def run_step() -> None:
         with arithmetic(trainer.precision, try_algorithms=True):
             trainer.begin_epoch(0)
-            step(next(batches), next(numbers))
+            step(next(batches), next(indices))
 
-    return take
+    return run_step
 
 
 @contextmanager
-def peak_memory(device: torch.device, found: dict[str, float], name: str) -> Iterator[None]:
-    """Note how many megabytes PyTorch held at most on CUDA, in one variant alone."""
+def peak_memory(device: torch.device, peaks: dict[str, float], name: str) -> Iterator[None]:
+    """Record the peak of CUDA memory allocated inside the context, in megabytes."""
     if device.type != "cuda":
         yield
         return
@@ -80,11 +80,11 @@ def peak_memory(device: torch.device, found: dict[str, float], name: str) -> Ite
     try:
         yield
     finally:
-        found[name] = round((torch.cuda.max_memory_allocated(device) - before) / 1e6, 1)
+        peaks[name] = round((torch.cuda.max_memory_allocated(device) - before) / 1e6, 1)
 
 
 def measure(arguments: argparse.Namespace, variants: tuple[str, ...], device: torch.device) -> dict[str, Any]:
-    """Times, ratios to the peer, and memory, of one size and batch."""
+    """Measure times, ratios to the official implementation, and memory for one size and batch."""
     functions: dict[str, Callable[[], Any]] = {}
     memory: dict[str, float] = {}
     failed: dict[str, str] = {}
@@ -99,28 +99,28 @@ def measure(arguments: argparse.Namespace, variants: tuple[str, ...], device: to
     for variant in variants:
         with peak_memory(device, memory, variant):
             try:
-                take = steps_of(variant, side, batch, identity, device)
+                step = steps_of(variant, side, batch, identity, device)
                 for _ in range(WARM_UP if "captured" in variant else 1):
-                    take()
-            except Exception as error:  # a variant that this machine cannot run takes none of the others with it
+                    step()
+            except Exception as error:  # a variant may be unsupported on this machine; measure the others
                 failed[variant] = str(error).partition("\n")[0]
                 gc.collect()
                 continue
-            functions[variant] = take
+            functions[variant] = step
     seconds = alternate(functions, device, rounds=arguments.rounds, calls=arguments.calls, warm_up=1)
-    found = medians(seconds)
+    milliseconds = medians(seconds)
     result: dict[str, Any] = {
         "what": "training step of CycleGAN",
         "side": side,
         "batch": batch,
         "identity": identity,
         **describe_machine(device),
-        "median_milliseconds": found,
-        "pairs_per_second": {name: round(1000 * batch / value, 3) for name, value in found.items()},
+        "median_milliseconds": milliseconds,
+        "pairs_per_second": {name: round(1000 * batch / value, 3) for name, value in milliseconds.items()},
     }
-    if "peer" in found:
+    if "peer" in milliseconds:
         result["times_as_fast_as_peer"] = {
-            name: round(found["peer"] / value, 3) for name, value in found.items() if name != "peer"
+            name: round(milliseconds["peer"] / value, 3) for name, value in milliseconds.items() if name != "peer"
         }
     if memory:
         result["peak_megabytes"] = memory
@@ -135,10 +135,12 @@ def main() -> None:
     parser.add_argument("--peer", type=Path, help="folder of the official implementation")
     parser.add_argument("--side", type=int, default=256)
     parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--no-identity", action="store_true", help="without the identity terms")
-    parser.add_argument("--variants", nargs="+", help="precisions; quote them together with compiled, captured")
+    parser.add_argument("--no-identity", action="store_true", help="disable the identity terms")
+    parser.add_argument(
+        "--variants", nargs="+", help="precisions, each optionally with compiled and captured, in quotes"
+    )
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--calls", type=int, default=1, help="steps that are timed together")
+    parser.add_argument("--calls", type=int, default=1, help="number of steps timed together")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()

@@ -1,16 +1,16 @@
-"""What importing costs, and that it is silent; each in a fresh interpreter."""
+"""Imports are silent and load no heavy libraries; each test starts a new interpreter."""
 
 import subprocess
 import sys
 
 
 def run_python(code: str) -> str:
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
-    assert done.stderr == ""
-    return done.stdout.strip()
+    completed = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
+    assert completed.stderr == ""
+    return completed.stdout.strip()
 
 
-def test_importing_gantoolkit_says_nothing_and_imports_no_torch() -> None:
+def test_importing_gantoolkit_is_silent_and_imports_no_torch() -> None:
     assert run_python("import sys, gantoolkit; print('torch' in sys.modules)") == "False"
 
 
@@ -21,14 +21,14 @@ def test_listing_blocks_imports_no_torch() -> None:
     assert run_python(code) == "False"
 
 
-def test_making_a_recipe_imports_no_torch() -> None:
+def test_creating_a_recipe_imports_no_torch() -> None:
     code = (
         "import sys; from gantoolkit.recipes import cyclegan; cyclegan(generator='unet'); print('torch' in sys.modules)"
     )
     assert run_python(code) == "False"
 
 
-def test_heavy_libraries_wait_until_a_block_uses_them() -> None:
+def test_heavy_libraries_are_imported_on_use() -> None:
     code = (
         "import sys, gantoolkit.run, gantoolkit.blocks.losses;"
         "print([name for name in ('kornia', 'timm', 'torchvision', 'matplotlib', 'tensorboard') if name in sys.modules])"

@@ -1,7 +1,7 @@
-"""How fresh networks get their weights; every draw comes from the generator that is given.
+"""Initialize the weights of new networks, with all random numbers from the given generator.
 
-Biases become 0, whatever the initializer; batch norm's weights are drawn from N(1, 0.02) and its biases become 0. What is
-frozen, such as a pretrained part, stays as it is.
+Every initializer sets biases to 0 and draws the weights of batch norm from N(1, 0.02). Frozen parameters, such as those of a
+pretrained part, do not change.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ class Normal:
 
 
 class Xavier:
-    """Normal with the variance of Glorot and Bengio 2010.
+    """Normal distribution with the variance of Glorot and Bengio 2010.
 
     Args:
         gain: Factor on the standard deviation.
@@ -43,10 +43,10 @@ class Xavier:
 
 
 class Kaiming:
-    """Normal with the variance of He et al. 2015, for leaky ReLUs.
+    """Normal distribution with the variance of He et al. 2015, for leaky ReLUs.
 
     Args:
-        slope: Slope of the activation's negative side; 0 is a plain ReLU.
+        slope: Negative slope of the activation; 0 is a plain ReLU.
     """
 
     def __init__(self, *, slope: Annotated[float, Field(ge=0)] = 0.0) -> None:
@@ -70,17 +70,17 @@ class Orthogonal:
         _initialize(network, generator, lambda weight: nn.init.orthogonal_(weight, self.gain, generator=generator))
 
 
-_Weighted = nn.modules.conv._ConvNd | nn.Linear
+_WeightedLayer = nn.modules.conv._ConvNd | nn.Linear
 
 
-def _initialize(network: nn.Module, generator: torch.Generator, draw: Callable[[Tensor], Tensor]) -> None:
+def _initialize(network: nn.Module, generator: torch.Generator, initialize: Callable[[Tensor], Tensor]) -> None:
     with torch.no_grad():
         for module in network.modules():
-            if isinstance(module, _Weighted):
-                # A parametrised weight (spectral norm) is computed; its original is what can be set.
+            if isinstance(module, _WeightedLayer):
+                # A parametrized weight (spectral norm) is computed; only its original can be set.
                 weight = dict(module.named_parameters()).get("parametrizations.weight.original", module.weight)
                 if weight.requires_grad:
-                    draw(weight)
+                    initialize(weight)
             elif isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine:
                 if module.weight.requires_grad:
                     nn.init.normal_(module.weight, 1.0, _NORM_STD, generator=generator)

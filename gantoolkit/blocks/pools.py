@@ -1,4 +1,4 @@
-"""Image pools: the discriminator sees fakes of earlier steps as well as new ones (Shrivastava et al. 2017, §2.3)."""
+"""Image pools, which show fakes of earlier steps to the discriminator (Shrivastava et al. 2017, §2.3)."""
 
 from collections.abc import Mapping
 from typing import Annotated, ClassVar
@@ -9,17 +9,17 @@ from torch import Tensor
 
 
 class HistoryPool:
-    """A buffer of past fakes: about half of every batch is exchanged for images of earlier steps.
+    """Buffer of past fakes that replaces about half of every batch with images of earlier steps.
 
-    Until the buffer is full, each image is stored and handed back. Then, for each image, with probability ½ a stored one
-    takes its place and it is stored instead; else it is handed back and not stored (Zhu et al. 2017, §4).
+    Until the buffer is full, each image is stored and returned. Then, with probability ½, an image is swapped for a stored one;
+    otherwise it is returned and not stored (Zhu et al. 2017, §4).
 
-    What happens to a batch is decided on the host, and done in a few operations on the images' device that are the same
-    whatever was decided: so the host never waits for the device, and a step can be replayed as a graph.
+    The decisions are drawn on the host and executed by operations on the device that do not depend on them. So the host never
+    waits for the device, and a CUDA graph can replay the step.
 
     Args:
-        generator: Host-side source of the decisions; the images stay on their device.
-        size: Images kept. 0 hands every batch back unchanged.
+        generator: CPU generator for the decisions; the images stay on their device.
+        size: Maximum number of stored images. 0 returns every batch unchanged.
     """
 
     def __init__(self, generator: torch.Generator, *, size: Annotated[int, Field(ge=0)] = 50) -> None:
@@ -30,57 +30,57 @@ class HistoryPool:
 
     @property
     def images(self) -> Tensor:
-        """What is stored: (count, C, H, W)."""
+        """The stored images: (count, C, H, W)."""
         return torch.empty(0) if self._stored is None else self._stored[: self.count]
 
     def __call__(self, fakes: Tensor) -> Tensor:
         """Swap about half of `fakes` (N, C, H, W) for stored images; same shape, no gradient."""
         if self._stored is not None and self._stored.shape[1:] != fakes.shape[1:]:
-            self._stored, self.count = None, 0  # images of another size are another memory
+            self._stored, self.count = None, 0  # images of another size start an empty buffer
         return self.exchange(fakes, self.decide(len(fakes)).to(fakes.device))
 
     def decide(self, count: int) -> Tensor:
-        """Draw what happens to the next `count` fakes.
+        """Draw the decisions for the next `count` fakes.
 
         Returns:
-            (4, count), a column for each fake: whether a stored image takes its place, and which; else which of the fakes is
-            handed back; and the place where the fake is stored, `size` if nowhere.
+            (4, count), one column per fake: whether a stored image replaces it; the slot of that image; otherwise the index of
+            the fake to return; and the slot to store the fake in, `size` for none.
         """
         columns: list[tuple[int, int, int]] = []
-        written: dict[int, int] = {}  # places, and which fake is stored there last
-        for number in range(count if self.size else 0):
+        newest: dict[int, int] = {}  # slot: index of the fake stored there last
+        for index in range(count if self.size else 0):
             if self.count < self.size:
-                written[self.count] = number
+                newest[self.count] = index
                 self.count += 1
-                columns.append((0, 0, number))
-            # On the host also where the default device is another.
+                columns.append((0, 0, index))
+            # Explicitly on the CPU, whatever the default device.
             elif torch.rand((), generator=self.generator, device="cpu") < 0.5:
-                columns.append((0, 0, number))
+                columns.append((0, 0, index))
             else:
-                place = int(torch.randint(self.size, (), generator=self.generator, device="cpu"))
-                columns.append((0, 0, written[place]) if place in written else (1, place, 0))
-                written[place] = number
-        stored = {number: place for place, number in written.items()}
-        drawn = [(*column, stored.get(number, self.size)) for number, column in enumerate(columns)]
-        return torch.tensor(drawn, dtype=torch.int64, device="cpu").reshape(-1, 4).T
+                slot = int(torch.randint(self.size, (), generator=self.generator, device="cpu"))
+                columns.append((0, 0, newest[slot]) if slot in newest else (1, slot, 0))
+                newest[slot] = index
+        slots = {index: slot for slot, index in newest.items()}
+        decisions = [(*column, slots.get(index, self.size)) for index, column in enumerate(columns)]
+        return torch.tensor(decisions, dtype=torch.int64, device="cpu").reshape(-1, 4).T
 
     def exchange(self, fakes: Tensor, decisions: Tensor) -> Tensor:
-        """Do what was decided; `decisions` are on the device of `fakes`."""
+        """Apply the `decisions`, which are on the device of `fakes`."""
         fakes = fakes.detach()
         if self.size == 0:
             return fakes
         if self._stored is None:
             self._stored = self._allocate(fakes)
-        is_old, old, new, into = decisions
-        earlier, now = self._stored.index_select(0, old), fakes.index_select(0, new)
-        handed = torch.where(is_old.bool()[:, None, None, None], earlier, now)
-        # An image that is not finite would come back in a later step; while the pool fills up, a gray one has its place.
-        into = torch.where(fakes.isfinite().flatten(1).all(1), into, self.size)
-        self._stored.index_copy_(0, into, fakes)
-        return handed
+        is_stored, source_slot, index, target_slot = decisions
+        stored, current = self._stored.index_select(0, source_slot), fakes.index_select(0, index)
+        result = torch.where(is_stored.bool()[:, None, None, None], stored, current)
+        # Never store a non-finite image, since a later step would return it. While the pool fills, its slot stays gray.
+        target_slot = torch.where(fakes.isfinite().flatten(1).all(1), target_slot, self.size)
+        self._stored.index_copy_(0, target_slot, fakes)
+        return result
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The stored images and the position of the random generator."""
+        """The stored images and the state of the random generator."""
         stored = {} if self._stored is None else {"images": self.images}
         return {"generator": self.generator.get_state(), **stored}
 
@@ -94,14 +94,14 @@ class HistoryPool:
             self._stored[: self.count] = images
 
     def _allocate(self, like: Tensor) -> Tensor:
-        """Room for all images, and one more for those that are not kept."""
+        """Allocate all slots, and one more for images that are not stored."""
         return like.new_zeros(self.size + 1, *like.shape[1:])
 
 
 class NoPool:
-    """Hands every batch back: the discriminator sees the newest fakes only."""
+    """Return every batch unchanged: the discriminator sees current fakes only."""
 
-    expected_failures: ClassVar = {"returns_old_images": "it is what the ablation without a pool puts in its place"}
+    expected_failures: ClassVar = {"returns_old_images": "the ablation without a pool uses it"}
 
     def __init__(self, generator: torch.Generator) -> None:
         pass
@@ -110,11 +110,11 @@ class NoPool:
         return fakes.detach()
 
     def decide(self, count: int) -> Tensor:
-        """Nothing."""
+        """Return an empty tensor: there is nothing to decide."""
         return torch.empty(0)
 
     def exchange(self, fakes: Tensor, decisions: Tensor) -> Tensor:
-        """Nothing is exchanged."""
+        """Return `fakes` unchanged."""
         return fakes.detach()
 
     def state_dict(self) -> dict[str, Tensor]:

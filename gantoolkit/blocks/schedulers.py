@@ -1,4 +1,4 @@
-"""The learning rate over a run, as a factor on every optimizer's own rate; epochs are counted from 0."""
+"""Learning rate schedules: a factor on the learning rate of every optimizer, by epoch from 0."""
 
 import math
 from collections.abc import Mapping
@@ -10,20 +10,20 @@ from gantoolkit.errors import RecipeError
 
 
 class Constant:
-    """The same rate throughout."""
+    """Constant learning rate."""
 
     def multiplier(self, epoch: int, epochs: int) -> float:
         return 1.0
 
 
 class ConstantThenLinear:
-    """Constant at first, then falling linearly to zero (Zhu et al. 2017, §4).
+    """Constant at first, then linear decay to zero (Zhu et al. 2017, §4).
 
     Args:
-        decay_epochs: Epochs over which the rate falls; none is the second half of the run (the paper: 100 of 200).
-        zero: Where the line meets zero. In the epoch `after` the last, as the official PyTorch implementation had it before
-            July 2020; in the last epoch itself (`last`), as it has since; or, as in the authors' first code, in the epoch
-            after the last, but with the first epoch of the decay still at the full rate (`lua`).
+        decay_epochs: Epochs of decay; by default the second half of the run (the paper: 100 of 200).
+        zero: Where the factor reaches zero. `after`: in the epoch after the last, as in the official PyTorch implementation
+            before July 2020. `last`: in the last epoch, as in that implementation since. `lua`: as in the authors' first code,
+            in the epoch after the last, with the first epoch of the decay still at the full learning rate.
     """
 
     def __init__(
@@ -40,16 +40,16 @@ class ConstantThenLinear:
         shift, parts = {"after": (1, decay_epochs + 1), "last": (2, decay_epochs + 1), "lua": (0, decay_epochs)}[
             self.zero
         ]
-        # Without an epoch to fall in, the rate is whole to the end, and nothing after it.
+        # With decay_epochs = 0, the factor is 1 up to the last epoch and 0 afterwards.
         decayed = max(0, epoch + (shift if decay_epochs else 1) - (epochs - decay_epochs))
         return max(0.0, 1 - decayed / max(1, parts))
 
 
 class Cosine:
-    """Half a cosine from the full rate down to `final`.
+    """Cosine decay from the full learning rate to `final`.
 
     Args:
-        final: Factor that the rate approaches at the end.
+        final: Factor at the end.
     """
 
     def __init__(self, *, final: Annotated[float, Field(ge=0, le=1)] = 0.0) -> None:
@@ -61,11 +61,11 @@ class Cosine:
 
 
 class Step:
-    """Multiplied by `factor` every so many epochs.
+    """Multiply the learning rate by `factor` after every `every` epochs.
 
     Args:
-        every: Epochs between two cuts.
-        factor: What the rate is multiplied by at each.
+        every: Epochs between two reductions.
+        factor: Factor of each reduction.
     """
 
     def __init__(
@@ -79,13 +79,13 @@ class Step:
 
 
 class Plateau:
-    """Multiplied by `factor` whenever a metric has stopped falling.
+    """Multiply the learning rate by `factor` whenever a metric has stopped falling.
 
     Args:
-        metric: Logged name of what is followed, such as `G/cycle_A`: its mean over each epoch.
-        factor: What the rate is multiplied by.
-        patience: Epochs without an improvement that are borne before that.
-        threshold: Relative improvement that counts as one.
+        metric: Logged name to observe, such as `G/cycle_A`, as its mean over each epoch.
+        factor: Factor of each reduction.
+        patience: Epochs without improvement to wait before a reduction.
+        threshold: Minimum relative change that counts as an improvement.
     """
 
     def __init__(
@@ -101,31 +101,31 @@ class Plateau:
         self.patience = patience
         self.threshold = threshold
         self._best = math.inf
-        self._waited = 0
-        self._current = 1.0
+        self._bad_epochs = 0
+        self._factor = 1.0
 
     def multiplier(self, epoch: int, epochs: int) -> float:
-        return self._current
+        return self._factor
 
     def observe(self, metrics: Mapping[str, float]) -> None:
-        """Take the means of one epoch.
+        """Update the schedule with the metrics of an epoch.
 
         Raises:
-            RecipeError: When the metric is not among them.
+            RecipeError: If `metrics` lacks the observed metric.
         """
         if self.metric not in metrics:
             raise RecipeError(f"scheduler (plateau): no metric '{self.metric}'; known: {', '.join(sorted(metrics))}")
         value = metrics[self.metric]
         if value < self._best - self.threshold * abs(self._best) or math.isinf(self._best):
-            self._best, self._waited = value, 0
+            self._best, self._bad_epochs = value, 0
             return
-        self._waited += 1
-        if self._waited > self.patience:
-            self._current *= self.factor
-            self._waited = 0
+        self._bad_epochs += 1
+        if self._bad_epochs > self.patience:
+            self._factor *= self.factor
+            self._bad_epochs = 0
 
     def state_dict(self) -> dict[str, float]:
-        return {"best": self._best, "waited": self._waited, "current": self._current}
+        return {"best": self._best, "waited": self._bad_epochs, "current": self._factor}
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
-        self._best, self._waited, self._current = state["best"], int(state["waited"]), state["current"]
+        self._best, self._bad_epochs, self._factor = state["best"], int(state["waited"]), state["current"]

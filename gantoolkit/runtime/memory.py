@@ -1,4 +1,4 @@
-"""How much memory there is, and how a size is written."""
+"""Query available memory; parse and format sizes."""
 
 import re
 from pathlib import Path
@@ -10,11 +10,11 @@ from gantoolkit.errors import GantoolkitError
 __all__ = ["MARGIN", "available_memory", "format_bytes", "parse_bytes"]
 
 MARGIN = 0.5
-"""Share of a step's tensors that a run is given on top of them.
+"""Memory reserved beyond a step's tensors, as a share of their size.
 
-On a CPU it is for what the allocator keeps in pieces too small to use, for what convolutions use as scratch, and for libraries:
-a process grew by 20 to 43 % more than its tensors in steps of 0.8 to 2.0 GB (benchmarks/results/plan-cpu.json). On CUDA it is
-for pieces and scratch likewise; there it is not measured yet.
+On a CPU it covers fragmentation, the workspace of convolutions, and libraries: a process grew by 20 to 43 % more than its
+tensors in steps of 0.8 to 2.0 GB (benchmarks/results/plan-cpu.json). On CUDA it covers fragmentation and workspace; it has not
+been measured there yet.
 """
 
 _UNITS = {"": 1, "B": 1} | {
@@ -26,31 +26,31 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def available_memory(device: torch.device) -> int | None:
-    """Bytes that a run could take on the device now, beside what others, and this process, have; None if unknown."""
+    """The free memory of `device` in bytes, or None if unknown; what this process already uses does not count as free."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    free = [_read_meminfo("MemAvailable"), _read_container()]
+    free = [_read_meminfo("MemAvailable"), _read_cgroup()]
     return min((size for size in free if size is not None), default=None)
 
 
 def parse_bytes(text: str) -> int:
-    """The bytes that a size such as `12GB`, `11.5 GiB` or `800M` means; GB are powers of 1000, GiB of 1024.
+    """Parse a size such as `12GB`, `11.5 GiB` or `800M` into bytes. GB is a power of 1000, GiB of 1024.
 
     >>> parse_bytes("12GB"), parse_bytes("1.5 GiB")
     (12000000000, 1610612736)
 
     Raises:
-        GantoolkitError: When it is no size.
+        GantoolkitError: If `text` is not a size.
     """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)", text.strip())
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)", text.strip())
     units = {unit.lower(): factor for unit, factor in _UNITS.items()}
-    if found is None or found[2].lower() not in units or not float(found[1]):
-        raise GantoolkitError(f"'{text}' is no size of a memory; write one such as 12GB, 11.5GiB or 800MB")
-    return int(float(found[1]) * units[found[2].lower()])
+    if match is None or match[2].lower() not in units or not float(match[1]):
+        raise GantoolkitError(f"'{text}' is not a memory size; write one such as 12GB, 11.5GiB or 800MB")
+    return int(float(match[1]) * units[match[2].lower()])
 
 
 def format_bytes(size: float) -> str:
-    """A size with its unit, such as `1.97 GB`.
+    """Format a size in bytes with its unit, such as `1.97 GB`.
 
     >>> format_bytes(1_973_395_728), format_bytes(78_643_200), format_bytes(812)
     ('1.97 GB', '78.6 MB', '812 B')
@@ -69,8 +69,8 @@ def _read_meminfo(field: str) -> int | None:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")), None)
 
 
-def _read_container() -> int | None:
-    """What a container's limit (cgroup v2) leaves; None where there is none."""
+def _read_cgroup() -> int | None:
+    """The memory left under the container's limit (cgroup v2) in bytes; None without a limit."""
     try:
         limit, used = (
             (_CGROUP / name).read_text(encoding="ascii").strip() for name in ("memory.max", "memory.current")

@@ -1,4 +1,4 @@
-"""In which order images, features and weights lie in memory: what is the same pixel together, or what is the same channel."""
+"""Choose and apply the memory format (channels_last or contiguous) of images, features and weights."""
 
 import copy
 import functools
@@ -15,45 +15,47 @@ __all__ = ["bare_copy", "memory_format_of", "set_memory_format"]
 
 
 def memory_format_of(precision: Precision, device: torch.device) -> torch.memory_format:
-    """The order that is soonest done: channels_last, but for float32 on CUDA, whose kernels want the other one."""
+    """The fastest memory format: channels_last, except for float32 on CUDA, whose kernels prefer contiguous tensors."""
     plain = device.type != "cpu" and precision == "fp32"
     return torch.contiguous_format if plain else torch.channels_last
 
 
 def set_memory_format(network: nn.Module, memory_format: torch.memory_format, *, supported: bool) -> None:
-    """Let a network work in that order, in place, if it has a true attribute `channels_last`; else in the usual one.
+    """Convert a network to `memory_format` in place. A network that does not support it gets contiguous tensors instead.
 
-    A network that does not say so may hold what is not made for another order. PyTorch's own instance norm is an example: on
-    a CPU, its gradient for a single image is wrong where the gradient that comes in is in channels_last (seen in
-    torch 2.15).
+    Layers of an unknown network may not support channels_last. An example is PyTorch's own instance norm: on a CPU, its
+    gradient for a single image is wrong if the incoming gradient is in channels_last (observed in torch 2.15).
+
+    Args:
+        supported: Whether the network supports channels_last, as its trait `channels_last` declares.
     """
     if memory_format == torch.contiguous_format:
         return
     if supported:
         network.to(memory_format=memory_format)
     else:
-        network.forward = functools.partial(_in_usual_order, network.forward)
+        network.forward = functools.partial(_call_contiguous, network.forward)
 
 
 def bare_copy(network: nn.Module) -> nn.Module:
-    """A copy that computes as it was built, whatever order or precision the network has been given since."""
+    """Copy a network without the memory format and precision set by `set_memory_format` and `compute_in`."""
     copied = copy.deepcopy(network)
     for layer in copied.modules():
         vars(layer).pop("forward", None)
     return copied
 
 
-def _in_usual_order(forward: Callable[..., Any], *images: Any, **more: Any) -> Any:
-    images, more = _order((images, more))
-    return _order(forward(*images, **more))
+def _call_contiguous(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    args, kwargs = _make_contiguous((args, kwargs))
+    return _make_contiguous(forward(*args, **kwargs))
 
 
-def _order(images: Any) -> Any:
-    return tree_map_only(Tensor, lambda image: _Contiguous.apply(image) if image.is_floating_point() else image, images)
+def _make_contiguous(tree: Any) -> Any:
+    return tree_map_only(Tensor, lambda image: _Contiguous.apply(image) if image.is_floating_point() else image, tree)
 
 
 class _Contiguous(torch.autograd.Function):
-    """Images in the usual order, and their gradient too."""
+    """Make a tensor contiguous, and its gradient too."""
 
     @staticmethod
     def forward(ctx: Any, images: Tensor) -> Tensor:

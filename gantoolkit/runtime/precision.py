@@ -1,4 +1,4 @@
-"""In which number format networks compute; images, logits, losses, weights and optimizers stay float32."""
+"""The floating-point precision of networks. Images, logits, losses, weights and optimizer states stay float32."""
 
 import functools
 import time
@@ -14,51 +14,52 @@ from torch.utils._pytree import tree_map_only
 __all__ = ["Precision", "arithmetic", "choose_precision", "compute_in"]
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
-"""`tf32` is float32 whose products CUDA may round to 10 bits; elsewhere it is `fp32`."""
+"""`tf32` is float32 whose products CUDA may round to 10 bits; on other devices it equals `fp32`."""
 
 _NARROW = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
-_WORTHWHILE = 1.2
-"""How much sooner bfloat16 has to be done on a CPU before `auto` takes it."""
+_MINIMUM_SPEEDUP = 1.2
+"""`auto` chooses bfloat16 on a CPU from this speedup on."""
 
 
 def compute_in(precision: Precision, network: nn.Module, device: torch.device) -> None:
-    """Let a network compute in a precision, in place: what goes in and what comes out is float32 as before.
+    """Set the precision that a network computes in, in place; its inputs, outputs and parameters stay float32.
 
-    Convolutions and matrix products round what they take in; normalization keeps float32 statistics. Parameters keep their
-    type.
+    For `bf16` and `fp16`, every call runs under `torch.autocast`: convolutions and matrix products round their inputs,
+    normalization keeps float32 statistics. `fp32` and `tf32` leave the network unchanged; `arithmetic` switches TF32.
     """
     if precision not in _NARROW:
         return
     if device.type == "meta":
-        network.forward = functools.partial(_round_all, _Frame(network), _NARROW[precision])
+        network.forward = functools.partial(_forward_rounded, _OriginalForward(network), _NARROW[precision])
     else:
-        network.forward = functools.partial(_narrow, network.forward, device.type, _NARROW[precision])
+        network.forward = functools.partial(_forward_autocast, network.forward, device.type, _NARROW[precision])
 
 
 @contextmanager
 def arithmetic(precision: Precision, *, try_algorithms: bool) -> Iterator[None]:
-    """How CUDA computes meanwhile; restored afterwards. Products of float32 numbers are rounded for `tf32` alone.
+    """Context manager that sets CUDA's TF32 and cuDNN benchmark flags, and restores them on exit.
 
     Args:
-        try_algorithms: Time cuDNN's algorithms at each new size, and take the one that is soonest done; which that is may
-            differ from run to run.
+        precision: TF32 products are allowed for `tf32` only.
+        try_algorithms: Let cuDNN time its algorithms at each new input size and use the fastest (`cudnn.benchmark`). The choice
+            may differ from run to run.
     """
     switches: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
-    before, tries = [switch.allow_tf32 for switch in switches], torch.backends.cudnn.benchmark
+    previous, previous_benchmark = [switch.allow_tf32 for switch in switches], torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = try_algorithms
     for switch in switches:
         switch.allow_tf32 = precision == "tf32"
     try:
         yield
     finally:
-        for switch, allowed in zip(switches, before, strict=True):
+        for switch, allowed in zip(switches, previous, strict=True):
             switch.allow_tf32 = allowed
-        torch.backends.cudnn.benchmark = tries
+        torch.backends.cudnn.benchmark = previous_benchmark
 
 
 def choose_precision(device: torch.device) -> Precision:
-    """What `auto` comes to on a device: bfloat16 where it has the hardware, on a CPU where it is sooner done, measured."""
+    """Resolve `auto`: bfloat16 (or float16) on CUDA devices that support it, on a CPU where it is measured to be faster."""
     if device.type == "cuda":
         capability = torch.cuda.get_device_capability(device)
         return "bf16" if capability >= (8, 0) else "fp16" if capability >= (7, 0) else "fp32"
@@ -69,7 +70,7 @@ def choose_precision(device: torch.device) -> Precision:
 
 @functools.cache
 def _probe_cpu() -> Precision:
-    """Time a generator's commonest convolution both ways, alternating; half a second."""
+    """Time the most common convolution of a generator in both precisions, alternating. Takes half a second."""
     from gantoolkit.layers.convolution import Conv3x3
 
     layer = Conv3x3(256, 256).to(memory_format=torch.channels_last)
@@ -77,44 +78,44 @@ def _probe_cpu() -> Precision:
         features = torch.randn(1, 256, 34, 34).contiguous(memory_format=torch.channels_last).requires_grad_()
     seconds: dict[Precision, list[float]] = {"fp32": [], "bf16": []}
     for _ in range(7):
-        for precision, taken in seconds.items():
-            began = time.perf_counter()
+        for precision, times in seconds.items():
+            start = time.perf_counter()
             with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-                made = layer(features)
-            made.sum().backward()
-            taken.append(time.perf_counter() - began)
-    return "bf16" if median(seconds["fp32"]) > _WORTHWHILE * median(seconds["bf16"]) else "fp32"
+                output = layer(features)
+            output.sum().backward()
+            times.append(time.perf_counter() - start)
+    return "bf16" if median(seconds["fp32"]) > _MINIMUM_SPEEDUP * median(seconds["bf16"]) else "fp32"
 
 
-def _narrow(forward: Callable[..., Any], device: str, dtype: torch.dtype, *images: Any, **more: Any) -> Any:
-    # Every weight is used once in a call: keeping its rounded form would only cost memory, and trouble a graph.
+def _forward_autocast(forward: Callable[..., Any], device: str, dtype: torch.dtype, *args: Any, **kwargs: Any) -> Any:
+    # A call uses every weight once, so caching the rounded weights would cost memory for nothing, and it breaks CUDA graphs.
     with torch.autocast(device, dtype, cache_enabled=False):
-        made = forward(*images, **more)
-    return _widen(made)
+        output = forward(*args, **kwargs)
+    return _to_float32(output)
 
 
-class _Frame(nn.Module):
-    """Holds a network whose `forward` is to be called as it was, with other parameters."""
+class _OriginalForward(nn.Module):
+    """Wraps a network to call its original `forward` with other parameters."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
-        self.inside = network.forward
+        self.original_forward = network.forward
 
-    def forward(self, *images: Any, **more: Any) -> Any:
-        return self.inside(*images, **more)
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.original_forward(*args, **kwargs)
 
 
-def _round_all(frame: _Frame, dtype: torch.dtype, *images: Any, **more: Any) -> Any:
-    """Autocast does not know tensors without memory: there, all parameters and images are rounded, for their sizes alone."""
+def _forward_rounded(wrapper: _OriginalForward, dtype: torch.dtype, *args: Any, **kwargs: Any) -> Any:
+    """Stand in for autocast, which does not support the meta device: round all parameters and inputs."""
 
-    def rounded(tensor: Tensor) -> Tensor:
+    def round_tensor(tensor: Tensor) -> Tensor:
         return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
-    parameters = {name: rounded(parameter) for name, parameter in frame.named_parameters()}
-    images, more = tree_map_only(Tensor, rounded, (images, more))
-    return _widen(torch.func.functional_call(frame, parameters, images, more))
+    parameters = {name: round_tensor(parameter) for name, parameter in wrapper.named_parameters()}
+    args, kwargs = tree_map_only(Tensor, round_tensor, (args, kwargs))
+    return _to_float32(torch.func.functional_call(wrapper, parameters, args, kwargs))
 
 
-def _widen(made: Any) -> Any:
-    return tree_map_only(Tensor, lambda tensor: tensor.float() if tensor.dtype in _NARROW.values() else tensor, made)
+def _to_float32(tree: Any) -> Any:
+    return tree_map_only(Tensor, lambda tensor: tensor.float() if tensor.dtype in _NARROW.values() else tensor, tree)

@@ -1,4 +1,4 @@
-"""Who owns the global random generators: a run, or a translation, seeds them and gives them back as it found them."""
+"""Seed the global random generators, and restore them afterwards."""
 
 import os
 import random
@@ -12,7 +12,10 @@ __all__ = ["isolated_random_state", "seed_everything"]
 
 
 def seed_everything(seed: int) -> None:
-    """Seed the global generators, which dropout and strangers' blocks draw from; so a step's draws need no saved state."""
+    """Seed the global generators of torch, `random` and NumPy.
+
+    Dropout and third-party blocks draw from them. Seeding at every step makes saving their state unnecessary.
+    """
     torch.manual_seed(seed)
     random.seed(seed)
     np.random.seed(seed % 2**32)
@@ -20,17 +23,25 @@ def seed_everything(seed: int) -> None:
 
 @contextmanager
 def isolated_random_state(device: torch.device, *, deterministic: bool = False) -> Iterator[None]:
-    """Use the global generators, and deterministic algorithms if wanted; restore both afterwards."""
-    python, numpy, before = random.getstate(), np.random.get_state(), torch.are_deterministic_algorithms_enabled()
+    """Context manager that restores the global generators and the deterministic mode on exit.
+
+    Args:
+        device: If CUDA, the generator of this device is restored too.
+        deterministic: Use deterministic algorithms inside.
+    """
+    python_state, numpy_state, previous = (
+        random.getstate(),
+        np.random.get_state(),
+        torch.are_deterministic_algorithms_enabled(),
+    )
     if deterministic:
-        os.environ.setdefault(
-            "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
-        )  # cuBLAS is deterministic only with a fixed workspace
+        # cuBLAS is deterministic only with a fixed workspace.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.use_deterministic_algorithms(deterministic or before)
+        torch.use_deterministic_algorithms(deterministic or previous)
         try:
             yield
         finally:
-            torch.use_deterministic_algorithms(before)
-            random.setstate(python)
-            np.random.set_state(numpy)
+            torch.use_deterministic_algorithms(previous)
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)

@@ -1,6 +1,6 @@
-"""Randomness as a pure function: a seed and a purpose give the same numbers wherever and whenever they are asked for.
+"""Randomness as a pure function of a seed and a purpose.
 
-Nothing here keeps state, so a run that was killed continues with the very draws that it would have made.
+Nothing here keeps state, so a resumed run draws the same numbers as an uninterrupted one.
 """
 
 import hashlib
@@ -9,13 +9,13 @@ __all__ = ["derive_seed"]
 
 
 def derive_seed(seed: int, *purpose: int | str, rank: int = 0) -> int:
-    """Make an independent seed, 0 ≤ s < 2⁶³, for one purpose.
+    """Derive an independent seed, 0 ≤ s < 2⁶³, for one purpose.
 
     Args:
         seed: The run's seed.
         purpose: What the numbers are for, such as `("crop", "A", epoch, index)`.
-        rank: Which of the processes that share a run draws them, where each has draws of its own; the first one's are
-            those of a run in one process.
+        rank: The rank of the process, if each process of a distributed run needs its own draws. Rank 0 draws the numbers
+            of a run in one process.
 
     >>> derive_seed(0, "pool", "A") == derive_seed(0, "pool", "A")
     True

@@ -1,4 +1,4 @@
-"""What a launcher such as `torchrun` says, in its environment, to each of the processes that it starts."""
+"""Read the environment variables that a launcher such as `torchrun` sets for each process."""
 
 import os
 
@@ -8,35 +8,35 @@ __all__ = ["launched_local_rank", "launched_rank", "launched_world_size"]
 
 
 def launched_world_size() -> int:
-    """How many processes it started, on all machines together; 1 where there is no launcher.
+    """The number of processes on all machines (`WORLD_SIZE`); 1 without a launcher.
 
     Raises:
-        GantoolkitError: When the environment holds no such number.
+        GantoolkitError: If the variable is not a valid number.
     """
     return _read("WORLD_SIZE") or 1
 
 
 def launched_rank() -> int:
-    """Which of them this is, counted from 0.
+    """The rank of this process (`RANK`), from 0; 0 without a launcher.
 
     Raises:
-        GantoolkitError: When the environment holds no such number.
+        GantoolkitError: If the variable is not a valid number.
     """
-    number, count = _read("RANK") or 0, launched_world_size()
-    if count == 1:
+    rank, world_size = _read("RANK") or 0, launched_world_size()
+    if world_size == 1:
         return 0
-    if number >= count:
+    if rank >= world_size:
         raise GantoolkitError(
-            f"RANK is {number} in the environment, and WORLD_SIZE {count}; processes are counted from 0"
+            f"RANK is {rank} in the environment, and WORLD_SIZE {world_size}; ranks go from 0 to {world_size - 1}"
         )
-    return number
+    return rank
 
 
 def launched_local_rank() -> int | None:
-    """Which of those on this machine this is; None where there is no launcher.
+    """The rank of this process on its machine (`LOCAL_RANK`); None without a launcher.
 
     Raises:
-        GantoolkitError: When the environment holds no such number.
+        GantoolkitError: If the variable is not a valid number.
     """
     return _read("LOCAL_RANK")
 
@@ -44,5 +44,7 @@ def launched_local_rank() -> int | None:
 def _read(name: str) -> int | None:
     text = os.environ.get(name, "")
     if text and not text.isdecimal():
-        raise GantoolkitError(f"{name} is '{text}' in the environment; a launcher puts a number there, else unset it")
+        raise GantoolkitError(
+            f"{name} is '{text}' in the environment; it must be a number that a launcher sets, or be unset"
+        )
     return int(text) if text else None

@@ -26,17 +26,17 @@ PARTS = ["real", "fake", "generator"]
 @pytest.mark.parametrize("loss", ALL, ids=lambda loss: type(loss).__name__)
 @pytest.mark.parametrize("part", PARTS)
 @given(values=logits())
-def test_a_batch_s_loss_is_the_mean_of_its_samples_losses(loss, part: str, values: Tensor) -> None:
+def test_loss_of_batch_is_mean_over_samples(loss, part: str, values: Tensor) -> None:
     whole = getattr(loss, part)(values)
-    each = torch.stack([getattr(loss, part)(sample[None]) for sample in values])
+    by_sample = torch.stack([getattr(loss, part)(sample[None]) for sample in values])
     assert whole.shape == ()
     assert math.isfinite(whole)
-    torch.testing.assert_close(whole, each.mean())
+    torch.testing.assert_close(whole, by_sample.mean())
 
 
 @pytest.mark.parametrize("part", PARTS)
 @given(values=logits())
-def test_lsgan_is_never_negative_and_zero_at_its_targets_only(part: str, values: Tensor) -> None:
+def test_lsgan_is_zero_at_its_targets_only(part: str, values: Tensor) -> None:
     loss = LSGAN()
     target = {"real": 1.0, "fake": 0.0, "generator": 1.0}[part]
     assert getattr(loss, part)(values) >= 0
@@ -45,7 +45,7 @@ def test_lsgan_is_never_negative_and_zero_at_its_targets_only(part: str, values:
 
 
 @given(value=st.floats(-30, 30))
-def test_nll_equals_the_textbook_formula(value: float) -> None:
+def test_nll_matches_its_formula(value: float) -> None:
     probability = 1 / (1 + math.exp(-value))
     logit = torch.tensor([[[[value]]]], dtype=torch.float64)
     loss = NLL()
@@ -57,7 +57,7 @@ def test_nll_equals_the_textbook_formula(value: float) -> None:
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("value", [1e4, -1e4])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_nll_survives_extreme_logits(part: str, value: float, dtype: torch.dtype) -> None:
+def test_nll_is_finite_for_extreme_logits(part: str, value: float, dtype: torch.dtype) -> None:
     extreme = torch.full((2, 1, 3, 3), value, dtype=dtype, requires_grad=True)
     loss = getattr(NLL(), part)(extreme)
     loss.backward()
@@ -68,15 +68,15 @@ def test_nll_survives_extreme_logits(part: str, value: float, dtype: torch.dtype
 
 
 def test_nll_of_the_generator_does_not_saturate() -> None:
-    # Where the discriminator is sure that it sees a fake, log(1 − D) is flat; −log D is steep.
-    sure = torch.full((1, 1, 1, 1), -20.0, requires_grad=True)
-    NLL().generator(sure).backward()
-    assert sure.grad is not None
-    assert sure.grad.item() == pytest.approx(-1, abs=1e-6)
+    # If the discriminator is confident that an image is fake, log(1 − D) is flat and −log D is steep.
+    logits = torch.full((1, 1, 1, 1), -20.0, requires_grad=True)
+    NLL().generator(logits).backward()
+    assert logits.grad is not None
+    assert logits.grad.item() == pytest.approx(-1, abs=1e-6)
 
 
 @pytest.mark.parametrize("loss", ALL, ids=lambda loss: type(loss).__name__)
-def test_discriminator_and_generator_pull_fakes_apart(loss) -> None:
+def test_discriminator_and_generator_have_opposite_goals_for_fakes(loss) -> None:
     def slope(part: str) -> float:
         values = torch.zeros(1, 1, 1, 1, requires_grad=True)
         getattr(loss, part)(values).backward()
@@ -85,7 +85,7 @@ def test_discriminator_and_generator_pull_fakes_apart(loss) -> None:
 
     assert slope("real") < 0
     assert slope("generator") < 0
-    assert slope("fake") > 0 or isinstance(loss, LSGAN)  # LSGAN's target for fakes is 0 itself
+    assert slope("fake") > 0 or isinstance(loss, LSGAN)  # LSGAN's target for fakes is 0
     assert LSGAN().fake(torch.ones(1, 1, 1, 1)) > 0
 
 
@@ -98,13 +98,13 @@ def test_hinge_is_flat_beyond_its_margins() -> None:
 @given(slope=st.floats(0, 4), weight=st.floats(0.5, 20))
 def test_gradient_penalty_is_the_squared_deviation_from_one(slope: float, weight: float) -> None:
     real, fake = torch.rand(3, 2, 4, 4, dtype=torch.float64), torch.rand(3, 2, 4, 4, dtype=torch.float64)
-    # D(x) = slope · mean-like projection of unit norm, so that its gradient has the norm `slope` everywhere.
+    # D is linear, so its gradient has the norm `slope` everywhere.
     direction = torch.ones(2, 4, 4, dtype=torch.float64) / math.sqrt(32)
     penalty = WGANGP(penalty_weight=weight).penalty(lambda x: slope * (x * direction).sum(dim=(1, 2, 3)), real, fake)
     assert penalty.item() == pytest.approx(weight * (slope - 1) ** 2, rel=1e-6, abs=1e-6)
 
 
-def test_gradient_penalty_teaches_the_discriminator_and_not_the_generator() -> None:
+def test_gradient_penalty_has_gradients_for_the_discriminator_only() -> None:
     discriminator = torch.nn.Conv2d(1, 1, 3)
     fake = torch.rand(2, 1, 5, 5, requires_grad=True)
     WGANGP().penalty(discriminator, torch.rand(2, 1, 5, 5), fake).backward()
@@ -122,8 +122,8 @@ def test_image_losses_are_distances_and_means(loss, seed: int, count: int) -> No
     assert distance > 0
     assert loss(images, images).item() == pytest.approx(0, abs=1e-6)
     torch.testing.assert_close(distance, loss(targets, images))
-    each = torch.stack([loss(a[None], b[None]) for a, b in zip(images, targets, strict=True)])
-    torch.testing.assert_close(distance, each.mean())
+    by_image = torch.stack([loss(a[None], b[None]) for a, b in zip(images, targets, strict=True)])
+    torch.testing.assert_close(distance, by_image.mean())
 
 
 def test_ssim_agrees_with_scikit_image_inside_the_border() -> None:

@@ -1,4 +1,4 @@
-"""Generators and discriminators: counts, shapes, and what must not matter."""
+"""Generators and discriminators: parameter counts, shapes and invariances."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ def parameters_of(network: nn.Module) -> int:
 
 
 @pytest.mark.parametrize(
-    ("make", "count"),
+    ("build", "count"),
     [
         (lambda: ResNetGenerator(3, 3), 11_378_179),
         (lambda: ResNetGenerator(3, 3, blocks=6), 7_837_699),
@@ -25,18 +25,18 @@ def parameters_of(network: nn.Module) -> int:
         (lambda: UNetGenerator(3, 3, depth=7), 41_828_995),
     ],
 )
-def test_parameter_counts_are_the_papers(make, count: int) -> None:
+def test_parameter_counts_match_the_papers(build, count: int) -> None:
     with torch.device("meta"):
-        assert parameters_of(make()) == count
+        assert parameters_of(build()) == count
 
 
 @pytest.mark.parametrize(("side", "logits"), [(256, 30), (128, 14)])
-def test_patchgan_gives_the_papers_logits(side: int, logits: int) -> None:
+def test_patchgan_has_number_of_logits_of_the_paper(side: int, logits: int) -> None:
     with torch.device("meta"):
         assert PatchGANDiscriminator(3)(torch.zeros(2, 3, side, side)).shape == (2, 1, logits, logits)
 
 
-def test_the_first_codes_padding_gives_its_logits() -> None:
+def test_padding_of_authors_first_code_gives_its_number_of_logits() -> None:
     with torch.device("meta"):
         assert PatchGANDiscriminator(3, padding=2)(torch.zeros(1, 3, 256, 256)).shape == (1, 1, 35, 35)
 
@@ -56,7 +56,7 @@ def test_affine_instance_norm_has_weights() -> None:
     assert torch.equal(affine(images), affine(images + 1)), "the weight of its norm is not used"
 
 
-def test_noise_at_test_is_there_only_if_asked_for() -> None:
+def test_noise_at_test_makes_evaluation_stochastic() -> None:
     images = torch.rand(2, 3, 64, 64)
     for noisy in (False, True):
         network = UNetGenerator(3, 3, depth=6, width=4, dropout=0.5, norm="batch", noise_at_test=noisy).eval()
@@ -70,7 +70,7 @@ def test_noise_at_test_is_there_only_if_asked_for() -> None:
     assert torch.equal(network(images), first)
 
 
-def test_patchgan_sees_seventy_pixels() -> None:
+def test_receptive_field_of_patchgan_is_seventy_pixels() -> None:
     discriminator = PatchGANDiscriminator(1, width=2, norm="none")
     image = torch.zeros(1, 1, 128, 128, requires_grad=True)
     discriminator(image)[0, 0, 7, 7].backward()
@@ -88,7 +88,7 @@ def test_patchgan_sees_seventy_pixels() -> None:
     upsampling=st.sampled_from(["transposed", "resize"]),
     dropout=st.sampled_from([0.0, 0.5]),
 )
-def test_resnet_keeps_the_size_and_the_range(height, width, channels, norm, padding, upsampling, dropout) -> None:
+def test_resnet_preserves_size_and_range(height, width, channels, norm, padding, upsampling, dropout) -> None:
     network = ResNetGenerator(
         *channels, blocks=1, width=2, norm=norm, padding=padding, upsampling=upsampling, dropout=dropout
     )
@@ -104,7 +104,7 @@ def test_resnet_keeps_the_size_and_the_range(height, width, channels, norm, padd
     norm=st.sampled_from(["instance", "batch"]),
     dropout=st.sampled_from([0.0, 0.5]),
 )
-def test_unet_keeps_the_size_and_the_range(depth, wide, norm, dropout) -> None:
+def test_unet_preserves_size_and_range(depth, wide, norm, dropout) -> None:
     network = UNetGenerator(3, 2, depth=depth, width=2, norm=norm, dropout=dropout)
     side = 2 * network.size_multiple
     translated = network(torch.rand(1, 3, side, side * wide) * 2 - 1)
@@ -112,7 +112,7 @@ def test_unet_keeps_the_size_and_the_range(depth, wide, norm, dropout) -> None:
     assert translated.abs().max() <= 1
 
 
-def test_unet_drops_features_only_in_the_inner_levels_of_full_width() -> None:
+def test_unet_has_dropout_in_inner_levels_of_full_width_only() -> None:
     network = UNetGenerator(3, 3, depth=8, width=1, dropout=0.5)
     assert sum(isinstance(module, nn.Dropout) for module in network.modules()) == 3
 
@@ -126,14 +126,14 @@ def test_unet_drops_features_only_in_the_inner_levels_of_full_width() -> None:
     ],
 )
 @given(seed=st.integers(0, 2**16))
-def test_in_evaluation_a_translation_does_not_depend_on_batch_mates(network: nn.Module, seed: int) -> None:
+def test_translation_in_evaluation_mode_does_not_depend_on_the_batch(network: nn.Module, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     images = torch.rand(3, 3, 16, 16, generator=generator) * 2 - 1
     network.eval()
     with torch.no_grad():
-        together = network(images)
-        alone = torch.cat([network(image[None]) for image in images])
-    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+        batched = network(images)
+        separate = torch.cat([network(image[None]) for image in images])
+    torch.testing.assert_close(batched, separate, rtol=1e-4, atol=1e-5)
 
 
 @given(layers=st.integers(1, 4), side=st.sampled_from([64, 72, 80]), spectral=st.booleans())
@@ -153,7 +153,7 @@ def test_spectral_norm_bounds_every_convolution() -> None:
             assert torch.linalg.matrix_norm(module.weight.flatten(1), ord=2) < 1.05
 
 
-def test_pixelgan_judges_each_pixel_alone() -> None:
+def test_pixelgan_judges_pixels_independently() -> None:
     network = PixelGANDiscriminator(3, width=4, norm="none")
     images = torch.rand(2, 3, 8, 6)
     changed = images.clone()
@@ -164,7 +164,7 @@ def test_pixelgan_judges_each_pixel_alone() -> None:
     assert difference.flatten(1)[:, 1:].max() == 0
 
 
-def test_normal_weights_have_the_papers_deviation_and_biases_are_zero() -> None:
+def test_normal_weights_have_deviation_of_the_paper_and_zero_biases() -> None:
     network = ResNetGenerator(3, 3, blocks=2, width=32, norm="batch")
     Normal()(network, torch.Generator().manual_seed(0))
     for module in network.modules():
@@ -185,20 +185,20 @@ def test_instance_norm_has_neither_weights_nor_statistics() -> None:
 
 @pytest.mark.parametrize("initializer", [Normal(), Xavier(), Kaiming(), Orthogonal()])
 @pytest.mark.parametrize("spectral_norm", [False, True])
-def test_weights_follow_from_the_generator_alone(initializer, spectral_norm: bool) -> None:
-    def draw(seed: int) -> list[torch.Tensor]:
-        torch.manual_seed(seed + 99)  # what the layers start with must not shine through
+def test_weights_depend_on_the_random_generator_only(initializer, spectral_norm: bool) -> None:
+    def initialize(seed: int) -> list[torch.Tensor]:
+        torch.manual_seed(seed + 99)  # the default initialization must not matter
         network = PatchGANDiscriminator(3, layers=1, width=4, spectral_norm=spectral_norm)
         initializer(network, torch.Generator().manual_seed(seed))
         return [parameter.detach().clone() for parameter in network.parameters()]
 
     before = torch.get_rng_state()
-    assert all(torch.equal(a, b) for a, b in zip(draw(1), draw(1), strict=True))
-    assert not all(torch.equal(a, b) for a, b in zip(draw(1), draw(2), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(initialize(1), initialize(1), strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(initialize(1), initialize(2), strict=True))
     torch.set_rng_state(before)
 
 
-def test_dropout_takes_part_in_training_only() -> None:
+def test_dropout_is_active_in_training_mode_only() -> None:
     network = ResNetGenerator(3, 3, blocks=1, width=4, dropout=0.5)
     images = torch.rand(1, 3, 16, 16)
     assert not torch.equal(network.train()(images), network(images))

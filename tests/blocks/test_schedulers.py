@@ -8,7 +8,7 @@ from gantoolkit.blocks.schedulers import Constant, ConstantThenLinear, Cosine, P
 from gantoolkit.errors import RecipeError
 
 
-def test_the_papers_two_hundred_epochs() -> None:
+def test_schedule_of_the_paper() -> None:
     schedule = ConstantThenLinear()
     factors = [schedule.multiplier(epoch, 200) for epoch in range(200)]
     assert factors[:100] == [1.0] * 100
@@ -17,21 +17,23 @@ def test_the_papers_two_hundred_epochs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("zero", "figures"),
+    ("zero", "expected"),
     [  # epochs 100, 101, 102 and 200 of 200, counted from 1
         ("after", [1, 100 / 101, 99 / 101, 1 / 101]),
         ("last", [100 / 101, 99 / 101, 98 / 101, 0]),
         ("lua", [1, 1, 0.99, 0.01]),
     ],
 )
-def test_where_the_line_meets_zero(zero, figures: list[float]) -> None:
+def test_options_for_the_end_of_the_decay(zero, expected: list[float]) -> None:
     schedule = ConstantThenLinear(zero=zero)
-    assert [schedule.multiplier(epoch - 1, 200) for epoch in (100, 101, 102, 200)] == pytest.approx(figures)
-    assert [schedule.multiplier(epoch - 1, 1) for epoch in (1,)] == [1.0]  # a run of one epoch learns
+    assert [schedule.multiplier(epoch - 1, 200) for epoch in (100, 101, 102, 200)] == pytest.approx(expected)
+    assert [schedule.multiplier(epoch - 1, 1) for epoch in (1,)] == [
+        1.0
+    ]  # a run of one epoch has the full learning rate
 
 
 @given(epochs=st.integers(1, 300), decay=st.none() | st.integers(0, 400))
-def test_constant_then_linear_then_zero_and_never_negative(epochs: int, decay: int | None) -> None:
+def test_schedule_is_constant_then_linear_then_zero(epochs: int, decay: int | None) -> None:
     schedule = ConstantThenLinear(decay_epochs=decay)
     factors = [schedule.multiplier(epoch, epochs) for epoch in range(epochs + 5)]
     falling = min(epochs // 2 if decay is None else decay, epochs)
@@ -45,7 +47,7 @@ def test_constant_then_linear_then_zero_and_never_negative(epochs: int, decay: i
 
 
 @given(epochs=st.integers(1, 100), final=st.floats(0, 1))
-def test_cosine_falls_from_one_towards_its_end(epochs: int, final: float) -> None:
+def test_cosine_decays_from_one_to_final(epochs: int, final: float) -> None:
     schedule = Cosine(final=final)
     factors = [schedule.multiplier(epoch, epochs) for epoch in range(epochs + 1)]
     assert factors[0] == 1
@@ -58,7 +60,7 @@ def test_step_and_constant() -> None:
     assert {Constant().multiplier(epoch, 9) for epoch in range(20)} == {1.0}
 
 
-def test_plateau_waits_and_then_cuts() -> None:
+def test_plateau_reduces_factor_after_patience() -> None:
     schedule = Plateau(metric="G/cycle_A", factor=0.5, patience=1, threshold=0.01)
     factors = []
     for value in [10.0, 9.0, 8.99, 8.98, 5.0, 5.0, 5.0, 5.0]:
@@ -67,16 +69,16 @@ def test_plateau_waits_and_then_cuts() -> None:
     assert factors == [1, 1, 1, 0.5, 0.5, 0.5, 0.25, 0.25]
 
 
-def test_plateau_names_the_metrics_there_are() -> None:
+def test_plateau_lists_available_metrics() -> None:
     with pytest.raises(RecipeError, match="no metric 'G/total'; known: D/total, G/cycle_A"):
         Plateau().observe({"G/cycle_A": 1.0, "D/total": 2.0})
 
 
-def test_a_restored_plateau_goes_on_counting() -> None:
+def test_restored_plateau_continues() -> None:
     schedule, restored = Plateau(patience=2, factor=0.5), Plateau(patience=2, factor=0.5)
     for value in (1.0, 1.0, 1.0):
         schedule.observe({"G/total": value})
     restored.load_state_dict(schedule.state_dict())
-    for each in (schedule, restored):
-        each.observe({"G/total": 1.0})
-        assert each.multiplier(0, 1) == 0.5
+    for plateau in (schedule, restored):
+        plateau.observe({"G/total": 1.0})
+        assert plateau.multiplier(0, 1) == 0.5

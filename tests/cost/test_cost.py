@@ -497,7 +497,7 @@ class TestCommands:
         ("arguments", "message"),
         [
             (["plan", "cyclegann"], "Did you mean 'cyclegan'?"),
-            (["plan", "cyclegan", "--memory=much"], "'much' is no size of a memory; write one such as 12GB"),
+            (["plan", "cyclegan", "--memory=much"], "'much' is not a memory size; write one such as 12GB"),
             (["plan", "cyclegan", "--data=nowhere"], "nowhere: no such folder"),
             (["plan", "cyclegan", "--set", "data.crop_size=30"], "takes only multiples of 4"),
             (["bench", "cyclegan", "--set", "generator.block=3"], "did you mean 'blocks'?"),
@@ -525,7 +525,7 @@ def test_a_size_that_is_written_is_read_back(size: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "GB", "12 apples", "-3GB", "0", "1e9", "nan"])
 def test_what_is_no_size_is_refused(text: str) -> None:
-    with pytest.raises(GantoolkitError, match="is no size of a memory"):
+    with pytest.raises(GantoolkitError, match="is not a memory size"):
         parse_bytes(text)
 
 

@@ -1,4 +1,5 @@
 import copy
+import itertools
 
 import pytest
 import torch
@@ -12,21 +13,21 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 LAST = torch.channels_last
 
 
-def test_the_order_follows_from_precision_and_device() -> None:
+def test_memory_format_depends_on_precision_and_device() -> None:
     assert memory_format_of("fp32", CPU) == memory_format_of("bf16", CPU) == memory_format_of("bf16", CUDA) == LAST
     assert memory_format_of("tf32", CUDA) == LAST
     assert memory_format_of("fp32", CUDA) == torch.contiguous_format
 
 
-class Foreign(nn.Sequential):
-    """A stranger's network, with PyTorch's own instance norm."""
+class ThirdParty(nn.Sequential):
+    """A third-party network with PyTorch's own instance norm."""
 
     def __init__(self) -> None:
         super().__init__(nn.Conv2d(3, 4, 3, padding=1), nn.InstanceNorm2d(4), nn.Conv2d(4, 3, 3, padding=1), nn.Tanh())
 
 
 NETWORKS = {
-    "foreign": Foreign,
+    "third party": ThirdParty,
     "resnet": lambda: ResNetGenerator(3, 3, width=4, blocks=2),
     "resnet, batch norm": lambda: ResNetGenerator(3, 3, width=4, blocks=1, norm="batch"),
     "resnet, affine": lambda: ResNetGenerator(3, 3, width=4, blocks=1, norm="instance_affine"),
@@ -40,8 +41,8 @@ NETWORKS = {
 
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_any_order_of_images_and_gradients_gives_the_same_gradients(name: str, count: int) -> None:
-    """Also for the network that PyTorch would give wrong ones: its instance norm, one image, a gradient in channels_last."""
+def test_gradients_do_not_depend_on_memory_format_of_images_and_gradients(name: str, count: int) -> None:
+    """Includes the case that PyTorch computes wrongly: its instance norm, one image, a channels_last gradient."""
     torch.manual_seed(0)
     plain = NETWORKS[name]().double().eval()
     network = copy.deepcopy(plain)
@@ -51,20 +52,19 @@ def test_any_order_of_images_and_gradients_gives_the_same_gradients(name: str, c
 
     def differentiate(network: nn.Module, images: Tensor, gradient: Tensor) -> list[Tensor]:
         images = images.detach().requires_grad_()
-        made = network(images)
-        return [made.detach(), *torch.autograd.grad(made, [images, *network.parameters()], gradient)]
+        output = network(images)
+        return [output.detach(), *torch.autograd.grad(output, [images, *network.parameters()], gradient)]
 
-    wanted = differentiate(plain, images, gradient)
-    for order_in in (LAST, torch.contiguous_format):
-        for order_back in (LAST, torch.contiguous_format):
-            found = differentiate(
-                network, images.contiguous(memory_format=order_in), gradient.contiguous(memory_format=order_back)
-            )
-            for made, expected in zip(found, wanted, strict=True):
-                torch.testing.assert_close(made, expected, rtol=1e-8, atol=1e-10)
+    expected = differentiate(plain, images, gradient)
+    for image_format, gradient_format in itertools.product((LAST, torch.contiguous_format), repeat=2):
+        results = differentiate(
+            network, images.contiguous(memory_format=image_format), gradient.contiguous(memory_format=gradient_format)
+        )
+        for ours, theirs in zip(results, expected, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-10)
 
 
-def test_two_images_are_put_in_order_both() -> None:
+def test_all_inputs_become_contiguous() -> None:
     class Two(nn.Module):
         def forward(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
             assert first.is_contiguous()

@@ -18,8 +18,8 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def middling() -> Recipe:
-    """Networks wide enough that rounding averages out."""
+def medium() -> Recipe:
+    """A recipe whose networks are wide enough for rounding errors to average out."""
     return cyclegan(
         generator={"name": "resnet", "width": 16, "blocks": 2}, discriminator={"name": "patchgan", "width": 16}
     ).swap({"identity_weight": 5.0, "data.load_size": 64, "data.crop_size": 64, "initializer.std": 0.1})
@@ -30,57 +30,57 @@ def losses_of(trainer: Trainer, recipe: Recipe, dtype: torch.dtype = torch.float
 
 
 class TestTolerance:
-    """Each precision against float64, on the losses of a whole step of CycleGAN, D's after G's step."""
+    """Each precision against float64, on the losses of a whole CycleGAN step, with D after G."""
 
     @pytest.mark.parametrize(("name", "bound"), [("fp32", 1e-5), ("tf32", 1e-5), ("bf16", 3e-2), ("fp16", 4e-3)])
-    def test_on_a_cpu(self, name: str, bound: float, middling: Recipe) -> None:
-        self.check(name, bound, middling, CPU)
+    def test_on_a_cpu(self, name: str, bound: float, medium: Recipe) -> None:
+        self.check(name, bound, medium, CPU)
 
     @pytest.mark.cuda
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
     @pytest.mark.parametrize(("name", "bound"), [("fp32", 1e-5), ("tf32", 4e-3), ("bf16", 3e-2), ("fp16", 4e-3)])
-    def test_on_cuda(self, name: str, bound: float, middling: Recipe) -> None:
-        self.check(name, bound, middling, torch.device("cuda"))
+    def test_on_cuda(self, name: str, bound: float, medium: Recipe) -> None:
+        self.check(name, bound, medium, torch.device("cuda"))
 
     def check(self, name: str, bound: float, recipe: Recipe, device: torch.device) -> None:
         exact = build_trainer(recipe.resolve(), CPU)
         for network in exact.system.networks.values():
             network.double()
-        wanted = losses_of(exact, recipe, torch.float64)
-        made = build_trainer(recipe.swap({"training.precision": name}).resolve(), device)
+        expected = losses_of(exact, recipe, torch.float64)
+        trainer = build_trainer(recipe.swap({"training.precision": name}).resolve(), device)
         batch = {domain: images.to(device) for domain, images in batch_of(recipe, count=2).items()}
-        with arithmetic(made.precision, try_algorithms=False):
-            result = made.step(batch)
+        with arithmetic(trainer.precision, try_algorithms=False):
+            result = trainer.step(batch)
         assert result.skipped is None
         for loss, value in result.losses.items():
             assert value.dtype == torch.float32
-            assert abs(value.item() - wanted[loss].item()) < bound * abs(wanted[loss].item()), loss
+            assert abs(value.item() - expected[loss].item()) < bound * abs(expected[loss].item()), loss
 
 
 class Spy(nn.Conv2d):
-    """Notes the type of what it makes, before anyone widens it."""
+    """Record the dtype of the output before its conversion to float32."""
 
     def forward(self, features: Tensor) -> Tensor:
-        made = super().forward(features)
-        self.seen = made.dtype
-        return made
+        output = super().forward(features)
+        self.output_dtype = output.dtype
+        return output
 
 
 @pytest.mark.parametrize(
     ("name", "inside"), [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
 )
-def test_a_network_computes_narrowly_and_looks_wide_from_outside(name, inside) -> None:
+def test_network_computes_in_precision_and_returns_float32(name, inside) -> None:
     layer = Spy(3, 3, 1)
     compute_in(name, layer, CPU)
-    made = layer(torch.rand(1, 3, 4, 4))
-    made.sum().backward()
-    assert (layer.seen, made.dtype) == (inside, torch.float32)
+    output = layer(torch.rand(1, 3, 4, 4))
+    output.sum().backward()
+    assert (layer.output_dtype, output.dtype) == (inside, torch.float32)
     assert {parameter.dtype for parameter in layer.parameters()} == {torch.float32}
     assert {parameter.grad.dtype for parameter in layer.parameters()} == {torch.float32}
 
 
-def test_a_copy_of_a_network_computes_with_its_own_weights() -> None:
-    """As what averages weights over steps makes one."""
+def test_copy_of_a_network_computes_with_its_own_weights() -> None:
+    """An average of weights over steps is such a copy."""
     layer = Spy(3, 3, 1)
     compute_in("bf16", layer, CPU)
     copied = copy.deepcopy(layer)
@@ -88,45 +88,45 @@ def test_a_copy_of_a_network_computes_with_its_own_weights() -> None:
     nn.init.zeros_(copied.bias)
     assert not copied(torch.rand(1, 3, 4, 4)).any()
     assert layer(torch.rand(1, 3, 4, 4)).any()
-    assert copied.seen == torch.bfloat16
+    assert copied.output_dtype == torch.bfloat16
 
 
-def test_lists_names_and_integers_pass_through() -> None:
+def test_lists_keyword_arguments_and_integers_are_supported() -> None:
     class Heads(nn.Linear):
-        def forward(self, features: list[Tensor], *, places: Tensor) -> dict[str, Tensor]:
-            assert places.dtype == torch.int64
-            return {"made": super().forward(features[0][places])}
+        def forward(self, features: list[Tensor], *, indices: Tensor) -> dict[str, Tensor]:
+            assert indices.dtype == torch.int64
+            return {"output": super().forward(features[0][indices])}
 
     for device in (CPU, torch.device("meta")):
         layer = Heads(3, 2, device=device)
         compute_in("bf16", layer, device)
-        made = layer([torch.rand(5, 3, device=device)], places=torch.zeros(2, dtype=torch.int64, device=device))
-        assert (made["made"].shape, made["made"].dtype) == ((2, 2), torch.float32)
+        outputs = layer([torch.rand(5, 3, device=device)], indices=torch.zeros(2, dtype=torch.int64, device=device))
+        assert (outputs["output"].shape, outputs["output"].dtype) == ((2, 2), torch.float32)
 
 
-def test_networks_that_make_two_images_are_widened_in_both() -> None:
+def test_all_outputs_become_float32() -> None:
     class Two(Spy):
         def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
             return super().forward(features), features
 
     layer = Two(3, 3, 1)
     compute_in("bf16", layer, CPU)
-    assert [made.dtype for made in layer(torch.rand(1, 3, 4, 4))] == [torch.float32, torch.float32]
+    assert [output.dtype for output in layer(torch.rand(1, 3, 4, 4))] == [torch.float32, torch.float32]
 
 
 class TestLossScaling:
-    def test_small_gradients_survive_float16_and_weights_are_moved_as_without(self, middling: Recipe) -> None:
-        """Scaling by a power of two changes nothing where nothing is rounded away."""
-        plain = build_trainer(middling.resolve(), CPU)
-        scaled = build_trainer(middling.resolve(), CPU)
+    def test_loss_scaling_does_not_change_weights_in_float32(self, medium: Recipe) -> None:
+        """Scaling by a power of two is exact unless values underflow."""
+        plain = build_trainer(medium.resolve(), CPU)
+        scaled = build_trainer(medium.resolve(), CPU)
         scaled.scalers = {name: torch.amp.GradScaler("cpu", init_scale=2.0**12) for name in scaled.optimizers}
         for trainer in (plain, scaled):
-            losses_of(trainer, middling)
+            losses_of(trainer, medium)
         for name, tensor in plain.state_dict().items():
             if name.startswith("network/"):
                 torch.testing.assert_close(scaled.state_dict()[name], tensor, rtol=1e-4, atol=1e-6)
 
-    def test_an_overflow_is_skipped_halves_the_scale_and_is_saved(self, tiny: Recipe) -> None:
+    def test_overflow_skips_step_and_halves_scale_which_is_saved(self, tiny: Recipe) -> None:
         recipe = tiny.swap({"training.precision": "fp16"}).resolve()
         trainer, restored = build_trainer(recipe, CPU), build_trainer(recipe, CPU)
         trainer.scalers["G"] = torch.amp.GradScaler("cpu", init_scale=2.0**40)
@@ -140,19 +140,19 @@ class TestLossScaling:
 
 
 class TestArithmetic:
-    def test_float32_is_rounded_for_tf32_alone_and_everything_is_restored(self) -> None:
+    def test_tf32_is_allowed_for_tf32_only_and_flags_are_restored(self) -> None:
         switches = (torch.backends.cuda.matmul, torch.backends.cudnn)
         before = [switch.allow_tf32 for switch in switches], torch.backends.cudnn.benchmark
-        for name, wanted in (("fp32", False), ("tf32", True), ("bf16", False)):
+        for name, expected in (("fp32", False), ("tf32", True), ("bf16", False)):
             with arithmetic(name, try_algorithms=True):
-                assert [switch.allow_tf32 for switch in switches] == [wanted, wanted]
+                assert [switch.allow_tf32 for switch in switches] == [expected, expected]
                 assert torch.backends.cudnn.benchmark
         assert ([switch.allow_tf32 for switch in switches], torch.backends.cudnn.benchmark) == before
 
 
 class TestAuto:
     @pytest.mark.parametrize("name", ["fp32", "bf16"])
-    def test_what_it_came_to_is_kept_by_the_run(self, name, tiny, dataset, tmp_path, monkeypatch) -> None:
+    def test_run_keeps_its_resolved_precision(self, name, tiny, dataset, tmp_path, monkeypatch) -> None:
         monkeypatch.setattr(precision, "_probe_cpu", lambda: name)
         recipe = tiny.swap({"training.precision": "auto"})
         whole = gantoolkit.train(recipe, dataset, tmp_path / "whole")
@@ -165,28 +165,28 @@ class TestAuto:
             )
             assert all(torch.equal(first[key], second[key]) for key in first)
 
-    def test_it_is_measured_on_a_cpu(self) -> None:
+    def test_precision_is_measured_on_a_cpu(self) -> None:
         assert choose_precision(CPU) in ("fp32", "bf16")
 
-    def test_others_are_named(self, tiny: Recipe) -> None:
+    def test_unknown_precision_is_rejected(self, tiny: Recipe) -> None:
         with pytest.raises(RecipeError, match=r"'precision' cannot be 'half'; it takes .*bf16"):
             tiny.swap({"training.precision": "half"})
 
 
 @pytest.mark.parametrize("name", ["bf16", "fp16"])
-def test_narrow_runs_resume_bit_for_bit(name: str, tiny: Recipe, dataset, tmp_path) -> None:
+def test_runs_in_low_precision_resume_bit_for_bit(name: str, tiny: Recipe, dataset, tmp_path) -> None:
     recipe = tiny.swap({"training.precision": name})
     whole = gantoolkit.train(recipe, dataset, tmp_path / "whole")
     gantoolkit.train(recipe, dataset, tmp_path / "stopped", stop_at=3)
-    again = gantoolkit.train(recipe, dataset, tmp_path / "stopped")
-    checkpoints = [run.folder.newest_checkpoint(run.recipe) for run in (whole, again)]
+    resumed = gantoolkit.train(recipe, dataset, tmp_path / "stopped")
+    checkpoints = [run.folder.newest_checkpoint(run.recipe) for run in (whole, resumed)]
     assert checkpoints[0].progress["skipped_steps"] == 0
     for key, tensor in checkpoints[0].tensors.items():
         assert torch.equal(tensor, checkpoints[1].tensors[key]), key
 
 
 @pytest.mark.parametrize("name", ["bf16", "fp16"])
-def test_a_translator_computes_narrowly_and_says_so(name, tiny: Recipe, dataset, tmp_path) -> None:
+def test_translator_computes_in_its_precision(name, tiny: Recipe, dataset, tmp_path) -> None:
     run = gantoolkit.train(tiny, dataset, tmp_path / "run", stop_at=2)
     image = run.translator("A2B").read(next((dataset / "testA").iterdir()))
     wide, narrow = run.translator("A2B"), run.translator("A2B", precision=name)

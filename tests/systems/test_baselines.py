@@ -209,7 +209,9 @@ def test_coupled_networks_have_matching_shapes(side: int, own: int, count: int) 
 
 @pytest.mark.parametrize("side", [4, 12, 48, 100])
 def test_sides_that_coupled_networks_cannot_make_are_refused(side: int) -> None:
-    with pytest.raises(RecipeError, match=f"data.crop_size is {side}; coupled networks make images of 8, 16, 32, 64"):
+    with pytest.raises(
+        RecipeError, match=f"data.crop_size is {side}; coupled networks produce images of 8, 16, 32, 64"
+    ):
         cogan(data={"crop_size": side, "load_size": 200}).check()
 
 

@@ -318,7 +318,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("environment", "complaint"),
         [
-            ({"WORLD_SIZE": "abc"}, "WORLD_SIZE is 'abc' in the environment; a launcher puts a number there"),
+            ({"WORLD_SIZE": "abc"}, "WORLD_SIZE is 'abc' in the environment; it must be a number that a launcher sets"),
             ({"WORLD_SIZE": "2", "RANK": "x"}, "RANK is 'x' in the environment"),
             ({"WORLD_SIZE": "2", "RANK": "7"}, "RANK is 7 in the environment, and WORLD_SIZE 2"),
         ],

@@ -1,4 +1,4 @@
-"""Networks that tell real images from fakes."""
+"""Networks that distinguish real images from fakes."""
 
 from gantoolkit.blocks.discriminators.coupled import CoupledDiscriminator
 from gantoolkit.blocks.discriminators.patchgan import PatchGANDiscriminator

@@ -1,4 +1,4 @@
-"""CoGAN's pair of discriminators: the late layers tied (Liu and Tuzel 2016, §3)."""
+"""CoGAN's pair of discriminators, which share their late layers (Liu and Tuzel 2016, §3)."""
 
 from typing import Annotated
 
@@ -10,20 +10,19 @@ _WIDEST = 8
 
 
 class CoupledDiscriminator(nn.Module):
-    """Convolutions of stride 2 down to 4×4 features, and one logit from these, for images of A and of B.
+    """Strided convolutions down to 4×4 features, and one logit from these, for images of A and of B.
 
-    Each domain has early layers of its own, `own_A` and `own_B`, which see pixels; the late ones, which see what is shown,
-    are one module, `tied`.
+    Each domain has its own early layers, `own_A` and `own_B`, for low-level features. The late layers are one module, `tied`.
 
     Args:
         channels_A: Channels of the images of A.
         channels_B: Channels of the images of B.
         side: Height and width of the images: 8, 16, 32, ...
-        width: Feature maps of the first layer; they double with each one, up to eight times as many.
-        own_layers: Layers that each domain has for itself; all after them are tied.
+        width: Feature maps of the first layer; doubled by each layer, up to 8 · width.
+        own_layers: Early layers per domain; all later ones are tied.
 
     Raises:
-        ValueError: When there are fewer layers than `own_layers` asks for.
+        ValueError: If `own_layers` is larger than the number of layers that can be untied.
     """
 
     channels_last = True
@@ -40,9 +39,7 @@ class CoupledDiscriminator(nn.Module):
         super().__init__()
         halvings = (side // _LAST_SIDE).bit_length() - 1
         if own_layers > halvings:
-            raise ValueError(
-                f"own_layers is {own_layers}; images of {side} pixels have {halvings} layers that can be untied"
-            )
+            raise ValueError(f"own_layers is {own_layers}; for images of {side} pixels it must be 1 to {halvings}")
         widths = [width * min(2**level, _WIDEST) for level in range(halvings)]
 
         def downsample(level: int) -> list[nn.Module]:

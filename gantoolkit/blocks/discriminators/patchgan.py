@@ -13,18 +13,18 @@ _WIDEST = 8
 
 
 class PatchGANDiscriminator(nn.Module):
-    """Judges overlapping patches: one logit for each, from 4×4 convolutions.
+    """Judges overlapping patches with 4×4 convolutions: one logit per patch.
 
-    With three layers the receptive field is 70×70, a 256×256 image gives 30×30 logits, and there are 2,764,737
+    With three layers the receptive field is 70×70, a 256×256 image gives 30×30 logits, and the network has 2,764,737
     parameters.
 
     Args:
         in_channels: Channels of the images to judge.
         layers: Convolutions of stride 2; each more than doubles the receptive field.
-        width: Feature maps of the first layer; they double with each one, up to eight times as many.
+        width: Feature maps of the first layer; doubled by each layer, up to 8 · width.
         norm: Normalization after every convolution but the first and the last.
-        padding: Pixels of zeros around every convolution's input; the authors' first code has 2, which gives 35×35 logits
-            for a 256×256 image.
+        padding: Zero padding of every convolution in pixels; the authors' first code uses 2, which gives 35×35 logits for a
+            256×256 image.
         spectral_norm: Divide each convolution's weight by its spectral norm (Miyato et al. 2018).
     """
 
@@ -42,19 +42,19 @@ class PatchGANDiscriminator(nn.Module):
     ) -> None:
         super().__init__()
 
-        def convolution(source: int, target: int, stride: int, bias: bool = True) -> nn.Module:
-            made = nn.Conv2d(source, target, 4, stride=stride, padding=padding, bias=bias)
-            return normalize_spectrally(made) if spectral_norm else made
+        def convolution(inputs: int, outputs: int, stride: int, bias: bool = True) -> nn.Module:
+            layer = nn.Conv2d(inputs, outputs, 4, stride=stride, padding=padding, bias=bias)
+            return normalize_spectrally(layer) if spectral_norm else layer
 
         parts: list[nn.Module] = [convolution(in_channels, width, stride=2), nn.LeakyReLU(0.2)]
-        source = width
+        channels = width
         for layer in range(1, layers + 1):
-            target = width * min(2**layer, _WIDEST)
+            out_channels = width * min(2**layer, _WIDEST)
             stride = 2 if layer < layers else 1
-            parts += [convolution(source, target, stride, needs_bias(norm)), normalization(norm, target)]
+            parts += [convolution(channels, out_channels, stride, needs_bias(norm)), normalization(norm, out_channels)]
             parts.append(nn.LeakyReLU(0.2))
-            source = target
-        parts.append(convolution(source, 1, stride=1))
+            channels = out_channels
+        parts.append(convolution(channels, 1, stride=1))
         self.layers = Chain(*parts)
 
     def forward(self, images: Tensor) -> Tensor:

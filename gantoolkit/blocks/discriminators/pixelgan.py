@@ -9,11 +9,11 @@ from gantoolkit.layers.normalization import Normalization, needs_bias, normaliza
 
 
 class PixelGANDiscriminator(nn.Module):
-    """Judges each pixel by its color alone: 1×1 convolutions, one logit a pixel.
+    """Judges each pixel by its color with 1×1 convolutions: one logit per pixel.
 
     Args:
         in_channels: Channels of the images to judge.
-        width: Feature maps of the first layer; the second has twice as many.
+        width: Feature maps of the first layer; the second has 2 · width.
         norm: Normalization after the second convolution.
     """
 

@@ -1,4 +1,4 @@
-"""Networks that translate images, and the pair that renders a latent in two domains."""
+"""Networks that translate images, and a pair that renders a latent in two domains."""
 
 from gantoolkit.blocks.generators.coupled import CoupledGenerator
 from gantoolkit.blocks.generators.resnet import ResNetGenerator

@@ -1,4 +1,4 @@
-"""CoGAN's pair of generators: two images from one latent, the early layers tied (Liu and Tuzel 2016, §3)."""
+"""CoGAN's pair of generators, which share their early layers and render a latent as two images (Liu and Tuzel 2016, §3)."""
 
 import math
 from typing import Annotated
@@ -11,21 +11,21 @@ _WIDEST = 8
 
 
 class CoupledGenerator(nn.Module):
-    """Transposed convolutions from a latent to an image of A and one of B, in the manner of DCGAN (Radford et al. 2016).
+    """Transposed convolutions from a latent to an image of A and one of B, as in DCGAN (Radford et al. 2016).
 
-    The tied layers are one module, `tied`, so that what is learned there holds for both domains; `own_A` and `own_B` turn its
-    features into images.
+    The early layers are one module, `tied`, which learns features of both domains. `own_A` and `own_B` turn these features
+    into images.
 
     Args:
         channels_A: Channels of the images of A.
         channels_B: Channels of the images of B.
         side: Height and width of the images: 8, 16, 32, ...
-        latent_size: Numbers in a latent.
-        width: Feature maps of the last layer but one; they double toward the latent, up to eight times as many.
-        own_layers: Layers that each domain has for itself; all before them are tied.
+        latent_size: Dimensions of the latent.
+        width: Feature maps of the second-to-last layer; doubled toward the latent, up to 8 · width.
+        own_layers: Late layers per domain; all earlier ones are tied.
 
     Raises:
-        ValueError: When the side is no such number, or there are fewer layers than `own_layers` asks for.
+        ValueError: If `side` is not such a size, or `own_layers` is larger than the number of layers that can be untied.
     """
 
     channels_last = True
@@ -71,16 +71,14 @@ class CoupledGenerator(nn.Module):
 
 
 def count_doublings(side: int, own_layers: int) -> int:
-    """How often 4 pixels have to be doubled to make `side`.
+    """The number of times that 4 pixels have to be doubled to obtain `side`.
 
     Raises:
-        ValueError: When no number of times does, or fewer than `own_layers`.
+        ValueError: If `side` is not 4 times a power of two from 8 on, or the number is less than `own_layers`.
     """
     doublings = round(math.log2(side / _FIRST_SIDE)) if side >= 2 * _FIRST_SIDE else 0
     if not doublings or side != _FIRST_SIDE * 2**doublings:
-        raise ValueError(f"data.crop_size is {side}; coupled networks make images of 8, 16, 32, 64, ... pixels")
+        raise ValueError(f"data.crop_size is {side}; coupled networks produce images of 8, 16, 32, 64, ... pixels")
     if own_layers > doublings:
-        raise ValueError(
-            f"own_layers is {own_layers}; images of {side} pixels have {doublings} layers that can be untied"
-        )
+        raise ValueError(f"own_layers is {own_layers}; for images of {side} pixels it must be 1 to {doublings}")
     return doublings

@@ -16,25 +16,25 @@ _DOWNSAMPLINGS = 2
 
 
 class ResNetGenerator(nn.Module):
-    """Downsamples twice, transforms with residual blocks, upsamples twice; fully convolutional.
+    """Downsamples twice, applies residual blocks, and upsamples twice; fully convolutional.
 
     With the defaults and three channels in and out it has 11,378,179 parameters.
 
     Args:
         in_channels: Channels of the images to translate.
         out_channels: Channels of the translation.
-        blocks: Residual blocks; the paper takes 9 for 256×256 images and 6 for 128×128.
-        width: Feature maps of the first layer; the residual blocks have four times as many.
+        blocks: Residual blocks; the paper uses 9 for 256×256 images and 6 for 128×128.
+        width: Feature maps of the first layer; the residual blocks have 4 · width.
         norm: Normalization after every convolution but the last.
-        padding: How the 7×7 convolutions and the residual blocks continue the image past its border.
-        dropout: Share of features dropped inside each residual block while training.
-        upsampling: `transposed` is the paper's transposed convolution; `resize` enlarges to the nearest neighbor and
-            convolves, which leaves no checkerboard (Odena et al. 2016).
+        padding: Padding of the 7×7 convolutions and the residual blocks.
+        dropout: Dropout probability inside each residual block.
+        upsampling: `transposed` is the paper's transposed convolution; `resize` is nearest-neighbor upsampling and a
+            convolution, which avoids checkerboard artifacts (Odena et al. 2016).
     """
 
     channels_last = True
     size_multiple = 2**_DOWNSAMPLINGS
-    smallest_size = 2 * size_multiple  # the residual blocks continue two pixels by their mirror image, not one
+    smallest_size = 2 * size_multiple  # the residual blocks reflect features of 2×2 pixels, not of 1×1
 
     def __init__(
         self,
@@ -72,15 +72,15 @@ class ResNetGenerator(nn.Module):
 
 
 class ResidualBlock(Residual):
-    """Two 3×3 convolutions beside an identity path; nothing follows the sum."""
+    """Two 3×3 convolutions and an identity path, without an activation after the sum."""
 
     def __init__(self, channels: int, *, norm: Normalization, padding: Padding, dropout: float) -> None:
         def convolution() -> list[nn.Module]:
             pad, convolve = _PAD[padding](1), Conv3x3(channels, channels, bias=needs_bias(norm))
             return [pad, convolve, normalization(norm, channels)]
 
-        drop = [nn.Dropout(dropout)] if dropout else []
-        super().__init__(*convolution(), nn.ReLU(), *drop, *convolution())
+        dropouts = [nn.Dropout(dropout)] if dropout else []
+        super().__init__(*convolution(), nn.ReLU(), *dropouts, *convolution())
 
 
 def _upsample(in_channels: int, out_channels: int, upsampling: str, bias: bool) -> nn.Module:

@@ -14,19 +14,18 @@ _OUTER_LEVELS = 4
 
 
 class UNetGenerator(nn.Module):
-    """Halves the image `depth` times and doubles it again, each level joined to its mirror image by a skip connection.
+    """Downsamples `depth` times and upsamples again, with skip connections between levels of the same size.
 
     With depth 8, width 64, batch norm and three channels it has 54,413,955 parameters (with depth 7: 41,828,995).
 
     Args:
         in_channels: Channels of the images to translate.
         out_channels: Channels of the translation.
-        depth: Halvings; heights and widths have to be multiples of 2^depth. The paper takes 8 for 256×256 images.
-        width: Feature maps of the first level; they double up to eight times as many.
+        depth: Number of downsamplings; H and W have to be multiples of 2^depth. The paper uses 8 for 256×256 images.
+        width: Feature maps of the first level, doubled by each level up to 8 · width.
         norm: Normalization after every convolution but the first, the innermost and the last.
-        dropout: Share of features dropped on the way up, in the inner levels of full width, while training; the paper
-            takes 0.5.
-        noise_at_test: Keep dropout on when it translates, and let batch norm take the statistics of the image at hand: the
+        dropout: Dropout probability in the decoder's inner levels of full width; the paper uses 0.5.
+        noise_at_test: Keep dropout on in evaluation mode, and let batch norm use the statistics of the current batch: the
             paper's only source of noise (§2.1, §3.4).
     """
 
@@ -51,21 +50,21 @@ class UNetGenerator(nn.Module):
 
         self.downs = nn.ModuleList()
         for level in range(depth):
-            source = in_channels if level == 0 else channels[level - 1]
+            inputs = in_channels if level == 0 else channels[level - 1]
             layers: list[nn.Module] = [] if level == 0 else [nn.LeakyReLU(0.2)]
-            layers.append(nn.Conv2d(source, channels[level], 4, stride=2, padding=1, bias=bias))
-            if 0 < level < depth - 1:  # the innermost level may be a single pixel, which has no statistics
+            layers.append(nn.Conv2d(inputs, channels[level], 4, stride=2, padding=1, bias=bias))
+            if 0 < level < depth - 1:  # the innermost level may be a single pixel, which has no variance
                 layers.append(normalization(norm, channels[level], running=not noise_at_test))
             self.downs.append(nn.Sequential(*layers))
 
         self.ups = nn.ModuleList()
         for level in reversed(range(1, depth)):
-            source = channels[level] if level == depth - 1 else 2 * channels[level]
-            target = channels[level - 1]
-            layers = [nn.ReLU(), nn.ConvTranspose2d(source, target, 4, stride=2, padding=1, bias=bias)]
-            layers.append(normalization(norm, target, running=not noise_at_test))
+            inputs = channels[level] if level == depth - 1 else 2 * channels[level]
+            outputs = channels[level - 1]
+            layers = [nn.ReLU(), nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1, bias=bias)]
+            layers.append(normalization(norm, outputs, running=not noise_at_test))
             if dropout and _OUTER_LEVELS <= level < depth - 1:
-                layers.append(_LastingDropout(dropout) if noise_at_test else nn.Dropout(dropout))
+                layers.append(_PermanentDropout(dropout) if noise_at_test else nn.Dropout(dropout))
             self.ups.append(nn.Sequential(*layers))
         outermost = nn.ConvTranspose2d(2 * channels[0], out_channels, 4, stride=2, padding=1)
         self.ups.append(nn.Sequential(nn.ReLU(), outermost, nn.Tanh()))
@@ -85,12 +84,12 @@ class UNetGenerator(nn.Module):
         return features
 
 
-class _LastingDropout(nn.Module):
-    """Dropout that evaluation mode does not switch off."""
+class _PermanentDropout(nn.Module):
+    """Dropout that stays on in evaluation mode."""
 
-    def __init__(self, share: float) -> None:
+    def __init__(self, probability: float) -> None:
         super().__init__()
-        self.share = share
+        self.probability = probability
 
     def forward(self, features: Tensor) -> Tensor:
-        return functional.dropout(features, self.share, training=True)
+        return functional.dropout(features, self.probability, training=True)

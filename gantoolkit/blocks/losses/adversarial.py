@@ -1,7 +1,7 @@
-"""Adversarial losses: what the discriminator and the generator minimize, given the discriminator's logits.
+"""Adversarial losses of the discriminator and the generator, as functions of the discriminator's logits.
 
-Each method is the mean over all logits; the discriminator's loss is half the sum of its `real` and `fake` parts, which its
-system takes (Zhu et al. 2017, §4 divides that objective by two).
+Each method returns the mean over all logits. The system computes the discriminator loss as half the sum of its `real` and
+`fake` parts (Zhu et al. 2017, §4 divides that objective by two).
 """
 
 from collections.abc import Callable
@@ -14,11 +14,11 @@ from torch.nn import functional
 
 
 class LSGAN:
-    """Least squares (Mao et al. 2017): squared distance of the logits from a target.
+    """Least-squares loss (Mao et al. 2017): the squared distance of the logits from a target.
 
     Args:
-        real_target: What the discriminator's logits should be for real images, and the generator's for its fakes.
-        fake_target: What the discriminator's logits should be for fakes.
+        real_target: Target of the discriminator for real images, and of the generator for its fakes.
+        fake_target: Target of the discriminator for fakes.
     """
 
     def __init__(self, *, real_target: float = 1.0, fake_target: float = 0.0) -> None:
@@ -36,7 +36,7 @@ class LSGAN:
 
 
 class NLL:
-    """Negative log-likelihood (Goodfellow et al. 2014) on logits; the generator's form is the non-saturating one, −log D."""
+    """Negative log-likelihood (Goodfellow et al. 2014) on logits; the generator minimizes the non-saturating −log D."""
 
     def real(self, logits: Tensor) -> Tensor:
         return functional.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))
@@ -49,7 +49,7 @@ class NLL:
 
 
 class Hinge:
-    """Hinge loss (Lim and Ye 2017): the discriminator wants real logits above 1 and fake ones below −1."""
+    """Hinge loss (Lim and Ye 2017): it pushes real logits above 1 and fake ones below −1."""
 
     def real(self, logits: Tensor) -> Tensor:
         return functional.relu(1 - logits).mean()
@@ -81,11 +81,11 @@ class WGANGP:
         return -logits.mean()
 
     def penalty(self, discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
-        """The squared deviation from 1 of the gradient's norm at a random point between each real image and a fake one."""
+        """The squared deviation of the gradient's norm from 1, at a random point between each real image and a fake."""
         share = torch.rand(len(real), 1, 1, 1, device=real.device, dtype=real.dtype)
-        between = torch.lerp(real.detach(), fake.detach(), share).requires_grad_()
-        logits = discriminator(between)
-        (gradient,) = torch.autograd.grad(logits.sum(), between, create_graph=True)
-        # The root's slope is infinite at 0, where a discriminator that ignores its input sits.
+        points = torch.lerp(real.detach(), fake.detach(), share).requires_grad_()
+        logits = discriminator(points)
+        (gradient,) = torch.autograd.grad(logits.sum(), points, create_graph=True)
+        # The derivative of the root is infinite at 0, the norm for a discriminator that ignores its input.
         norm = gradient.flatten(1).square().sum(dim=1).clamp_min(torch.finfo(gradient.dtype).tiny).sqrt()
         return self.penalty_weight * (norm - 1).square().mean()

@@ -1,4 +1,4 @@
-"""Distances between images: what cycle consistency and the identity term are measured in."""
+"""Distances between images, for cycle consistency and the identity term."""
 
 from typing import Annotated
 
@@ -41,9 +41,9 @@ class SSIM:
         self.window = window
 
     def __call__(self, images: Tensor, targets: Tensor) -> Tensor:
-        from kornia.losses import ssim_loss  # imported when used: it takes a second
+        from kornia.losses import ssim_loss  # imported on use, since it takes a second
 
-        if images.is_meta:  # kornia asks torch for this device's precision, and it has none
+        if images.is_meta:  # kornia does not support the meta device
             return functional.l1_loss(images, targets)
         return ssim_loss((images + 1) / 2, (targets + 1) / 2, self.window)
 
@@ -52,10 +52,10 @@ class Features:
     """Mean absolute difference of deep features: a perceptual distance (Johnson et al. 2016; Zhu et al. 2017, §5.1.1).
 
     Args:
-        features: The network that is looked through; the comparison in Zhu et al. 2017 takes VGG-16.
-        layers: Its layers, by name; the distance is the mean over them.
-        side: Side in pixels to which images are resized first, none to take them as they are. The comparison in Zhu et
-            al. 2017 takes 224, on which VGG was trained.
+        features: The feature network; the comparison in Zhu et al. 2017 uses VGG-16.
+        layers: Names of its layers; the distance is the mean over them.
+        side: Size in pixels that images are first resized to; None keeps their size. The comparison in Zhu et al. 2017 uses
+            224, the size that VGG was trained on.
     """
 
     def __init__(
@@ -70,10 +70,10 @@ class Features:
         self.side = side
 
     def __call__(self, images: Tensor, targets: Tensor) -> Tensor:
-        made = self.extract(self._resize(images), self.layers)
+        features = self.extract(self._resize(images), self.layers)
         with torch.no_grad():
-            wanted = self.extract(self._resize(targets.detach()), self.layers)
-        return torch.stack([functional.l1_loss(made[layer], wanted[layer]) for layer in self.layers]).mean()
+            expected = self.extract(self._resize(targets.detach()), self.layers)
+        return torch.stack([functional.l1_loss(features[layer], expected[layer]) for layer in self.layers]).mean()
 
     def _resize(self, images: Tensor) -> Tensor:
         if self.side is None:

@@ -1,4 +1,4 @@
-"""Reflection padding of channels_last features, with a backward pass that gives the same bits each time."""
+"""Reflection padding of channels_last features with a deterministic backward pass."""
 
 from typing import Any
 
@@ -21,28 +21,28 @@ __all__ = ["fused_reflection_pad"]
 
 
 def fused_reflection_pad(features: Tensor, pad: int) -> Tensor:
-    """Continue (N, C, H, W) past its border by its mirror image: (N, C, H + 2·pad, W + 2·pad), channels_last.
+    """Pad (N, C, H, W) with its mirror image to (N, C, H + 2·pad, W + 2·pad), in channels_last.
 
-    May be differentiated any number of times. `gantoolkit.layers.kernels.can_fuse` says whether it takes `features`.
+    Differentiable any number of times. `gantoolkit.layers.kernels.can_fuse` returns whether `features` are supported.
 
     Raises:
-        ValueError: When `pad` is negative, or not smaller than H and W.
+        ValueError: If `pad` is negative, or not smaller than H and W.
     """
     check_pad(features, pad)
     return _Pad.apply(features, pad)
 
 
 def check_pad(features: Tensor, pad: int) -> None:
-    """Refuse a pad that no mirror image can fill."""
+    """Raise ValueError if `pad` is negative, or not smaller than H and W."""
     if not 0 <= pad < min(features.shape[2:]):
         height, width = features.shape[2:]
         raise ValueError(
-            f"pad is {pad}; for features of {height}×{width} pixels it may be 0 to {min(height, width) - 1}"
+            f"pad is {pad}; for features of {height}×{width} pixels it must be 0 to {min(height, width) - 1}"
         )
 
 
 class _Pad(torch.autograd.Function):
-    """Padding; its gradient is `_Fold`."""
+    """Padding. Its backward pass is `_Fold`."""
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, pad: int) -> Tensor:
@@ -61,7 +61,7 @@ class _Pad(torch.autograd.Function):
 
 
 class _Fold(torch.autograd.Function):
-    """The border folded back onto the pixels that it mirrors; its gradient is `_Pad`, since both are linear."""
+    """Add the border to the pixels that it mirrors. Its backward pass is `_Pad`, since both are linear."""
 
     @staticmethod
     def forward(ctx: Any, padded: Tensor, pad: int) -> Tensor:

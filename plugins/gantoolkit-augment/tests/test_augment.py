@@ -1,4 +1,4 @@
-"""The augmenting discriminators keep to their protocol; what they do to images is what it says."""
+"""The augmenting discriminators conform to their protocol, and the operations do what they document."""
 
 import pytest
 import torch
@@ -42,7 +42,7 @@ OPERATIONS = {
 @pytest.mark.parametrize("name", OPERATIONS)
 @settings(deadline=None, derandomize=True, max_examples=15)
 @given(data=st.data(), channels=st.sampled_from([1, 3, 4, 6]))
-def test_every_operation_keeps_the_shape_and_passes_gradients(name: str, data: st.DataObject, channels: int) -> None:
+def test_operations_preserve_shape_and_pass_gradients(name: str, data: st.DataObject, channels: int) -> None:
     images = data.draw(image_batches(channels=channels, sizes=(16, 24))).requires_grad_()
     changed = OPERATIONS[name](images)
     assert changed.shape == images.shape
@@ -52,7 +52,7 @@ def test_every_operation_keeps_the_shape_and_passes_gradients(name: str, data: s
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_each_image_is_changed_by_itself(name: str) -> None:
+def test_each_image_changes_independently(name: str) -> None:
     torch.manual_seed(0)
     image = torch.rand(1, 3, 16, 16) * 2 - 1
     changed = OPERATIONS[name](image.expand(16, -1, -1, -1))
@@ -62,11 +62,11 @@ def test_each_image_is_changed_by_itself(name: str) -> None:
 @pytest.mark.parametrize("change", [warp, mix_channels])
 @settings(deadline=None, derandomize=True, max_examples=10)
 @given(images=image_batches(sizes=(16,)))
-def test_with_probability_zero_nothing_changes(change, images: Tensor) -> None:
+def test_probability_zero_changes_nothing(change, images: Tensor) -> None:
     assert torch.allclose(change(images, torch.tensor(0.0)), images, atol=1e-5)
 
 
-def test_gray_stays_gray_and_pairs_are_changed_alike() -> None:
+def test_gray_stays_gray_and_pairs_change_alike() -> None:
     torch.manual_seed(0)
     gray = (torch.rand(8, 1, 8, 8) * 2 - 1).expand(-1, 3, -1, -1)
     for change in (blend_colors, lambda images: mix_channels(images, torch.tensor(1.0))):
@@ -78,14 +78,14 @@ def test_gray_stays_gray_and_pairs_are_changed_alike() -> None:
         assert torch.allclose(first, second, atol=1e-5)
 
 
-def test_a_cutout_is_a_gray_square_of_its_size() -> None:
+def test_cutout_is_a_gray_square_of_its_size() -> None:
     torch.manual_seed(0)
     holes = (cut_out(torch.ones(32, 3, 16, 16), 0.5) == 0)[:, 0]
     assert holes.sum(dim=(1, 2)).tolist() == [64] * 32
 
 
-class Sure(nn.Module):
-    """A discriminator whose logits are what it is told."""
+class FirstChannel(nn.Module):
+    """A discriminator whose logits are the first channel of its images."""
 
     def __init__(self, in_channels: int) -> None:
         super().__init__()
@@ -95,27 +95,27 @@ class Sure(nn.Module):
         return self.scale * images[:, :1]
 
 
-def test_the_probability_follows_how_sure_the_discriminator_is() -> None:
-    network = AdaptiveAugment(3, discriminator=Sure, images_to_full=100, interval=4, boundary=0.5)
-    sure, doubtful = torch.full((5, 1, 2, 2), 0.9), torch.full((5, 1, 2, 2), 0.1)
+def test_probability_follows_signs_of_real_logits() -> None:
+    network = AdaptiveAugment(3, discriminator=FirstChannel, images_to_full=100, interval=4, boundary=0.5)
+    confident, doubtful = torch.full((5, 1, 2, 2), 0.9), torch.full((5, 1, 2, 2), 0.1)
     for _ in range(3):
-        network.observe(sure, doubtful)
+        network.observe(confident, doubtful)
     assert network.p == 0
-    network.observe(sure, doubtful)
+    network.observe(confident, doubtful)
     assert float(network.p) == pytest.approx(20 / 100)
     for _ in range(4):
-        network.observe(sure, doubtful)
+        network.observe(confident, doubtful)
     assert float(network.p) == pytest.approx(40 / 100)
     for _ in range(40):
-        network.observe(doubtful, sure)
+        network.observe(doubtful, confident)
     assert network.p == 0
     for _ in range(400):
-        network.observe(sure, doubtful)
+        network.observe(confident, doubtful)
     assert network.p == 1
 
 
-def test_nothing_is_augmented_in_evaluation() -> None:
-    network = DiffAugment(3, discriminator=Sure)
+def test_evaluation_mode_disables_augmentation() -> None:
+    network = DiffAugment(3, discriminator=FirstChannel)
     images = torch.rand(4, 3, 8, 8)
     assert torch.equal(network.eval()(images), images[:, :1])
     assert not torch.equal(network.train()(images), images[:, :1])
@@ -123,12 +123,12 @@ def test_nothing_is_augmented_in_evaluation() -> None:
 
 @pytest.mark.parametrize("name", ["diffaugment", "ada"])
 @pytest.mark.parametrize("make", [cyclegan, simgan, bigan, pix2pix])
-def test_any_system_takes_it(make, name: str) -> None:
+def test_every_system_accepts_augmenting_discriminators(make, name: str) -> None:
     make(discriminator={"name": name, "discriminator": "patchgan"}).check()
 
 
 @pytest.mark.parametrize("name", ["cyclegan", "pix2pix", "simgan", "bigan"])
-def test_every_system_tells_it_how_it_does(name: str) -> None:
+def test_every_system_passes_logits_to_observe(name: str) -> None:
     recipe = {"cyclegan": cyclegan, "pix2pix": pix2pix, "simgan": simgan, "bigan": bigan}[name](
         generator={"name": "resnet", "width": 4, "blocks": 1}, discriminator={"name": "ada", "discriminator": SMALL}
     )
@@ -138,11 +138,11 @@ def test_every_system_tells_it_how_it_does(name: str) -> None:
     shared = system.forward(batch)
     for phase in system.phases:
         phase.losses(batch, shared)
-    watching = [network for network in system.networks.values() if isinstance(network, AdaptiveAugment)]
-    assert watching
-    assert all(network.seen.tolist() == [1, 1] for network in watching)
+    observers = [network for network in system.networks.values() if isinstance(network, AdaptiveAugment)]
+    assert observers
+    assert all(network.counts.tolist() == [1, 1] for network in observers)
 
 
-def test_blocks_inside_are_checked_too() -> None:
+def test_nested_blocks_are_validated() -> None:
     block = resolve("discriminators", BlockSpec.of("ada", discriminator={"name": "patchgan", "layers": 2}), "here")
     assert block.parameters["discriminator"].parameters["layers"] == 2

@@ -1,4 +1,4 @@
-"""CUT keeps to the protocols, and is what its paper says."""
+"""CUT conforms to the protocols and matches its paper."""
 
 import math
 
@@ -38,7 +38,7 @@ def test_fastcut_recipe(check) -> None:
 
 @settings(deadline=None, derandomize=True)
 @given(seed=seeds(), count=st.integers(2, 9), temperature=st.sampled_from([0.07, 0.5]))
-def test_the_loss_is_the_papers_formula(seed: int, count: int, temperature: float) -> None:
+def test_loss_matches_formula_of_the_paper(seed: int, count: int, temperature: float) -> None:
     generator = torch.Generator().manual_seed(seed)
     queries, keys = (
         nn.functional.normalize(torch.randn(2, count, 4, generator=generator, dtype=torch.float64), dim=-1)
@@ -46,15 +46,15 @@ def test_the_loss_is_the_papers_formula(seed: int, count: int, temperature: floa
     )
     total = 0.0
     for image in range(2):
-        for place in range(count):
-            likeness = [
-                math.exp(float(queries[image, place] @ keys[image, other]) / temperature) for other in range(count)
+        for index in range(count):
+            similarities = [
+                math.exp(float(queries[image, index] @ keys[image, other]) / temperature) for other in range(count)
             ]
-            total -= math.log(likeness[place] / sum(likeness))
+            total -= math.log(similarities[index] / sum(similarities))
     assert float(PatchNCE(temperature=temperature)(queries, keys)) == pytest.approx(total / (2 * count))
 
 
-def test_the_loss_is_smallest_where_each_patch_finds_its_own() -> None:
+def test_loss_is_smallest_for_matching_patches() -> None:
     vectors = torch.eye(8)[None]
     loss = PatchNCE()
     assert loss(vectors, vectors) < 1e-4
@@ -69,14 +69,14 @@ def test_keys_get_no_gradient() -> None:
 
 
 def test_encoding_stops_at_the_deepest_layer() -> None:
-    seen: list[str] = []
+    calls: list[str] = []
     network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 3, 1))
-    network[2].register_forward_hook(lambda *_: seen.append("last"))
+    network[2].register_forward_hook(lambda *_: calls.append("last"))
     images = torch.rand(2, 3, 4, 4)
     first, second = encode(network, images, ["0", "1"])
     assert torch.equal(first, network[0](images))
     assert torch.equal(second, first.relu())
-    assert not seen
+    assert not calls
     assert not network[0]._forward_hooks
 
 
@@ -93,21 +93,21 @@ def small(**changes: object) -> CUT:
     return bind("systems", block)(SystemContext(3, 3, 0, 32))
 
 
-def test_a_mirrored_translation_is_compared_with_what_was_not_mirrored() -> None:
+def test_flipped_translation_is_compared_with_unflipped_image() -> None:
     system = small(identity_nce=False)
     images, translated = torch.rand(1, 3, 32, 32), torch.rand(1, 3, 32, 32)
     torch.manual_seed(1)
     mirrored = system.compare(translated.flip(-1), images, mirrored=True)
-    # The generator is no mirror image of itself, so only its input layer, the padded pixels, shows equality.
+    # The generator is not flip-equivariant, so only its input layer, the padded pixels, is exactly equal.
     queries = encode(system.G, translated.flip(-1), ("layers.0",))[0].flip(-1)
     assert torch.equal(queries, encode(system.G, translated, ("layers.0",))[0])
     assert torch.isfinite(mirrored)
 
 
-def test_the_paper_s_two_variants() -> None:
+def test_recipes_match_both_variants_of_the_paper() -> None:
     assert cut().check().system.parameters["nce_weight"] == 1.0
     differences = fastcut().diff(cut())
-    assert {name: here for name, (here, _) in differences.items()} == {
+    assert {name: value for name, (value, _) in differences.items()} == {
         "nce_weight": 10.0,
         "identity_nce": False,
         "flip_equivariance": True,
@@ -138,6 +138,6 @@ def test_both_terms_are_halved_with_the_identity_term() -> None:
         ({"temperature": 0}, "'temperature' cannot be 0"),
     ],
 )
-def test_what_does_not_fit_is_one_sentence(changes: dict[str, object], message: str) -> None:
+def test_invalid_settings_are_reported_in_one_sentence(changes: dict[str, object], message: str) -> None:
     with pytest.raises(RecipeError, match=message.replace("(", r"\(")):
         cut().swap(changes).check()

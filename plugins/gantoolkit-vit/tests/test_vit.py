@@ -1,4 +1,4 @@
-"""Both networks keep to their protocols, and are what their papers say."""
+"""Both networks conform to their protocols and match their papers."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def test_projected(check) -> None:
     check()
 
 
-def test_the_transformer_sees_the_whole_image() -> None:
+def test_receptive_field_covers_the_whole_image() -> None:
     torch.manual_seed(0)
     network = ViTUNet(3, 3, width=4, blocks=1, features=12, heads=2).double().eval()
     images = torch.rand(1, 3, 64, 64, dtype=torch.float64, requires_grad=True)
@@ -30,11 +30,11 @@ def test_the_transformer_sees_the_whole_image() -> None:
     assert gradient[0, :, -16:, -16:].abs().max() > 0
 
 
-def test_the_paper_s_sizes() -> None:
+def test_default_sizes_match_the_paper() -> None:
     with torch.device("meta"):
         network = ViTUNet(3, 3)
     assert len(network.transformer.blocks) == 12
-    assert network.transformer.waves.out_features == 384
+    assert network.transformer.embed_position.out_features == 384
 
 
 def make_projected(**parameters: object) -> ProjectedDiscriminator:
@@ -42,7 +42,7 @@ def make_projected(**parameters: object) -> ProjectedDiscriminator:
     return bind("discriminators", block)(3)
 
 
-def test_projections_are_saved_and_never_learn() -> None:
+def test_projections_are_saved_and_frozen() -> None:
     network = make_projected(width=4)
     frozen = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
     assert frozen == {name for name, _ in network.named_parameters() if name.startswith("mix_")}
@@ -51,17 +51,17 @@ def test_projections_are_saved_and_never_learn() -> None:
 
 
 @pytest.mark.parametrize("side", [64, 48, 96])
-def test_each_scale_has_as_many_logits_as_the_others(side: int) -> None:
+def test_all_scales_have_the_same_number_of_logits(side: int) -> None:
     network = make_projected(width=4).eval()
     with torch.no_grad():
         images = torch.rand(1, 3, side, side)
         logits = network(images)
-        alone = [judge(scale) for judge, scale in zip(network.judges, network.project(images), strict=True)]
-    assert logits.shape[-1] == 4 * alone[-1].shape[-1]
-    assert torch.equal(logits[..., -alone[-1].shape[-1] :], alone[-1])
+        by_scale = [judge(scale) for judge, scale in zip(network.judges, network.project(images), strict=True)]
+    assert logits.shape[-1] == 4 * by_scale[-1].shape[-1]
+    assert torch.equal(logits[..., -by_scale[-1].shape[-1] :], by_scale[-1])
 
 
-def test_it_sees_what_the_pretrained_network_sees() -> None:
+def test_logits_depend_on_pretrained_weights() -> None:
     network, other = make_projected(width=4).eval(), make_projected(width=4).eval()
     other.extract.weights = "none"
     other.load_state_dict(network.state_dict())
@@ -70,7 +70,7 @@ def test_it_sees_what_the_pretrained_network_sees() -> None:
         assert not torch.allclose(network(images), other(images))
 
 
-def test_it_judges_pairs_of_images() -> None:
+def test_projected_discriminator_judges_pairs_of_images() -> None:
     recipe = pix2pix(
         discriminator={"name": "projected", "features": FEATURES, "width": 4}, data={"load_size": 286, "crop_size": 256}
     )
@@ -88,11 +88,11 @@ def test_it_judges_pairs_of_images() -> None:
             {"generator": "vit_unet", "data.crop_size": 250},
             "data.crop_size is 250, but G_AB takes only multiples of 16",
         ),
-        ({"discriminator.layers": ["blocks.1", "blocks.4"]}, "each layer has to be half as large as the one before"),
+        ({"discriminator.layers": ["blocks.1", "blocks.4"]}, "each layer has to be half the size of the one before"),
         ({"discriminator.layers": ["blocks.1", "block.2"]}, "has no layer 'block.2'. Did you mean 'blocks.2'?"),
     ],
 )
-def test_what_does_not_fit_is_one_sentence(changes: dict[str, object], message: str) -> None:
+def test_invalid_settings_are_reported_in_one_sentence(changes: dict[str, object], message: str) -> None:
     recipe = cyclegan(discriminator={"name": "projected", "width": 4})
     with pytest.raises(RecipeError) as caught:
         recipe.swap(changes).check()

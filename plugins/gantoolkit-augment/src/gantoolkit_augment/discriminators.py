@@ -1,7 +1,7 @@
-"""Discriminators that augment what they see and leave judging to another discriminator.
+"""Discriminators that augment images and pass them to another discriminator.
 
-Because every image that a discriminator sees passes through here, real and fake, in its own step and in the generator's, any
-system can use them; gradients pass to the generator. In evaluation mode nothing is augmented.
+They augment real and fake images, in the discriminator's step and in the generator's, so any system can use them. Gradients
+pass through to the generator. Evaluation mode disables augmentation.
 """
 
 from typing import Annotated
@@ -17,14 +17,14 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class DiffAugment(nn.Module):
-    """Colors, place and a cutout change at random in every image (Zhao et al. 2020).
+    """Augments every image with random colors, a translation and a cutout (Zhao et al. 2020).
 
     Args:
         in_channels: Channels of the images to judge.
-        discriminator: Who judges.
+        discriminator: The discriminator that judges the augmented images.
         color: Change brightness, saturation and contrast.
-        translation: Largest shift, as a share of the side; 0 for none.
-        cutout: Side of the square that is made gray, as a share of the image's; 0 for none.
+        translation: Maximum shift, as a share of the side; 0 for none.
+        cutout: Side of the gray square, as a share of the image's side; 0 for none.
     """
 
     def __init__(
@@ -41,43 +41,43 @@ class DiffAugment(nn.Module):
         self.color, self.translation, self.cutout = color, translation, cutout
 
     def forward(self, images: Tensor) -> Tensor:
-        """Judge (N, in_channels, H, W) in [−1, 1], in training mode after augmenting them; logits (N, 1, H', W')."""
+        """Judge (N, in_channels, H, W) in [−1, 1], augmented in training mode, as logits (N, 1, H', W')."""
         return self.discriminator(self.augment(images) if self.training else images)
 
     def augment(self, images: Tensor) -> Tensor:
-        """Images as the discriminator sees them while it trains; of the same shape."""
-        if images.is_meta:  # the shape is all that there is
+        """Augment images as in training; same shape."""
+        if images.is_meta:  # only shapes matter on the meta device
             return images
         images = blend_colors(images) if self.color else images
         images = move(images, self.translation) if self.translation else images
         return cut_out(images, self.cutout) if self.cutout else images
 
     def observe(self, real: Tensor, fake: Tensor) -> None:
-        """Pass on how it does."""
+        """Pass the logits on to the inner discriminator."""
         if isinstance(self.discriminator, ObservingDiscriminator):
             self.discriminator.observe(real, fake)
 
 
 class AdaptiveAugment(nn.Module):
-    """Augments with a probability that rises while the discriminator is too sure of real images, and else falls (ADA).
+    """Augments with a probability that rises while the discriminator overfits, and falls otherwise (ADA).
 
-    Sureness is r_t of Karras et al. 2020, §3: the mean sign of logits for real images. Augmented are place, size, orientation
-    and color, each by itself.
+    The measure of overfitting is r_t of Karras et al. 2020, §3: the mean sign of the logits of real images. Position, size,
+    orientation and color are augmented independently.
 
     Args:
         in_channels: Channels of the images to judge.
-        discriminator: Who judges.
-        target: The sureness to aim at.
-        images_to_full: Images of one sureness sign that take the probability from 0 to 1; the paper takes 500,000.
-        interval: Steps of the discriminator between two changes.
-        boundary: The logit between real and fake: 0 for losses on signs (NLL, hinge), ½ for LSGAN.
-        start: Probability at first.
-        limit: The largest probability.
+        discriminator: The discriminator that judges the augmented images.
+        target: Target value of r_t.
+        images_to_full: Number of images over which the probability may rise from 0 to 1; the paper uses 500,000.
+        interval: Discriminator steps between two updates of the probability.
+        boundary: The logit between real and fake: 0 for NLL and hinge, ½ for LSGAN.
+        start: Initial probability.
+        limit: Maximum probability.
     """
 
     p: Tensor
-    sure: Tensor
-    seen: Tensor
+    sign_sum: Tensor
+    counts: Tensor
 
     def __init__(
         self,
@@ -95,30 +95,30 @@ class AdaptiveAugment(nn.Module):
         self.discriminator = discriminator(in_channels)
         self.target, self.images_to_full, self.interval = target, images_to_full, interval
         self.boundary, self.limit = boundary, limit
-        # Buffers, so that a run continues with them.
+        # Buffers are saved in checkpoints, so resuming restores them.
         self.register_buffer("p", torch.tensor(float(start)))
-        self.register_buffer("sure", torch.zeros(()))
-        self.register_buffer("seen", torch.zeros(2))
+        self.register_buffer("sign_sum", torch.zeros(()))
+        self.register_buffer("counts", torch.zeros(2))  # steps and images
 
     def forward(self, images: Tensor) -> Tensor:
-        """Judge (N, in_channels, H, W) in [−1, 1], in training mode after augmenting them; logits (N, 1, H', W')."""
+        """Judge (N, in_channels, H, W) in [−1, 1], augmented in training mode, as logits (N, 1, H', W')."""
         return self.discriminator(self.augment(images) if self.training else images)
 
     def augment(self, images: Tensor) -> Tensor:
-        """Images as the discriminator sees them while it trains; of the same shape."""
-        if images.is_meta:  # the shape is all that there is
+        """Augment images as in training; same shape."""
+        if images.is_meta:  # only shapes matter on the meta device
             return images
         return mix_channels(warp(images, self.p), self.p)
 
     @torch.no_grad()
     def observe(self, real: Tensor, fake: Tensor) -> None:
-        """Take the logits of one step; every `interval` steps the probability changes."""
-        self.sure += (real - self.boundary).sign().mean()
-        self.seen += torch.tensor([1.0, len(real)], device=self.seen.device)
-        due = self.seen[0] >= self.interval
-        change = (self.sure / self.seen[0] - self.target).sign() * self.seen[1] / self.images_to_full
-        self.p.copy_(torch.where(due, (self.p + change).clamp(0, self.limit), self.p))
-        self.sure.mul_(~due)
-        self.seen.mul_(~due)
+        """Record the logits of a step, and update the probability every `interval` steps."""
+        self.sign_sum += (real - self.boundary).sign().mean()
+        self.counts += torch.tensor([1.0, len(real)], device=self.counts.device)
+        is_due = self.counts[0] >= self.interval
+        change = (self.sign_sum / self.counts[0] - self.target).sign() * self.counts[1] / self.images_to_full
+        self.p.copy_(torch.where(is_due, (self.p + change).clamp(0, self.limit), self.p))
+        self.sign_sum.mul_(~is_due)
+        self.counts.mul_(~is_due)
         if isinstance(self.discriminator, ObservingDiscriminator):
             self.discriminator.observe(real, fake)

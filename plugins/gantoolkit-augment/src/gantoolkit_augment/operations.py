@@ -1,7 +1,7 @@
-"""Random changes of images that gradients pass through, drawn for each image from torch's global generator.
+"""Differentiable random augmentations, drawn per image from torch's global generator.
 
-Images are (N, C, H, W) in [−1, 1], with any number of channels; where these are a multiple of three, each three are taken for
-red, green and blue of one image, and all of them are changed alike. Results may leave the range: clipping would stop gradients.
+Images are (N, C, H, W) in [−1, 1] with any number of channels. If that is a multiple of three, each group of three is an RGB
+image, and all groups change alike. Results may leave the range, since clipping would stop gradients.
 """
 
 import math
@@ -15,12 +15,12 @@ from torch import Tensor
 
 
 def uniform(images: Tensor, low: float, high: float) -> Tensor:
-    """A number (N, 1, 1, 1) for each image."""
+    """Draw one number per image, (N, 1, 1, 1)."""
     return low + (high - low) * torch.rand(len(images), 1, 1, 1, device=images.device, dtype=images.dtype)
 
 
 def blend_colors(images: Tensor) -> Tensor:
-    """Brightness by up to ±½, saturation by 0 to 2, contrast by ½ to 1½ (Zhao et al. 2020, §3.2)."""
+    """Change brightness by up to ±½, saturation by a factor of 0 to 2, contrast by ½ to 1½ (Zhao et al. 2020, §3.2)."""
     brighter = images + uniform(images, -0.5, 0.5)
     saturation, contrast = uniform(images, 0, 2), uniform(images, 0.5, 1.5)
     saturated = kornia.enhance.add_weighted(brighter, saturation, _gray(brighter), 1 - saturation, 0.0)
@@ -29,7 +29,7 @@ def blend_colors(images: Tensor) -> Tensor:
 
 
 def move(images: Tensor, share: float) -> Tensor:
-    """Move by up to `share` of the side, by whole pixels; what is uncovered is gray (Zhao et al. 2020, §3.2)."""
+    """Translate by up to `share` of the side, in whole pixels, and fill with gray (Zhao et al. 2020, §3.2)."""
     height, width = images.shape[-2:]
     shifts = torch.cat(
         [
@@ -48,40 +48,40 @@ def cut_out(images: Tensor, share: float) -> Tensor:
 
 
 def warp(images: Tensor, probability: Tensor) -> Tensor:
-    """Mirror, turn, stretch and move, each with `probability`, in one step (Karras et al. 2020, appendix B)."""
+    """Flip, rotate, scale and translate, each with `probability`, in one resampling (Karras et al. 2020, appendix B)."""
     count, (height, width) = len(images), images.shape[-2:]
 
     def sometimes(value: Tensor, otherwise: float) -> Tensor:
-        chosen = torch.rand(count, device=images.device) < probability.to(images.device)
-        return torch.where(chosen, value.flatten(), torch.full_like(value.flatten(), otherwise))
+        is_changed = torch.rand(count, device=images.device) < probability.to(images.device)
+        return torch.where(is_changed, value.flatten(), torch.full_like(value.flatten(), otherwise))
 
     def normal(deviation: float) -> Tensor:
         return deviation * torch.randn(count, device=images.device, dtype=images.dtype)
 
     sign = 1 - 2 * torch.randint(2, (count,), device=images.device).to(images.dtype)
-    mirrored = sometimes(sign, 1.0)
+    flip = sometimes(sign, 1.0)
     scale = sometimes(torch.exp2(normal(0.2)), 1.0)
     stretch = sometimes(torch.exp2(normal(0.2)), 1.0)
-    quarter = sometimes(90.0 * torch.randint(4, (count,), device=images.device).to(images.dtype), 0.0)
+    quarter_turns = sometimes(90.0 * torch.randint(4, (count,), device=images.device).to(images.dtype), 0.0)
     angle = sometimes(uniform(images, -180, 180), 0.0)
     shift = torch.stack([sometimes(normal(0.125) * side, 0.0) for side in (width, height)], dim=1)
-    middle = torch.tensor([(width - 1) / 2, (height - 1) / 2], device=images.device, dtype=images.dtype)
+    center = torch.tensor([(width - 1) / 2, (height - 1) / 2], device=images.device, dtype=images.dtype)
     matrix = kornia.geometry.transform.get_affine_matrix2d(
         shift,
-        middle.expand(count, 2),
-        torch.stack([mirrored * scale * stretch, scale / stretch], dim=1),
-        quarter + angle,
+        center.expand(count, 2),
+        torch.stack([flip * scale * stretch, scale / stretch], dim=1),
+        quarter_turns + angle,
     )
     return kornia.geometry.transform.warp_affine(images, matrix[:, :2], (height, width), padding_mode="reflection")
 
 
 def mix_channels(images: Tensor, probability: Tensor) -> Tensor:
-    """Brightness, contrast, and for colors luma flip, hue and saturation, each with `probability` (Karras et al. 2020)."""
+    """Change brightness, contrast and, for RGB, luma flip, hue and saturation, each with `probability` (Karras et al. 2020)."""
     count = len(images)
 
     def sometimes(value: Tensor, otherwise: float) -> Tensor:
-        chosen = torch.rand(count, 1, 1, 1, device=images.device) < probability.to(images.device)
-        return torch.where(chosen, value, torch.full_like(value, otherwise))
+        is_changed = torch.rand(count, 1, 1, 1, device=images.device) < probability.to(images.device)
+        return torch.where(is_changed, value, torch.full_like(value, otherwise))
 
     def normal(deviation: float) -> Tensor:
         return deviation * torch.randn(count, 1, 1, 1, device=images.device, dtype=images.dtype)
@@ -100,20 +100,20 @@ def mix_channels(images: Tensor, probability: Tensor) -> Tensor:
 
 
 def _color_matrix(luma_flip: Tensor, hue: Tensor, saturation: Tensor) -> Tensor:
-    """(N, 3, 3): mirror at the gray axis' plane, turn around that axis, stretch away from it."""
+    """The matrices (N, 3, 3) that flip along the gray axis, rotate around it, and scale the distance to it."""
     axis = torch.full((3, 1), 1 / math.sqrt(3), device=hue.device, dtype=hue.dtype)
-    along, unit = axis @ axis.T, torch.eye(3, device=hue.device, dtype=hue.dtype)
+    gray_projection, unit = axis @ axis.T, torch.eye(3, device=hue.device, dtype=hue.dtype)
     cross = torch.zeros(3, 3, device=hue.device, dtype=hue.dtype)
     cross[0, 1], cross[1, 2], cross[2, 0] = -axis[2, 0], -axis[0, 0], -axis[1, 0]
     cross = cross - cross.T
-    flipped = unit - 2 * luma_flip * along
-    turned = along + hue.cos() * (unit - along) + hue.sin() * cross
-    stretched = along + saturation * (unit - along)
-    return stretched @ turned @ flipped
+    flip_luma = unit - 2 * luma_flip * gray_projection
+    rotate_hue = gray_projection + hue.cos() * (unit - gray_projection) + hue.sin() * cross
+    scale_saturation = gray_projection + saturation * (unit - gray_projection)
+    return scale_saturation @ rotate_hue @ flip_luma
 
 
 def _gray(images: Tensor) -> Tensor:
-    """Each pixel's mean over the channels of its image, in all of them."""
+    """Replace the channels of each pixel by their mean."""
     if images.shape[1] % 3:
         return images
     groups = rearrange(images, "n (g c) h w -> n g c h w", c=3)

@@ -1,4 +1,4 @@
-"""CUT: one direction, no way back; patches of a translation resemble those that they came from (Park et al. 2020)."""
+"""CUT: one-directional translation whose patches have to resemble their source patches (Park et al. 2020)."""
 
 from typing import Annotated
 
@@ -19,36 +19,36 @@ from gantoolkit.plugins import (
     SystemContext,
 )
 from gantoolkit.systems.objectives import DirectionName, Objective, Term, Weight, discriminator_loss, pool_generator
-from gantoolkit_cut.patchnce import PatchHeads, PatchNCE, draw_places, encode
+from gantoolkit_cut.patchnce import PatchHeads, PatchNCE, draw_positions, encode
 
 Count = Annotated[int, Field(ge=1)]
 
 
 class CUT:
-    """A generator, a discriminator, and heads F on the generator's own encoder, in which patches are compared.
+    """A generator, a discriminator, and heads F that compare patches in the feature space of the generator's encoder.
 
-    With `identity_nce` it is CUT, with `flip_equivariance` and a larger weight in its place FastCUT (§4, appendix C.1).
+    With `identity_nce` it is CUT; with `flip_equivariance` and a larger weight instead, it is FastCUT (§4, appendix C.1).
 
     Args:
         context: Channels, seed and side of the crops.
-        generator: Makes the generator; its encoder is also what patches are compared in.
-        discriminator: Makes the discriminator of the target domain.
-        adversarial_loss: How logits are judged.
-        image_pool: Past fakes for the discriminator; the paper has none.
-        nce_layers: Modules of the generator whose outputs are compared, in the order in which they are computed. The default
-            is the paper's choice in the generator `resnet`: pixels, both halvings, the first and the fifth residual block.
-        patches: Patches of each image, and of each layer, that are compared.
-        temperature: The loss's τ.
-        head_width: Numbers in a head's output.
+        generator: Builds the generator; its encoder also provides the features of patches.
+        discriminator: Builds the discriminator of the target domain.
+        adversarial_loss: Adversarial loss.
+        image_pool: Past fakes for the discriminator; the paper uses none.
+        nce_layers: Modules of the generator whose outputs are compared, in order of computation. The default is the paper's
+            choice for the generator `resnet`: pixels, both downsamplings, the first and the fifth residual block.
+        patches: Number of patches to compare per image and layer.
+        temperature: Temperature τ of the loss.
+        head_width: Output dimensions of the heads.
         adversarial_weight: Weight of the adversarial term.
         nce_weight: Weight of the contrastive terms, the paper's λ_X.
-        identity_nce: Also compare images of the target domain with their translations, as much again; both terms are then
-            halved, as in the authors' code.
-        flip_equivariance: Mirror the input half of the time, and compare with what was not mirrored.
-        direction: From which domain to which it learns to translate.
+        identity_nce: Also compare images of the target domain with their translations, with the same weight; both terms are
+            then halved, as in the authors' code.
+        flip_equivariance: Flip the input with probability ½, and compare with the image that is not flipped.
+        direction: Direction of translation.
 
     Raises:
-        ValueError: When the domains differ in channels, so that one encoder cannot see both, or a layer does not exist.
+        ValueError: If the domains have different numbers of channels, or a layer does not exist.
     """
 
     pairing: Pairing = "unpaired"
@@ -77,37 +77,39 @@ class CUT:
         flip_equivariance: bool = False,
         direction: DirectionName = "A2B",
     ) -> None:
-        channels, others = context.channels_A, context.channels_B
-        if channels != others:
+        channels, target_channels = context.channels_A, context.channels_B
+        if channels != target_channels:
             raise ValueError(
-                f"CUT sees both domains through one encoder, but A has {channels} channels and B has {others}; set "
-                "data.channels_A and data.channels_B alike"
+                f"CUT uses one encoder for both domains, but A has {channels} channels and B has {target_channels}; set "
+                "data.channels_A and data.channels_B to the same number"
             )
-        way = Direction(direction)
-        self.source, self.target, self.fake = way.source, way.target, f"fake_{way.target}"
-        self.judge, idt, name = f"D_{way.target}", f"idt_{way.target}", f"G_{way.source}{way.target}"
+        route = Direction(direction)
+        self.source, self.target, self.fake = route.source, route.target, f"fake_{route.target}"
+        self.judge, idt, name = f"D_{route.target}", f"idt_{route.target}", f"G_{route.source}{route.target}"
         gan = adversarial_loss()
         self.adversarial, self.contrast = gan, PatchNCE(temperature=temperature)
         self.layers, self.patches = nce_layers, patches
         self.identity_nce, self.flip_equivariance = identity_nce, flip_equivariance
         # With the identity term, both contrastive terms are halved (equation 5, and the authors' code).
-        half = nce_weight * (0.5 if identity_nce else 1.0)
+        weight = nce_weight * (0.5 if identity_nce else 1.0)
         self.objective = Objective(
             [
                 Term(
-                    f"adversarial_{way.target}",
+                    f"adversarial_{route.target}",
                     adversarial_weight,
                     lambda D, fake: gan.generator(D(fake)),
                     needs=(self.judge, self.fake),
                 ),
-                Term("nce", half, self.compare, needs=(self.fake, way.source, "mirrored")),
-                Term("nce_identity", half * identity_nce, self.compare, needs=(idt, way.target, "mirrored")),
+                Term("nce", weight, self.compare, needs=(self.fake, route.source, "mirrored")),
+                Term("nce_identity", weight * identity_nce, self.compare, needs=(idt, route.target, "mirrored")),
             ]
         )
-        self.G, self.D = generator(channels, others), discriminator(others)
-        with torch.device("meta"):  # to learn the channels of the layers, nothing is computed
-            seen = encode(generator(channels, others), torch.zeros(1, channels, *[context.crop_size] * 2), nce_layers)
-        self.F = PatchHeads([layer.shape[1] for layer in seen], head_width)
+        self.G, self.D = generator(channels, target_channels), discriminator(target_channels)
+        with torch.device("meta"):  # only the numbers of channels are needed
+            features = encode(
+                generator(channels, target_channels), torch.zeros(1, channels, *[context.crop_size] * 2), nce_layers
+            )
+        self.F = PatchHeads([layer.shape[1] for layer in features], head_width)
         self.networks = {name: self.G, self.judge: self.D, "F": self.F}
         self.directions = {direction: self.G}
         self.pools = {self.fake: image_pool(pool_generator(context, self.fake))}
@@ -117,16 +119,16 @@ class CUT:
         ]
 
     def forward(self, batch: Batch) -> Shared:
-        """The translation and, if asked for, that of the target domain into itself; both mirrored, or neither."""
+        """Translate the source images and, with `identity_nce`, the target images; all are flipped, or none."""
         mirrored = self.flip_equivariance and bool(torch.rand((), device="cpu") < 0.5)
         inputs = [batch[self.source], *([batch[self.target]] if self.identity_nce else [])]
-        made = self.G(torch.cat([images.flip(-1) if mirrored else images for images in inputs]))
+        outputs = self.G(torch.cat([images.flip(-1) if mirrored else images for images in inputs]))
         names = (self.fake, f"idt_{self.target}")
-        parts = made.split([len(images) for images in inputs])
+        parts = outputs.split([len(images) for images in inputs])
         return {**dict(zip(names, parts, strict=False)), "mirrored": torch.tensor(mirrored, device="cpu")}
 
     def discriminator_losses(self, batch: Batch, shared: Shared) -> dict[str, Tensor]:
-        """Real images of the target domain against translations."""
+        """The discriminator loss on real images of the target domain and translations."""
         fake = self.pools[self.fake](shared[self.fake])
         return {self.judge: discriminator_loss(self.adversarial, self.D, batch[self.target], fake)}
 
@@ -135,18 +137,18 @@ class CUT:
         return self.objective.losses(self.networks, {**batch, **shared})
 
     def compare(self, translated: Tensor, images: Tensor, mirrored: Tensor) -> Tensor:
-        """PatchNCE in the mean over layers; without its weight."""
+        """PatchNCE, averaged over the layers; without its weight."""
         queries = encode(self.G, translated, self.layers)
         if bool(mirrored):
             queries = [layer.flip(-1) for layer in queries]
-        places = draw_places(queries, self.patches)
-        with torch.no_grad():  # the loss passes no gradient to its keys
-            keys = self.F(encode(self.G, images, self.layers), places)
-        pairs = zip(self.F(queries, places), keys, strict=True)
+        positions = draw_positions(queries, self.patches)
+        with torch.no_grad():  # keys get no gradient
+            keys = self.F(encode(self.G, images, self.layers), positions)
+        pairs = zip(self.F(queries, positions), keys, strict=True)
         return torch.stack([self.contrast(query, key) for query, key in pairs]).mean()
 
     def sample(self, batch: Batch) -> dict[str, Tensor]:
-        """The image, its translation, and an image of the target domain with its own."""
+        """A source image and a target image, each with its translation."""
         source, target = batch[self.source], batch[self.target]
         return {
             f"real_{self.source}": source,

@@ -1,4 +1,4 @@
-"""A generator with a transformer at its bottom, and a discriminator that looks through a pretrained network."""
+"""A U-Net generator with a transformer bottleneck, and a discriminator on features of a pretrained network."""
 
 from gantoolkit_vit.discriminator import ProjectedDiscriminator
 from gantoolkit_vit.generator import ViTUNet

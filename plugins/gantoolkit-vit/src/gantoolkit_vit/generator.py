@@ -1,4 +1,4 @@
-"""A U-Net with a vision transformer at its bottom, in the manner of UVCGAN (Torbunov et al. 2022, §3.1)."""
+"""A U-Net with a vision transformer as its bottleneck, as in UVCGAN (Torbunov et al. 2022, §3.1)."""
 
 from typing import Annotated
 
@@ -14,21 +14,21 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class ViTUNet(nn.Module):
-    """Four levels of convolutions, joined to their mirror images; between them, each pixel of the coarsest is a token.
+    """Four levels of convolutions with skip connections, and a transformer whose tokens are the pixels of the coarsest level.
 
-    With its defaults it has as many blocks, heads and features as the paper's. The transformer's blocks are timm's: they
-    normalize before each part and start nearly closed (LayerScale), where the paper's end in a gate of 0 (ReZero).
+    By default it has the paper's numbers of blocks, heads and features. The transformer blocks are timm's: pre-norm with a
+    small initial LayerScale, where the paper uses ReZero.
 
     Args:
         in_channels: Channels of the images to translate.
         out_channels: Channels of the translation.
-        width: Feature maps of the first level; they double with each one.
+        width: Feature maps of the first level, doubled by each level.
         blocks: Blocks of the transformer.
-        features: Numbers in a token; a multiple of `heads`.
-        heads: Heads of its attention.
+        features: Dimensions of a token; a multiple of `heads`.
+        heads: Number of attention heads.
 
     Raises:
-        ValueError: When the features cannot be shared among the heads.
+        ValueError: If `features` is not a multiple of `heads`.
     """
 
     size_multiple = 2**_LEVELS
@@ -76,14 +76,14 @@ class ViTUNet(nn.Module):
 
 
 class _Transformer(nn.Module):
-    """Each position of (N, C, H, W) is a token beside learned waves of its place (Tancik et al. 2020)."""
+    """Transformer over the positions of (N, C, H, W), with learned Fourier position features (Tancik et al. 2020)."""
 
     def __init__(self, channels: int, features: int, blocks: int, heads: int) -> None:
         super().__init__()
-        self.waves = nn.Linear(2, features)
-        self.enter = nn.Linear(channels + features, features)
+        self.embed_position = nn.Linear(2, features)
+        self.project_in = nn.Linear(channels + features, features)
         self.blocks = nn.Sequential(*(Block(features, heads, qkv_bias=True, init_values=1e-2) for _ in range(blocks)))
-        self.leave = nn.Linear(features, channels)
+        self.project_out = nn.Linear(features, channels)
 
     def forward(self, features: Tensor) -> Tensor:
         height, width = features.shape[-2:]
@@ -91,14 +91,14 @@ class _Transformer(nn.Module):
         rows, columns = (
             torch.linspace(-1, 1, count, device=tokens.device, dtype=tokens.dtype) for count in (height, width)
         )
-        places = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1).flatten(0, 1)
-        waves = torch.sin(self.waves(places)).expand(len(tokens), -1, -1)
-        tokens = self.blocks(self.enter(torch.cat([tokens, waves], dim=-1)))
-        return rearrange(self.leave(tokens), "n (h w) c -> n c h w", h=height)
+        positions = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1).flatten(0, 1)
+        embedding = torch.sin(self.embed_position(positions)).expand(len(tokens), -1, -1)
+        tokens = self.blocks(self.project_in(torch.cat([tokens, embedding], dim=-1)))
+        return rearrange(self.project_out(tokens), "n (h w) c -> n c h w", h=height)
 
 
-def _convolutions(source: int, target: int) -> nn.Sequential:
+def _convolutions(in_channels: int, out_channels: int) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for channels in (source, target):
-        layers += [nn.Conv2d(channels, target, 3, padding=1), nn.InstanceNorm2d(target), nn.LeakyReLU(0.2)]
+    for channels in (in_channels, out_channels):
+        layers += [nn.Conv2d(channels, out_channels, 3, padding=1), nn.InstanceNorm2d(out_channels), nn.LeakyReLU(0.2)]
     return nn.Sequential(*layers)

@@ -223,7 +223,7 @@ def test_metrics_are_chosen_by_name_and_parameter() -> None:
 
 
 @pytest.fixture
-def watched(tiny: Recipe) -> Recipe:
+def evaluated_recipe(tiny: Recipe) -> Recipe:
     """Ten steps (on a data set of five images), evaluated at steps 2, 4, ..., 10."""
     return tiny.swap({"training.evaluate_every": 2, "optimizer.lr": 0.01, "training.log_every": 1})
 
@@ -247,8 +247,8 @@ def read_evaluations(run: Run) -> dict[int, float]:
     return psnr
 
 
-def test_training_saves_the_best_generators(watched: Recipe, aligned_pairs: Path, tmp_path: Path) -> None:
-    run = gantoolkit.train(watched, aligned_pairs, tmp_path / "run", device="cpu")
+def test_training_saves_the_best_generators(evaluated_recipe: Recipe, aligned_pairs: Path, tmp_path: Path) -> None:
+    run = gantoolkit.train(evaluated_recipe, aligned_pairs, tmp_path / "run", device="cpu")
     psnr = read_evaluations(run)
     assert list(psnr) == [2, 4, 6, 8, 10]
     best = max(psnr, key=lambda step: psnr[step])
@@ -262,15 +262,15 @@ def test_training_saves_the_best_generators(watched: Recipe, aligned_pairs: Path
 
 
 def test_evaluation_does_not_affect_training_and_resumes_exactly(
-    watched: Recipe, aligned_pairs: Path, tmp_path: Path
+    evaluated_recipe: Recipe, aligned_pairs: Path, tmp_path: Path
 ) -> None:
-    whole = gantoolkit.train(watched, aligned_pairs, tmp_path / "whole", device="cpu")
+    whole = gantoolkit.train(evaluated_recipe, aligned_pairs, tmp_path / "whole", device="cpu")
     plain = gantoolkit.train(
-        watched.swap({"training.evaluate_every": 0}), aligned_pairs, tmp_path / "plain", device="cpu"
+        evaluated_recipe.swap({"training.evaluate_every": 0}), aligned_pairs, tmp_path / "plain", device="cpu"
     )
-    gantoolkit.train(watched, aligned_pairs, tmp_path / "parts", device="cpu", stop_at=7)
-    parts = gantoolkit.train(watched, aligned_pairs, tmp_path / "parts", device="cpu")
-    inputs = EvaluationImages.open(aligned_pairs, watched.data).read("A", [0, 1])
+    gantoolkit.train(evaluated_recipe, aligned_pairs, tmp_path / "parts", device="cpu", stop_at=7)
+    parts = gantoolkit.train(evaluated_recipe, aligned_pairs, tmp_path / "parts", device="cpu")
+    inputs = EvaluationImages.open(aligned_pairs, evaluated_recipe.data).read("A", [0, 1])
     last = [run.translator("A2B", device="cpu").translate_tensor(inputs) for run in (whole, plain, parts)]
     assert torch.equal(last[0], last[1])
     assert torch.equal(last[0], last[2])
@@ -280,17 +280,19 @@ def test_evaluation_does_not_affect_training_and_resumes_exactly(
     assert torch.equal(*(translator.translate_tensor(inputs) for translator in best))
 
 
-def test_unusable_test_images_are_reported_before_training(watched: Recipe, dataset: Path, tmp_path: Path) -> None:
+def test_unusable_test_images_are_reported_before_training(
+    evaluated_recipe: Recipe, dataset: Path, tmp_path: Path
+) -> None:
     (dataset / "testB" / "00.png").rename(dataset / "testB" / "another.png")
     with pytest.raises(DataError, match="needs pairs"):
-        gantoolkit.train(watched, dataset, tmp_path / "run", device="cpu")
+        gantoolkit.train(evaluated_recipe, dataset, tmp_path / "run", device="cpu")
     shutil.rmtree(dataset / "testA")
     with pytest.raises(DataError, match="needs test images"):
-        gantoolkit.train(watched, dataset, tmp_path / "other", device="cpu")
+        gantoolkit.train(evaluated_recipe, dataset, tmp_path / "other", device="cpu")
     (dataset / "testB" / "another.png").write_bytes(b"not an image")
     shutil.copytree(dataset / "testB", dataset / "testA")
     with pytest.raises(DataError, match=r"another\.png: is no image"):
-        gantoolkit.train(watched, dataset, tmp_path / "third", device="cpu")
+        gantoolkit.train(evaluated_recipe, dataset, tmp_path / "third", device="cpu")
 
 
 def test_metric_of_the_other_direction_is_rejected(aligned_pairs: Path, tmp_path: Path) -> None:

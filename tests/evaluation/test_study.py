@@ -47,7 +47,7 @@ def finish_session(store: Store, *, fooled: bool) -> str:
     return token
 
 
-def test_a_participant_sees_one_algorithm_and_no_image_twice(store: Store) -> None:
+def test_participant_sees_one_algorithm_and_no_image_twice(store: Store) -> None:
     token = store.begin()
     trials = []
     while (trial := store.next_trial(token)) is not None:

@@ -23,7 +23,7 @@ def wait_for_question(page: Any) -> None:
     playwright.expect(page.get_by_role("status")).to_have_text("Which one was real?", timeout=20_000)
 
 
-def test_a_whole_session(browser: Any, tmp_path: Path) -> None:
+def test_whole_session(browser: Any, tmp_path: Path) -> None:
     """Ten practice trials with feedback and forty counted ones without; no image repeats, and no request reveals a fake."""
     database = tmp_path / "study.sqlite"
     folders = make_folders(tmp_path)

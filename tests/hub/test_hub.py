@@ -39,7 +39,7 @@ A2B, B2A = "generators/A2B.safetensors", "generators/B2A.safetensors"
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with an evaluation during training; each test gets its own copy."""
     folder = tmp_path_factory.mktemp("trained")
     recipe = make_tiny().swap({"training.evaluate_every": 4, "metric": "l1"})
@@ -51,8 +51,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(trained: Path, tmp_path: Path) -> Run:
-    return Run.open(shutil.copytree(trained, tmp_path / "run"))
+def run(trained_run: Path, tmp_path: Path) -> Run:
+    return Run.open(shutil.copytree(trained_run, tmp_path / "run"))
 
 
 @pytest.fixture(autouse=True)

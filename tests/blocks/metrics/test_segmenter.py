@@ -73,7 +73,7 @@ def labeled(scenes: Path) -> LabeledSet:
 
 
 @pytest.fixture(scope="module")
-def trained(labeled: LabeledSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def segmenter_file(labeled: LabeledSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("segmenter") / "squares.safetensors"
     train_segmenter(labeled, SMALL, file, device=torch.device("cpu"))
     return file
@@ -92,8 +92,8 @@ def test_index_beyond_the_classes_is_ignored(scenes: Path, labeled: LabeledSet, 
     assert set(gray.read(0)[1].tobytes()) == {255}
 
 
-def test_small_segmenter_learns_and_its_scores_match_scikit_learn(labeled: LabeledSet, trained: Path) -> None:
-    segmenter = load_segmenter(str(trained))
+def test_small_segmenter_learns_and_its_scores_match_scikit_learn(labeled: LabeledSet, segmenter_file: Path) -> None:
+    segmenter = load_segmenter(str(segmenter_file))
     scores = measure_segmenter(segmenter, labeled)
     assert scores["pixel_accuracy"] > 0.9
     labels, predictions = [], []
@@ -107,25 +107,27 @@ def test_small_segmenter_learns_and_its_scores_match_scikit_learn(labeled: Label
     assert scores["class_iou"] == pytest.approx(overlap)
 
 
-def test_training_is_repeatable_and_keeps_the_random_state(labeled: LabeledSet, trained: Path, tmp_path: Path) -> None:
+def test_training_is_repeatable_and_keeps_the_random_state(
+    labeled: LabeledSet, segmenter_file: Path, tmp_path: Path
+) -> None:
     torch.manual_seed(3)
     before = torch.get_rng_state()
     train_segmenter(labeled, SMALL, tmp_path / "again.safetensors", device=torch.device("cpu"))
     assert torch.equal(torch.get_rng_state(), before)
     first, second = (
-        load_segmenter(str(path)).network.state_dict() for path in (trained, tmp_path / "again.safetensors")
+        load_segmenter(str(path)).network.state_dict() for path in (segmenter_file, tmp_path / "again.safetensors")
     )
     for name, tensor in first.items():
         assert torch.equal(tensor, second[name]), name
 
 
-def test_fcn_score_ranks_real_photographs_first(scenes: Path, trained: Path, labeled: LabeledSet) -> None:
+def test_fcn_score_ranks_real_photographs_first(scenes: Path, segmenter_file: Path, labeled: LabeledSet) -> None:
     photographs, maps = (
         torch.stack([to_tensor(read_image(path)) for path in files]) for files in (labeled.photographs, labeled.maps)
     )
 
     def score(images: Tensor) -> float:
-        metric = FCNScore(segmenter=str(trained))
+        metric = FCNScore(segmenter=str(segmenter_file))
         metric.update(images, maps)
         return metric.compute()["class_iou"]
 
@@ -184,11 +186,11 @@ def test_torchvision_networks_with_custom_weights(name: str, tmp_path: Path) -> 
         assert torch.allclose(segmenter(images), expected, atol=1e-5)
 
 
-def test_invalid_input_is_explained(scenes: Path, trained: Path, labeled: LabeledSet, tmp_path: Path) -> None:
+def test_invalid_input_is_explained(scenes: Path, segmenter_file: Path, labeled: LabeledSet, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such file"):
         load_segmenter(str(tmp_path / "nothing.safetensors"))
     with pytest.raises(CheckpointError, match="predicts the 3 classes of palette, not those of cityscapes"):
-        load_segmenter(str(trained), find_palette("cityscapes"))
+        load_segmenter(str(segmenter_file), find_palette("cityscapes"))
     with pytest.raises(RecipeError, match="Did you mean 'fcn_resnet50'"):
         load_segmenter("torchvision:fcn_resnet5", labeled.palette)
     with pytest.raises(RecipeError, match="use an architecture of"):
@@ -203,7 +205,7 @@ def test_invalid_input_is_explained(scenes: Path, trained: Path, labeled: Labele
     (tmp_path / "maps" / "03.png").unlink()
     with pytest.raises(DataError, match="1 files without a counterpart of the same name, such as '03'"):
         LabeledSet.open(scenes / "photographs", tmp_path / "maps", labeled.palette)
-    (tmp_path / "half.safetensors").write_bytes(trained.read_bytes()[:2000])
+    (tmp_path / "half.safetensors").write_bytes(segmenter_file.read_bytes()[:2000])
     with pytest.raises(CheckpointError, match=r"half\.safetensors"):
         load_segmenter(str(tmp_path / "half.safetensors"))
 

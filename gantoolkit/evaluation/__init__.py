@@ -1,1 +1,1 @@
-"""Evaluation: scores of runs, ablation tables, and the perceptual study."""
+"""Evaluation: scores of runs, ablation tables and the perceptual study."""

@@ -1,4 +1,4 @@
-"""Confidence intervals: how far figures would move with other test images, or a share with other answers."""
+"""Confidence intervals of scores over test images and of proportions over trials."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ _CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number, with the 95 % confidence interval around it where there is one."""
+    """A value with its 95 % confidence interval, if there is one."""
 
     value: float
     low: float | None = None
@@ -23,32 +23,31 @@ class Estimate:
 
 
 def bootstrap(
-    rows: Tensor, figures: Callable[[Tensor], Mapping[str, float]], *, resamples: int = 1000, seed: int = 0
+    rows: Tensor, compute: Callable[[Tensor], Mapping[str, float]], *, resamples: int = 1000, seed: int = 0
 ) -> dict[str, Estimate]:
-    """Figures that follow from a sum over images, with percentile bootstrap intervals (Efron 1979).
+    """Estimate functions of a sum over images, with percentile bootstrap intervals (Efron 1979).
 
     Args:
-        rows: What each image adds to the sum, (N, K).
-        figures: From a sum (K,) to figures by name.
-        resamples: Sets of N images that are drawn, with replacement; with one image there is no interval.
-        seed: Of the draws.
+        rows: The contribution of each image to the sum, (N, K).
+        compute: Maps a sum (K,) to named values.
+        resamples: Number of bootstrap samples of N images each. There is no interval for a single image.
+        seed: Seed of the bootstrap samples.
     """
-    values = dict(figures(rows.sum(dim=0)))
-    if len(rows) < 2 or not torch.isfinite(rows).all():  # an infinite figure stays infinite in whatever is drawn
+    values = dict(compute(rows.sum(dim=0)))
+    if len(rows) < 2 or not torch.isfinite(rows).all():  # an infinite row makes the resampled values infinite too
         return {name: Estimate(value) for name, value in values.items()}
-    draws = np.random.default_rng(seed).multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=resamples)
-    sums = torch.from_numpy(draws).to(rows) @ rows
-    drawn = [figures(each) for each in sums]
+    counts = np.random.default_rng(seed).multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=resamples)
+    resampled = [compute(sums) for sums in torch.from_numpy(counts).to(rows) @ rows]
     tail = (1 - _CONFIDENCE) / 2
-    intervals = {name: np.quantile([each[name] for each in drawn], [tail, 1 - tail]) for name in values}
+    intervals = {name: np.quantile([sample[name] for sample in resampled], [tail, 1 - tail]) for name in values}
     return {name: Estimate(value, *(float(end) for end in intervals[name])) for name, value in values.items()}
 
 
 def wilson(hits: int, trials: int) -> Estimate:
-    """The share of hits with its score interval (Wilson 1927), which holds also near 0 and 1 and for few trials."""
+    """The proportion of hits with its score interval (Wilson 1927), valid near 0 and 1 and for few trials."""
     if trials == 0:
         return Estimate(math.nan, 0.0, 1.0)
-    from scipy.stats import binomtest  # imported when used: metrics get by without it
+    from scipy.stats import binomtest  # imported here because metrics do not need it
 
     interval = binomtest(hits, trials).proportion_ci(_CONFIDENCE, method="wilson")
     return Estimate(hits / trials, float(interval.low), float(interval.high))

@@ -1,4 +1,4 @@
-"""Training a small segmentation network on a labeled set, so that the FCN score can be had without anyone's weights."""
+"""Train a small segmentation network on a labeled data set, so that the FCN score needs no third-party weights."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -27,18 +27,18 @@ __all__ = ["LabeledSet", "SegmenterSettings", "measure_segmenter", "train_segmen
 
 
 class SegmenterSettings(BaseModel):
-    """What a segmenter is and how it learns.
+    """The network and training settings of a segmenter.
 
     Args:
-        architecture: A network of segmentation_models_pytorch: fpn, unet, deeplabv3plus, ...
-        backbone: A network of timm with features at several scales.
-        weights: Where the backbone's come from: timm, none, file:<path> or package:<distribution>.
-        side: Side in pixels of what it sees; a multiple of 32.
-        scale: Before the crop, images are made larger by a factor between 1 and this.
+        architecture: An architecture of segmentation_models_pytorch: fpn, unet, deeplabv3plus, ...
+        backbone: A timm network with features at several scales.
+        weights: The backbone's weights: timm, none, file:<path> or package:<distribution>.
+        side: Side in pixels of the network's input; a multiple of 32.
+        scale: Upper bound of the random factor, at least 1, by which images are enlarged before the crop.
         epochs: Passes over the training images.
-        batch_size: Images in a step.
-        lr: Highest learning rate, of AdamW under a one-cycle schedule.
-        seed: Everything random follows from it.
+        batch_size: Images per step.
+        lr: Maximum learning rate of AdamW in a one-cycle schedule.
+        seed: Seed of all random choices.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -56,11 +56,11 @@ class SegmenterSettings(BaseModel):
 
 @dataclass(frozen=True)
 class LabeledSet:
-    """Photographs and their maps of labels: files of one name, whatever their ending, in two folders.
+    """Photographs and their label maps: files of the same name, apart from the suffix, in two folders.
 
     Args:
         photographs: Files, sorted.
-        maps: In the same order. Gray files hold indices of classes, and what is no class is not scored; colored ones are
+        maps: Files in the same order. Gray files hold class indices; other indices are not scored. Files with color are
             decoded by the palette.
         palette: The classes.
     """
@@ -74,31 +74,31 @@ class LabeledSet:
         """Find the pairs in two folders.
 
         Raises:
-            DataError: When a folder is missing or empty, or a file has no partner.
+            DataError: If a folder is missing or empty, or a file has no counterpart.
         """
-        found = {
-            folder: {path.relative_to(folder).with_suffix(""): path for path in find_images(folder)}
+        photograph_files, map_files = (
+            {path.relative_to(folder).with_suffix(""): path for path in find_images(folder)}
             for folder in (photographs, maps)
-        }
-        alone = sorted(found[photographs].keys() ^ found[maps].keys())
-        if alone:
-            missing = maps if alone[0] in found[photographs] else photographs
-            raise DataError(f"{missing}: {len(alone)} files have no partner of their name, '{alone[0]}' first")
-        names = sorted(found[photographs])
-        return cls(
-            tuple(found[photographs][name] for name in names), tuple(found[maps][name] for name in names), palette
         )
+        unpaired = sorted(photograph_files.keys() ^ map_files.keys())
+        if unpaired:
+            missing = maps if unpaired[0] in photograph_files else photographs
+            raise DataError(
+                f"{missing}: {len(unpaired)} files without a counterpart of the same name, such as '{unpaired[0]}'"
+            )
+        names = sorted(photograph_files)
+        return cls(tuple(photograph_files[name] for name in names), tuple(map_files[name] for name in names), palette)
 
     def __len__(self) -> int:
         return len(self.photographs)
 
-    def read(self, place: int) -> tuple[Image.Image, Image.Image]:
-        """A photograph, and its map as an image of one byte a pixel: the class, 255 for what is not scored.
+    def read(self, index: int) -> tuple[Image.Image, Image.Image]:
+        """Read a photograph and its label map, an image of one byte per pixel: the class index, or 255 if it is not scored.
 
         Raises:
-            DataError: When one of them cannot be read.
+            DataError: If one of them cannot be read.
         """
-        return read_image(self.photographs[place]), _read_map(self.maps[place], self.palette)
+        return read_image(self.photographs[index]), _read_map(self.maps[index], self.palette)
 
 
 def _read_map(path: Path, palette: Palette) -> Image.Image:
@@ -120,21 +120,21 @@ def train_segmenter(
     device: torch.device,
     progress: Callable[[int, float, dict[str, float]], None] | None = None,
 ) -> dict[str, float]:
-    """Train on a labeled set, and write the segmenter after each epoch.
+    """Train a segmenter and write it to a file after each epoch.
 
     Args:
-        training: Photographs with labels.
-        settings: What it is, and how it learns.
-        out: The file.
-        test: What it is measured on at the end; the figures stand in the file.
-        device: Where the network is.
-        progress: Told each epoch's number, its mean loss and, after the last one, the figures on `test`.
+        training: The training set.
+        settings: The network and training settings.
+        out: The file to write.
+        test: A test set for the end of training; its scores are also written to the file.
+        device: The device to train on.
+        progress: Called after each epoch with its number, its mean loss and, after the last one, the scores on `test`.
 
     Returns:
-        Its figures on `test`, with absent classes left out.
+        The scores on `test`, with absent classes left out.
 
     Raises:
-        GantoolkitError: When the images cannot be read, there is nothing to learn, or the file cannot be written.
+        GantoolkitError: If the images cannot be read or are too few, the loss is not finite, or the file cannot be written.
     """
     with isolated_random_state(device):
         seed_everything(derive_seed(settings.seed, "segmenter"))
@@ -146,10 +146,10 @@ def train_segmenter(
             side=settings.side,
         )
         network = segmenter.network.to(device).train()
-        steps = len(training) // settings.batch_size  # batch norm cannot learn from a last batch of one
+        steps = len(training) // settings.batch_size  # drop the last batch: batch norm fails on one image
         if not steps:
             raise DataError(
-                f"{len(training)} photographs make no batch of {settings.batch_size}; set a smaller batch_size"
+                f"{len(training)} photographs are fewer than batch_size = {settings.batch_size}; set a smaller batch_size"
             )
         optimizer = torch.optim.AdamW(network.parameters(), lr=settings.lr)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -162,15 +162,15 @@ def train_segmenter(
             random.Random(derive_seed(settings.seed, "order", epoch)).shuffle(order)
             total = 0.0
             for step in range(steps):
-                places = order[step * settings.batch_size : (step + 1) * settings.batch_size]
-                draws = random.Random(derive_seed(settings.seed, "crops", epoch, step))
-                photographs, classes = _read_batch(training, places, settings, draws)
+                indices = order[step * settings.batch_size : (step + 1) * settings.batch_size]
+                rng = random.Random(derive_seed(settings.seed, "crops", epoch, step))
+                photographs, classes = _read_batch(training, indices, settings, rng)
                 logits = network(segmenter.prepare(photographs.to(device)))
                 loss = functional.cross_entropy(logits, classes.to(device), ignore_index=255)
                 if not torch.isfinite(loss):
                     raise TrainingError(
-                        f"epoch {epoch + 1}, step {step + 1}: the loss is not finite; lower lr, or look at the "
-                        f"maps: do they show the colors of {training.palette.name}?"
+                        f"epoch {epoch + 1}, step {step + 1}: the loss is not finite; lower lr, or check that the label maps "
+                        f"use the colors of {training.palette.name}"
                     )
                 optimizer.zero_grad()
                 loss.backward()
@@ -187,37 +187,37 @@ def train_segmenter(
 
 
 def measure_segmenter(segmenter: Segmenter, test: LabeledSet) -> dict[str, float]:
-    """How well a segmenter reads real photographs, at the size of their maps; classes that do not occur are left out."""
+    """Score a segmenter on real photographs at the size of their label maps; absent classes are left out."""
     classes = len(test.palette)
     device = next(segmenter.network.parameters()).device
-    learning = segmenter.network.training
+    was_training = segmenter.network.training
     segmenter.network.eval()
     matrix = torch.zeros(classes, classes, dtype=torch.float64)
     for photograph, indices in map(test.read, range(len(test))):
-        found = segmenter.classify(to_tensor(photograph)[None].to(device)).cpu()
-        matrix += confusion_matrices(found, _to_classes(indices)[None], classes)[0]
-    segmenter.network.train(learning)
+        prediction = segmenter.classify(to_tensor(photograph)[None].to(device)).cpu()
+        matrix += confusion_matrices(prediction, _to_classes(indices)[None], classes)[0]
+    segmenter.network.train(was_training)
     return summarize(matrix, "present")
 
 
 def _read_batch(
-    labeled: LabeledSet, places: Sequence[int], settings: SegmenterSettings, draws: random.Random
+    labeled: LabeledSet, indices: Sequence[int], settings: SegmenterSettings, rng: random.Random
 ) -> tuple[Tensor, Tensor]:
     photographs, maps = [], []
-    for place in places:
-        photograph, indices = labeled.read(place)
-        side = round(settings.side * draws.uniform(1, settings.scale))
-        left, top = draws.randint(0, side - settings.side), draws.randint(0, side - settings.side)
+    for index in indices:
+        photograph, classes = labeled.read(index)
+        side = round(settings.side * rng.uniform(1, settings.scale))
+        left, top = rng.randint(0, side - settings.side), rng.randint(0, side - settings.side)
         box = (left, top, left + settings.side, top + settings.side)
-        mirrored = draws.random() < 0.5
-        cut = [
+        flip = rng.random() < 0.5
+        crops = [
             image.resize((side, side), resample).crop(box)
-            for image, resample in ((photograph, Image.Resampling.BILINEAR), (indices, Image.Resampling.NEAREST))
+            for image, resample in ((photograph, Image.Resampling.BILINEAR), (classes, Image.Resampling.NEAREST))
         ]
-        if mirrored:
-            cut = [image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for image in cut]
-        photographs.append(to_tensor(cut[0]))
-        maps.append(torch.from_numpy(np.array(cut[1])).long())
+        if flip:
+            crops = [image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for image in crops]
+        photographs.append(to_tensor(crops[0]))
+        maps.append(torch.from_numpy(np.array(crops[1])).long())
     return torch.stack(photographs), torch.stack(maps)
 
 

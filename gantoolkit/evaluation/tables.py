@@ -1,4 +1,4 @@
-"""Scores as tables: for the terminal, and as CSV and JSON."""
+"""Tables of scores for the terminal, and as CSV and JSON files."""
 
 import json
 import math
@@ -23,18 +23,18 @@ __all__ = [
 
 
 def directions_of(scores: Sequence[RunScores]) -> list[str]:
-    """The directions that occur, sorted."""
-    return sorted({direction for each in scores for direction in each.directions})
+    """The directions in any of the scores, sorted."""
+    return sorted({direction for run in scores for direction in run.directions})
 
 
 def figure_names(scores: Sequence[RunScores], direction: str) -> list[str]:
-    """The figures of a direction that occur in any of the scores, in order."""
-    found = [each.directions[direction] for each in scores if direction in each.directions]
-    return list(dict.fromkeys(name for scored in found for name in scored.figures))
+    """The names of all scores of a direction, in order of first occurrence."""
+    results = [run.directions[direction] for run in scores if direction in run.directions]
+    return list(dict.fromkeys(name for result in results for name in result.figures))
 
 
 def format_number(value: float) -> str:
-    """As many digits as are worth reading.
+    """Format a value with about three significant digits.
 
     >>> format_number(0.12345), format_number(23.456), format_number(float("inf"))
     ('0.123', '23.5', '∞')
@@ -44,56 +44,60 @@ def format_number(value: float) -> str:
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
 
 
-def format_figure(figure: Estimate | None) -> str:
-    """A figure with its interval; nothing for none."""
-    if figure is None:
+def format_figure(estimate: Estimate | None) -> str:
+    """Format a value with its interval; an empty string for None."""
+    if estimate is None:
         return ""
-    if figure.low is None or figure.high is None:
-        return format_number(figure.value)
-    return f"{format_number(figure.value)} [{format_number(figure.low)}, {format_number(figure.high)}]"
+    if estimate.low is None or estimate.high is None:
+        return format_number(estimate.value)
+    return f"{format_number(estimate.value)} [{format_number(estimate.low)}, {format_number(estimate.high)}]"
 
 
 def write_scores(scores: Sequence[RunScores], folder: Path) -> list[Path]:
-    """Write `scores.csv` (a row for each figure), `images.csv` (one for each image) and `scores.json` (everything).
+    """Write `scores.csv` (a row per score), `images.csv` (a row per image) and `scores.json` (everything).
 
     Raises:
-        DataError: When they cannot be written.
+        DataError: If a file cannot be written.
     """
-    figures = [
+    score_rows = [
         {
-            "name": each.name,
-            "step": each.step,
-            "direction": way,
-            "images": scored.images,
-            "figure": name,
-            **asdict(figure),
+            "name": run.name,
+            "step": run.step,
+            "direction": direction,
+            "images": result.images,
+            "score": name,
+            **asdict(estimate),
         }
-        for each in scores
-        for way, scored in each.directions.items()
-        for name, figure in scored.figures.items()
+        for run in scores
+        for direction, result in run.directions.items()
+        for name, estimate in result.figures.items()
     ]
-    images = [
-        {"name": each.name, "direction": way, "image": image, **{name: scored.each[name][row] for name in scored.each}}
-        for each in scores
-        for way, scored in each.directions.items()
-        for row, image in enumerate(scored.names)
+    image_rows = [
+        {
+            "name": run.name,
+            "direction": direction,
+            "image": image,
+            **{name: values[index] for name, values in result.each.items()},
+        }
+        for run in scores
+        for direction, result in run.directions.items()
+        for index, image in enumerate(result.names)
     ]
     files = [folder / "scores.csv", folder / "images.csv", folder / "scores.json"]
-    write_csv(files[0], figures)
-    write_csv(files[1], images)
-    write_json(files[2], [_to_plain(each) for each in scores])
+    write_csv(files[0], score_rows)
+    write_csv(files[1], image_rows)
+    write_json(files[2], [_to_plain(run) for run in scores])
     return files
 
 
 def read_scores(path: Path) -> list[RunScores]:
-    """What `write_scores` wrote as JSON.
+    """Read the `scores.json` that `write_scores` wrote.
 
     Raises:
-        DataError: When it cannot be read.
+        DataError: If the file cannot be read.
     """
     try:
-        held = json.loads(path.read_text(encoding="utf-8"))
-        return [_from_plain(each) for each in held]
+        return [_from_plain(run) for run in json.loads(path.read_text(encoding="utf-8"))]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: cannot be read as scores ({error})") from error
 
@@ -102,20 +106,20 @@ def _to_plain(scores: RunScores) -> dict[str, Any]:
     return _write_infinities({**asdict(scores), "path": str(scores.path) if scores.path else None})
 
 
-def _from_plain(held: dict[str, Any]) -> RunScores:
-    held = _read_infinities(held)
+def _from_plain(mapping: dict[str, Any]) -> RunScores:
+    mapping = _read_infinities(mapping)
     directions = {
-        way: DirectionScores(
-            **{**scored, "figures": {name: Estimate(**each) for name, each in scored["figures"].items()}}
+        direction: DirectionScores(
+            **{**result, "figures": {name: Estimate(**estimate) for name, estimate in result["figures"].items()}}
         )
-        for way, scored in held["directions"].items()
+        for direction, result in mapping["directions"].items()
     }
-    path = Path(held["path"]) if held["path"] else None
-    return RunScores(held["name"], path, held["step"], directions, tuple(held["skipped"]))
+    path = Path(mapping["path"]) if mapping["path"] else None
+    return RunScores(mapping["name"], path, mapping["step"], directions, tuple(mapping["skipped"]))
 
 
 def _write_infinities(value: Any) -> Any:
-    """JSON has no infinity, which is what the PSNR of an image that equals its truth is; it is written as a word."""
+    """Write infinities, such as the PSNR of an image that equals its ground truth, as strings: JSON has no infinity."""
     match value:
         case dict():
             return {key: _write_infinities(inner) for key, inner in value.items()}

@@ -1,14 +1,14 @@
-"""Sharing: a run as a repository on the Hugging Face Hub, with a card that says what it is, and back again."""
+"""Push runs to the Hugging Face Hub with a model card, and pull them again."""
 
 from gantoolkit.hub.card import Card, make_card
 from gantoolkit.hub.names import RepositoryName
-from gantoolkit.hub.pulling import Pulled, fetch_generator, find_model, pull
-from gantoolkit.hub.pushing import Pushed, push
+from gantoolkit.hub.pulling import PullResult, fetch_generator, find_model, pull
+from gantoolkit.hub.pushing import PushResult, push
 
 __all__ = [
     "Card",
-    "Pulled",
-    "Pushed",
+    "PullResult",
+    "PushResult",
     "RepositoryName",
     "fetch_generator",
     "find_model",

@@ -1,4 +1,4 @@
-"""The way to the Hub: where it is, who asks, and in one sentence why something could not be done there."""
+"""Connect to the Hub: endpoint, token, and error messages of one sentence."""
 
 import contextlib
 import os
@@ -6,101 +6,110 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from gantoolkit.errors import HubError, requires_extra
+from gantoolkit.errors import HubError, first_line, requires_extra
 from gantoolkit.hub.names import RepositoryName
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
     from huggingface_hub.hf_api import ModelInfo
 
-__all__ = ["SECONDS", "UnreachableHubError", "connect", "explain", "find_token", "read_token", "survey"]
+__all__ = [
+    "TIMEOUT_SECONDS",
+    "UnreachableHubError",
+    "connect",
+    "explain_errors",
+    "fetch_info",
+    "find_token",
+    "require_token",
+]
 
-SECONDS = 10.0
-"""Within which the Hub has to begin to answer."""
+TIMEOUT_SECONDS = 10.0
+"""Timeout for the start of a response."""
 
 _HUB = "https://huggingface.co"
 
 
 class UnreachableHubError(HubError):
-    """The Hub does not answer."""
+    """The Hub is not reachable."""
 
 
 def connect(command: str) -> "HfApi":
-    """The Hub that `HF_ENDPOINT` names, or else huggingface.co.
+    """Create a client for the Hub at `HF_ENDPOINT`, by default huggingface.co.
 
     Args:
-        command: What needs it, for the message.
+        command: The command that needs the Hub, for messages.
 
     Raises:
-        HubError: When the package is not installed, or `HF_ENDPOINT` is no address.
+        HubError: If huggingface_hub is not installed, or `HF_ENDPOINT` is not a URL.
     """
     with requires_extra("hub", command, HubError):
         from huggingface_hub import HfApi
-    # Said here, since the package reads the environment only when it is imported, which may have been long ago.
+    # huggingface_hub reads the environment only when it is imported, which may have been earlier.
     endpoint = (os.environ.get("HF_ENDPOINT") or _HUB).rstrip("/")
     if not endpoint.startswith(("https://", "http://")):
-        raise HubError(f"{command}: HF_ENDPOINT is {endpoint!r}, which is no address; the Hub's is {_HUB}")
+        raise HubError(f"{command}: HF_ENDPOINT is {endpoint!r}, which is not a URL; the Hub is at {_HUB}")
     return HfApi(endpoint=endpoint, library_name="gantoolkit")
 
 
 def find_token() -> str | None:
-    """The token of `HF_TOKEN`, or of who has logged in, if there is one.
+    """The token from `HF_TOKEN` or the stored login; None if there is none.
 
     Raises:
-        HubError: When it cannot be one; the message does not quote it.
+        HubError: If the token is malformed; the message does not quote it.
     """
     from huggingface_hub import get_token
 
     token = get_token()
-    if token and not (
-        token.isascii() and token.isprintable() and " " not in token
-    ):  # what cannot be sent is quoted by others
-        raise HubError("the token of HF_TOKEN, or of the login, holds signs that no token has; copy it anew")
+    # Checked here because the errors of other packages would quote a token that cannot be sent.
+    if token and not (token.isascii() and token.isprintable() and " " not in token):
+        raise HubError("the token from HF_TOKEN or the login contains invalid characters; copy it again")
     return token
 
 
-def read_token(command: str) -> str:
-    """The token, where none will not do.
+def require_token(command: str) -> str:
+    """The token, as `find_token`.
 
     Raises:
-        HubError: When there is none.
+        HubError: If there is no token.
     """
     token = find_token()
     if not token:
         raise HubError(
-            f"{command}: needs a token with the right to write, from {_HUB}/settings/tokens: set HF_TOKEN, or log in with: "
+            f"{command}: requires a token with write access from {_HUB}/settings/tokens: set HF_TOKEN, or log in with: "
             "hf auth login"
         )
     return token
 
 
-def survey(api: "HfApi", name: RepositoryName, token: str | None) -> "ModelInfo":
-    """What a repository holds; the first question of all, which waits for seconds, not for minutes."""
+def fetch_info(api: "HfApi", name: RepositoryName, token: str | None) -> "ModelInfo":
+    """Fetch the description and file list of a repository. As the first request of a command, it has a short timeout."""
     return api.model_info(
-        name.repository, revision=name.revision, files_metadata=True, timeout=SECONDS, token=token or False
+        name.repository, revision=name.revision, files_metadata=True, timeout=TIMEOUT_SECONDS, token=token or False
     )
 
 
 @contextlib.contextmanager
-def explain(api: "HfApi", name: RepositoryName, doing: str) -> Iterator[None]:
-    """Say in one sentence what has gone wrong on the way or at the other end; no token is in it.
+def explain_errors(api: "HfApi", name: RepositoryName, action: str) -> Iterator[None]:
+    """Turn the errors of huggingface_hub into a `HubError` of one sentence, which never contains the token.
 
     Args:
-        doing: `push` or `pull`, say.
+        api: The client.
+        name: The repository.
+        action: The start of the message, such as `push` or `pull`.
 
     Raises:
-        HubError: In place of what huggingface_hub raises.
-        UnreachableHubError: When there is no network, or the Hub does not answer.
+        HubError: Instead of the errors of huggingface_hub.
+        UnreachableHubError: If there is no network, or the Hub does not respond.
     """
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    # Of httpx or its successor: all that goes wrong on the web is one.
-    web: type[Exception] = HfHubHTTPError.__bases__[0]
+    # The base class of all HTTP errors, from httpx or its successor.
+    http_error: type[Exception] = HfHubHTTPError.__bases__[0]
     try:
-        with _quietly():
+        with _silence():
             yield
     except (
-        web,
+        http_error,
         LocalEntryNotFoundError,
         TimeoutError,
         ConnectionError,
@@ -109,90 +118,85 @@ def explain(api: "HfApi", name: RepositoryName, doing: str) -> Iterator[None]:
         TypeError,
         RuntimeError,
     ) as error:
-        raise _describe(api, name, doing, error, web) from error
+        raise _describe(api, name, action, error, http_error) from error
 
 
 @contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Its log tells of retries and of tokens that might be set; what goes wrong in the end is said once, by us.
-
-    Its bars are for a terminal alone.
-    """
+def _silence() -> Iterator[None]:
+    """Silence the log messages of huggingface_hub, since we report errors, and its progress bars outside of a terminal."""
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars, logging
 
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
-    hides_bars = not (
+    hide_bars = not (
         sys.stderr.isatty() or are_progress_bars_disabled() or "HF_HUB_DISABLE_PROGRESS_BARS" in os.environ
     )
-    if hides_bars:
+    if hide_bars:
         disable_progress_bars()
     try:
         yield
     finally:
         logging.set_verbosity(verbosity)
-        if hides_bars:
+        if hide_bars:
             enable_progress_bars()
 
 
-def _describe(api: "HfApi", name: RepositoryName, doing: str, error: BaseException, web: type[Exception]) -> HubError:
+def _describe(
+    api: "HfApi", name: RepositoryName, action: str, error: BaseException, http_error: type[Exception]
+) -> HubError:
     from huggingface_hub import errors
 
-    if isinstance(error, RuntimeError) and error.__cause__ is not None:  # that of a thread which uploads a file
-        return _describe(api, name, doing, error.__cause__, web)
+    if isinstance(error, RuntimeError) and error.__cause__ is not None:  # raised by an upload thread
+        return _describe(api, name, action, error.__cause__, http_error)
     match error:
         case errors.RevisionNotFoundError():
-            return HubError(f"{doing}: {name.repository} has no revision '{name.revision}'")
+            return HubError(f"{action}: {name.repository} has no revision '{name.revision}'")
         case errors.GatedRepoError():
-            return HubError(f"{doing}: {name.repository} is gated: ask for access at {api.endpoint}/{name.repository}")
+            return HubError(f"{action}: {name.repository} is gated; request access at {api.endpoint}/{name.repository}")
         case errors.RepositoryNotFoundError():
             return HubError(
-                f"{doing}: there is no repository {name.repository} at {api.endpoint}, or it is private and no token was given "
-                "that may read it (HF_TOKEN, or hf auth login)"
+                f"{action}: repository {name.repository} does not exist at {api.endpoint}, or it is private and requires a "
+                "token with read access (HF_TOKEN, or hf auth login)"
             )
         case errors.HfHubHTTPError():
-            return HubError(f"{doing}: {_describe_answer(api, name, error.response.status_code, error)}")
+            return HubError(f"{action}: {_describe_status(api, name, error.response.status_code, error)}")
         case errors.LocalEntryNotFoundError() | errors.OfflineModeIsEnabled() | TimeoutError() | ConnectionError():
             is_unreachable = True
         case _:
-            is_unreachable = isinstance(error, web)
+            is_unreachable = isinstance(error, http_error)
     if is_unreachable:
-        return UnreachableHubError(f"{doing}: {api.endpoint} cannot be reached ({_reason(error)}); is there a network?")
-    return HubError(f"{doing}: {api.endpoint} answers for {name} what no Hub does ({_first_line(error)})")
+        return UnreachableHubError(
+            f"{action}: {api.endpoint} cannot be reached ({_reason(error)}); check the network connection"
+        )
+    return HubError(f"{action}: {api.endpoint} sent an invalid response for {name} ({first_line(error)})")
 
 
-def _describe_answer(api: "HfApi", name: RepositoryName, status: int, error: BaseException) -> str:
+def _describe_status(api: "HfApi", name: RepositoryName, status: int, error: BaseException) -> str:
     if status == 401:
-        return f"{api.endpoint} refuses the token (401); make one at {api.endpoint}/settings/tokens, and set HF_TOKEN to it"
+        return f"{api.endpoint} rejected the token (401); create one at {api.endpoint}/settings/tokens and set HF_TOKEN to it"
     if status == 403:
         return (
-            f"the token may not do that in {name.repository} (403); it needs the right to write there, and the owner's name "
-            "has to be yours or your organization's"
+            f"the token has no write access to {name.repository} (403); use a token with write access, and your own name or "
+            "that of your organization as owner"
         )
     if status == 429:
-        return f"{api.endpoint} has been asked too often (429); try again in some minutes"
+        return f"{api.endpoint} received too many requests (429); try again in a few minutes"
     if status >= 500:
-        return f"{api.endpoint} is out of order ({status}); try again later"
-    return f"{api.endpoint} answers {status} for {name}: {_first_line(error)}"
+        return f"{api.endpoint} has a server error ({status}); try again later"
+    return f"{api.endpoint} responded with status {status} for {name}: {first_line(error)}"
 
 
 def _reason(error: BaseException) -> str:
     cause: BaseException | None = error
-    text = ""
-    while cause is not None:  # the first cause knows best
+    while cause is not None:  # the first cause is the most specific
         text = f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__
         if "Name or service not known" in text or "name resolution" in text:
-            return "the name of the server cannot be resolved"
+            return "the server name could not be resolved"
         if "Connection refused" in text:
             return "connection refused"
         if "offline mode" in text:
             return "HF_HUB_OFFLINE is set"
         if "Timeout" in type(cause).__name__:
-            return "no answer in time"
+            return "timeout"
         cause = cause.__cause__ or cause.__context__
-    return _first_line(error) or text
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    return first_line(error)

@@ -1,4 +1,4 @@
-"""What a repository on the Hub is called."""
+"""Names of repositories on the Hub."""
 
 import re
 from dataclasses import dataclass
@@ -10,17 +10,17 @@ __all__ = ["RepositoryName", "is_repository_name"]
 _PART = r"[A-Za-z0-9](?:[\w.-]{0,94}[A-Za-z0-9_])?"
 _NAME = re.compile(rf"(?P<repository>{_PART}/{_PART})(?:@(?P<revision>[\w./-]{{1,128}}))?", re.ASCII)
 _FORBIDDEN = ("--", "..")
-_FILES = (".git", ".safetensors", ".toml", ".pth", ".onnx", ".pt2")
-"""Endings of a file that is not there, not of a repository."""
+_FILE_SUFFIXES = (".git", ".safetensors", ".toml", ".pth", ".onnx", ".pt2")
+"""A name with one of these suffixes is a path to a missing file, not a repository."""
 
 
 @dataclass(frozen=True)
 class RepositoryName:
-    """A repository, and which of its states.
+    """A repository, optionally at a revision.
 
     Args:
         repository: `owner/name`.
-        revision: A branch, a tag or a commit; None for the newest state.
+        revision: A branch, tag or commit; None for the head of the default branch.
     """
 
     repository: str
@@ -28,25 +28,25 @@ class RepositoryName:
 
     @classmethod
     def parse(cls, text: str) -> "RepositoryName":
-        """Read `owner/name` or `owner/name@revision`.
+        """Parse `owner/name` or `owner/name@revision`.
 
         Raises:
-            HubError: When it is neither.
+            HubError: If the text is neither.
         """
-        found = _NAME.fullmatch(text)
-        if found is None or any(sign in text for sign in _FORBIDDEN) or found["repository"].endswith(_FILES):
+        match = _NAME.fullmatch(text)
+        if match is None or any(part in text for part in _FORBIDDEN) or match["repository"].endswith(_FILE_SUFFIXES):
             raise HubError(
-                f"{text!r} is no name of a repository; it is owner/name, or owner/name@revision, of letters, digits, '-', "
-                "'_' and '.'"
+                f"{text!r} is not a repository name; use owner/name or owner/name@revision, with letters, digits, '-', '_' "
+                "and '.' only"
             )
-        return cls(found["repository"], found["revision"])
+        return cls(match["repository"], match["revision"])
 
     def __str__(self) -> str:
         return self.repository if self.revision is None else f"{self.repository}@{self.revision}"
 
 
 def is_repository_name(text: str) -> bool:
-    """Whether a text has the form of a repository's name.
+    """Whether a text has the format of a repository name.
 
     >>> is_repository_name("ada/horse2zebra@v1"), is_repository_name("runs/h2z/generators"), is_repository_name("a/b.pth")
     (True, False, False)

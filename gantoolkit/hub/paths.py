@@ -1,4 +1,4 @@
-"""Paths of the machine that a run was trained on, which are nobody else's business."""
+"""Remove local paths from a recipe before it is published."""
 
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
@@ -11,9 +11,9 @@ _FILE = "file:"
 
 
 def shorten_paths(recipe: Recipe) -> tuple[Recipe, list[str]]:
-    """The recipe with nothing but the last part of each absolute path in it, and the fields that held one.
+    """Shorten each absolute path in a recipe to its last part. Returns the recipe and the fields that changed.
 
-    A path can be a file of weights that a block was given, or the name of a recipe that was read from a file.
+    Examples are the file of a block's weights, and the name of a recipe that was read from a file.
 
     >>> from gantoolkit.recipes import cyclegan
     >>> short, fields = shorten_paths(cyclegan().swap(name="/home/ada/mine.toml"))

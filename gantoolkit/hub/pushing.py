@@ -1,4 +1,4 @@
-"""A run to the Hub: its generators, recipe, card and newest samples, and nothing else of it."""
+"""Push a run to the Hub: only its generators, recipe, card and newest samples."""
 
 import shutil
 import tempfile
@@ -10,27 +10,27 @@ from gantoolkit.errors import CheckpointError
 from gantoolkit.files.atomic import describe_failure
 from gantoolkit.files.tensors import read_header, read_tensors, write_tensors
 from gantoolkit.hub.card import PICTURE, make_card
-from gantoolkit.hub.connection import connect, explain, read_token, survey
+from gantoolkit.hub.connection import connect, explain_errors, fetch_info, require_token
 from gantoolkit.hub.names import RepositoryName
 from gantoolkit.hub.paths import shorten_paths
 from gantoolkit.recipes import Recipe
 from gantoolkit.run import Run
 
-__all__ = ["OWN_FOLDERS", "Pushed", "push"]
+__all__ = ["OWN_FOLDERS", "PushResult", "push"]
 
 OWN_FOLDERS = ("generators/", "pictures/")
-"""Of a repository's folders, those that are a push's alone."""
+"""Folders of a repository that a push replaces as a whole."""
 
 
 @dataclass(frozen=True)
-class Pushed:
-    """What was pushed.
+class PushResult:
+    """The result of a push.
 
     Args:
         url: The repository's page.
-        commit: Its new state, which can be pulled as `owner/name@commit`.
-        files: What it consists of.
-        shortened: Fields of the recipe that held a path of this machine, of which the last part was pushed.
+        commit: The new commit, which can be pulled as `owner/name@commit`.
+        files: The files that were pushed.
+        shortened: Fields of the recipe with a local path, of which only the last part was pushed.
     """
 
     url: str
@@ -47,42 +47,43 @@ def push(
     license: str | None = None,
     scores: Path | None = None,
     message: str = "",
-) -> Pushed:
-    """Make the repository if it is not there, and put the run there as one commit: all of it, or nothing.
+) -> PushResult:
+    """Push a run in one commit, and create the repository if it does not exist.
 
-    Optimizers, logs and the place of the data stay here. What an earlier push left and this one does not have is removed; the
-    repository's other files stay.
+    Optimizer states, logs and the path of the data are not pushed. Generators and pictures of earlier pushes that the run does
+    not have are removed; other files of the repository are kept.
 
     Args:
+        run: The run.
         repository: `owner/name`.
-        private: Whether a repository that is made is private; one that is there stays as it is.
-        license, scores: As `gantoolkit.hub.make_card`.
-        message: Of the commit.
+        private: Whether a new repository is private. An existing one is not changed.
+        license, scores: As in `gantoolkit.hub.make_card`.
+        message: The commit message.
 
     Raises:
-        HubError: When there is no token, no network, no right to write there, or no such name.
-        CheckpointError: When nothing has been saved yet, or a generator is damaged.
+        HubError: If the name is invalid, the Hub cannot be reached, or there is no token with write access.
+        CheckpointError: If the run has no saved generators, or a generator is damaged.
     """
     name = RepositoryName.parse(repository)
     api = connect("push")
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete  # it is there: see `connect`
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete  # installed: `connect` succeeded
     from huggingface_hub.errors import RepositoryNotFoundError
 
-    token = read_token("push")
-    with tempfile.TemporaryDirectory(prefix="gantoolkit-push-") as made:
-        folder = Path(made)
+    token = require_token("push")
+    with tempfile.TemporaryDirectory(prefix="gantoolkit-push-") as temporary:
+        folder = Path(temporary)
         try:
             shortened = _collect(run, folder, repository=name.repository, license=license, scores=scores)
         except OSError as error:
             raise CheckpointError(describe_failure(folder, error)) from error
         files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-        with explain(api, name, "push"):
+        with explain_errors(api, name, "push"):
             try:
-                held = [sibling.rfilename for sibling in survey(api, name, token).siblings or []]
-            except RepositoryNotFoundError:  # or it is another's; the next question is answered clearly
-                held = []
+                existing = [sibling.rfilename for sibling in fetch_info(api, name, token).siblings or []]
+            except RepositoryNotFoundError:  # if it belongs to somebody else, `create_repo` raises a clear error
+                existing = []
             api.create_repo(name.repository, private=private or None, exist_ok=True, token=token)
-            stale = [path for path in held if path.startswith(OWN_FOLDERS) and path not in files]
+            stale = [path for path in existing if path.startswith(OWN_FOLDERS) and path not in files]
             commit = api.create_commit(
                 name.repository,
                 [CommitOperationDelete(path) for path in stale]
@@ -90,11 +91,11 @@ def push(
                 commit_message=message or f"{run.recipe.name[:60]}: {', '.join(run.directions())}",
                 token=token,
             )
-    return Pushed(f"{api.endpoint}/{name.repository}", commit.oid, tuple(files), tuple(shortened))
+    return PushResult(f"{api.endpoint}/{name.repository}", commit.oid, tuple(files), tuple(shortened))
 
 
 def _collect(run: Run, folder: Path, *, repository: str, license: str | None, scores: Path | None) -> Sequence[str]:
-    """Put what is to be pushed into a folder: the fields whose paths were shortened."""
+    """Collect the files to push in a folder. Returns the fields of the recipe whose paths were shortened."""
     recipe, shortened = shorten_paths(run.recipe)
     card = make_card(run, repository=repository, license=license, scores=scores)
     (folder / "README.md").write_text(card.text, encoding="utf-8")
@@ -110,7 +111,7 @@ def _collect(run: Run, folder: Path, *, repository: str, license: str | None, sc
 
 
 def _copy_generator(source: Path, target: Path) -> list[str]:
-    """Copy a generator's file, bit for bit unless its recipe names paths, once it has been found whole."""
+    """Copy and verify a generator file. The copy is identical unless the recipe contains local paths."""
     shutil.copyfile(source, target)
     try:
         tensors, header = read_tensors(target), read_header(target)

@@ -1,7 +1,6 @@
-"""`gantoolkit ablate`: runs that continue where they were stopped, the table, and the paper's figures beside it."""
+"""`gantoolkit ablate`: resuming runs, the table, and the comparison with the paper."""
 
 import csv
-import json
 import re
 import shutil
 from pathlib import Path
@@ -12,6 +11,7 @@ from _helpers.small import make_dataset
 
 from gantoolkit.errors import DataError, RecipeError
 from gantoolkit.evaluation.ablation import SETS, Ablation, Row, describe_order, expand_names, plan_trials, table_cells
+from gantoolkit.evaluation.tables import read_scores
 from gantoolkit.run import Run
 
 SMALL = ["generator.width=4", "discriminator.width=4", "data.load_size=20", "data.crop_size=16", "training.epochs=1"]
@@ -23,18 +23,18 @@ def pairs(tmp_path: Path) -> Path:
     return make_dataset(tmp_path / "pairs", count_A=3, count_B=3)
 
 
-def row(name: str, figures: tuple[float, ...], paper: tuple[float, ...] = (), notes: tuple[str, ...] = ()) -> Row:
+def make_row(name: str, values: tuple[float, ...], paper: tuple[float, ...] = (), notes: tuple[str, ...] = ()) -> Row:
     names = ("pixel_accuracy", "class_accuracy", "class_iou")
     return Row(
         name,
         "A2B",
-        {each: [value] for each, value in zip(names, figures, strict=True)},
+        {score: [value] for score, value in zip(names, values, strict=True)},
         dict(zip(names, paper, strict=False)),
         notes,
     )
 
 
-def test_the_paper_s_sets_are_whole() -> None:
+def test_sets_contain_the_recipes_of_the_paper() -> None:
     assert expand_names(["ablations", "cyclegan", "baselines"]) == list(
         dict.fromkeys([*SETS["ablations"], *SETS["baselines"]])
     )
@@ -45,7 +45,7 @@ def test_the_paper_s_sets_are_whole() -> None:
             assert trial.recipe.training.seed == 0
 
 
-def test_what_learns_one_direction_is_trained_for_both() -> None:
+def test_one_directional_recipes_are_trained_in_both_directions() -> None:
     trials = plan_trials(["simgan", "cyclegan"], [3, 4], {}, Path("out"))
     assert [str(trial.path) for trial in trials] == [
         "out/simgan/seed-3-A2B",
@@ -61,7 +61,7 @@ def test_what_learns_one_direction_is_trained_for_both() -> None:
         plan_trials(["cyclegan"], [0], {"data.crop_size": 30, "data.load_size": 30}, Path("out"))
 
 
-def test_the_command_continues_where_it_was_stopped(
+def test_command_resumes_where_it_stopped(
     command, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "table"
@@ -70,20 +70,22 @@ def test_the_command_continues_where_it_was_stopped(
     steps: list[tuple[str, int]] = []
     train = Run.train
 
-    def counted(run: Run, **how: Any) -> Any:
-        how["callbacks"] = [*how["callbacks"], lambda event: steps.append((run.recipe.name, event.step))]
-        return train(run, **how)
+    def train_and_count(run: Run, **options: Any) -> Any:
+        options["callbacks"] = [*options["callbacks"], lambda event: steps.append((run.recipe.name, event.step))]
+        return train(run, **options)
 
-    # Stopped in the second recipe, after the first has been trained and measured.
+    # Stop in the second recipe, after the first has been trained and evaluated.
     monkeypatch.setattr(
         Run,
         "train",
-        lambda run, **how: counted(run, **how, **({"stop_at": 2} if run.recipe.name == "cyclegan" else {})),
+        lambda run, **options: train_and_count(
+            run, **options, **({"stop_at": 2} if run.recipe.name == "cyclegan" else {})
+        ),
     )
     code, output, _ = command(*arguments)
     assert "the same command continues from here" in output
     assert not (out / "table.md").exists()
-    monkeypatch.setattr(Run, "train", counted)
+    monkeypatch.setattr(Run, "train", train_and_count)
     before = len(steps)
     code, output, _ = command(*arguments)
     assert code == 0
@@ -96,41 +98,42 @@ def test_the_command_continues_where_it_was_stopped(
     assert "psnr" in table
     assert not re.search(r'(src|href)="(?!data:|#)', (out / "report.html").read_text())
 
-    # A third time there is nothing to do: no step, and the scores are those that were written.
+    # A third call trains no step and writes no scores.
     before = len(steps)
-    written = {path: path.stat().st_mtime_ns for path in out.rglob("scores.json")}
+    times = {path: path.stat().st_mtime_ns for path in out.rglob("scores.json")}
     assert command(*arguments)[0] == 0
     assert len(steps) == before
-    assert written == {path: path.stat().st_mtime_ns for path in out.rglob("scores.json")}
+    assert times == {path: path.stat().st_mtime_ns for path in out.rglob("scores.json")}
 
-    # Another seed adds to the table, and its means are over both.
+    # Another seed is added to the table, whose means are over both seeds.
     code, _, _ = command(*arguments, "--seeds", 1)
     assert code == 0
     assert "| cyclegan | 2 |" in (out / "table.md").read_text()
     with (out / "table.csv").open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if (row["recipe"], row["figure"]) == ("cyclegan", "psnr")]
-    for found in rows:
+        rows = [row for row in csv.DictReader(file) if (row["recipe"], row["score"]) == ("cyclegan", "psnr")]
+    for row in rows:
         values = [
-            json.loads((out / "cyclegan" / f"seed-{seed}" / "scores" / "scores.json").read_text())[0]["directions"][
-                found["direction"]
-            ]["figures"]["psnr"]["value"]
+            read_scores(out / "cyclegan" / f"seed-{seed}" / "scores" / "scores.json")[0]
+            .directions[row["direction"]]
+            .figures["psnr"]
+            .value
             for seed in (0, 1)
         ]
-        assert float(found["mean"]) == pytest.approx(sum(values) / 2)
-        assert (float(found["lowest"]), float(found["highest"])) == (min(values), max(values))
+        assert float(row["mean"]) == pytest.approx(sum(values) / 2)
+        assert (float(row["lowest"]), float(row["highest"])) == (min(values), max(values))
 
-    # Its page shows what the first seed has, whichever call trained it.
+    # The page shows the first seed, whichever call trained it.
     page = (out / "report.html").read_text()
     assert "Ablation, seed 0" in page
-    assert "cyclegan, seed 0: its worst images" in page
+    assert "cyclegan, seed 0: worst, median and best images" in page
     assert "seed 1" not in page
 
-    # One seed measured anew by another metric leaves what is known of the other seed in the table.
+    # Evaluating one seed again with other metrics keeps the scores of the other seed in the table.
     code, _, _ = command(*arguments, "--metric", "label_maps", "--metric", "l1")
     assert code == 0
     with (out / "table.csv").open(newline="", encoding="utf-8") as file:
         counts = {
-            row["figure"]: row["seeds"]
+            row["score"]: row["seeds"]
             for row in csv.DictReader(file)
             if (row["recipe"], row["direction"]) == ("cyclegan", "B2A")
         }
@@ -138,38 +141,37 @@ def test_the_command_continues_where_it_was_stopped(
     assert "| cyclegan | 1–2 |" in (out / "table.md").read_text()
 
 
-def test_the_paper_s_figures_stand_beside_ours_and_say_what_differs(command, pairs: Path, tmp_path: Path) -> None:
-    """A segmentation's figures, of labels → photo turned round: photo → labels by the colors of the map."""
+def test_table_shows_the_scores_of_the_paper_and_the_differences(command, pairs: Path, tmp_path: Path) -> None:
+    """Photo → labels, scored by the colors of the label maps."""
     out = tmp_path / "table"
-    code, output, complaint = command(
+    code, output, stderr = command(
         *("ablate", "pix2pix", "--data", pairs, "--out", out, *WORDS, "--set", "generator.depth=3"),
         *("--set", "discriminator.layers=1", "--metric", "label_maps", "--device", "cpu"),
     )
-    assert code == 0, complaint
+    assert code == 0, stderr
     assert "0.85 / 0.40 / 0.32 †" in output  # photo → labels of pix2pix, table 3
-    assert "0.71 / 0.25 / 0.18" not in output  # labels → photo has not been measured
+    assert "0.71 / 0.25 / 0.18" not in output  # labels → photo was not evaluated
     assert "3 training images at 16×16, 3 steps, 2 test images; the paper: 2975 at 128×128, 200 epochs" in output
     assert sorted(path.name for path in (out / "pix2pix").iterdir()) == ["seed-0-A2B", "seed-0-B2A"]
 
 
-def test_the_order_is_compared_with_that_of_the_paper() -> None:
+def test_order_is_compared_with_the_paper() -> None:
     rows = [
-        row("simgan", (0.5, 0.2, 0.1), (0.6, 0.3, 0.2)),
-        row("bigan", (0.6, 0.1, 0.1), (0.5, 0.2, 0.1)),
-        row("ablations/gan_alone", (0.1, 0.9, 0.1), (0.9, 0.1, 0.9)),  # of another table: not compared
-        row("ours alone", (0.9, 0.9, 0.9)),
+        make_row("simgan", (0.5, 0.2, 0.1), (0.6, 0.3, 0.2)),
+        make_row("bigan", (0.6, 0.1, 0.1), (0.5, 0.2, 0.1)),
+        make_row("ablations/gan_alone", (0.1, 0.9, 0.1), (0.9, 0.1, 0.9)),  # in another table: not compared
+        make_row("not in the paper", (0.9, 0.9, 0.9)),
     ]
-    said = list(describe_order(rows))
-    assert (
-        said[0] == "baselines, pixel_accuracy: 1 of 1 pairs are in the other order than in the paper: bigan over simgan"
-    )
-    assert said[1].startswith("baselines, class_accuracy: the order of all 1 pairs is that of the paper")
-    assert said[2].startswith("baselines, class_iou: the order of all 1 pairs")
-    assert len(said) == 3
+    sentences = list(describe_order(rows))
+    assert sentences == [
+        "baselines, pixel_accuracy: 1 of 1 pairs are in the opposite order: bigan over simgan",
+        "baselines, class_accuracy: all 1 pairs are in the same order as in the paper (ties aside)",
+        "baselines, class_iou: all 1 pairs are in the same order as in the paper (ties aside)",
+    ]
     assert not list(describe_order(rows[2:]))
 
 
-def test_cells_have_the_form_of_the_paper_s_tables() -> None:
+def test_cells_have_the_format_of_the_paper() -> None:
     heading, lines = table_cells(
         [
             Row(
@@ -192,7 +194,7 @@ def test_cells_have_the_form_of_the_paper_s_tables() -> None:
     ]
 
 
-def test_scores_that_are_spoiled_are_named(command, pairs: Path, tmp_path: Path) -> None:
+def test_damaged_scores_are_named(command, pairs: Path, tmp_path: Path) -> None:
     out = tmp_path / "table"
     arguments = [
         "ablate",
@@ -208,11 +210,11 @@ def test_scores_that_are_spoiled_are_named(command, pairs: Path, tmp_path: Path)
     assert command(*arguments)[0] == 0
     (about,) = out.rglob("about.json")
     about.write_text("{")
-    code, _, complaint = command(*arguments)
+    code, _, stderr = command(*arguments)
     assert code == 2
-    assert "about.json" in complaint
-    assert "remove its folder to measure again" in complaint
+    assert "about.json" in stderr
+    assert "remove its folder to evaluate again" in stderr
     shutil.rmtree(about.parent)
     assert command(*arguments)[0] == 0
-    with pytest.raises(DataError, match="holds no run that has been measured"):
+    with pytest.raises(DataError, match="contains no evaluated run"):
         Ablation(tmp_path / "nothing", pairs).write()

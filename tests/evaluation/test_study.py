@@ -1,4 +1,4 @@
-"""The perceptual study without a browser: the file of answers, what the server refuses, many participants, the report."""
+"""The perceptual study without a browser: the database, refused requests, many participants and the report."""
 
 import json
 import socket
@@ -38,7 +38,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
     store.close()
 
 
-def finish(store: Store, *, fooled: bool) -> str:
+def finish_session(store: Store, *, fooled: bool) -> str:
     token = store.begin()
     while (trial := store.next_trial(token)) is not None:
         store.mark_shown(token, trial.number)
@@ -47,20 +47,20 @@ def finish(store: Store, *, fooled: bool) -> str:
     return token
 
 
-def test_a_participant_sees_one_algorithm_and_no_image_twice(store: Store) -> None:
+def test_participant_sees_one_algorithm_and_no_image_twice(store: Store) -> None:
     token = store.begin()
-    seen = []
+    trials = []
     while (trial := store.next_trial(token)) is not None:
-        assert store.next_trial(token) == trial  # not shown yet: a reload costs nothing
+        assert store.next_trial(token) == trial  # a reload before it is shown does not void it
         store.mark_shown(token, trial.number)
         store.answer(token, trial.number, "left", 100)
-        seen.append(trial)
-    assert [trial.practice for trial in seen] == [True] + [False] * 4
-    assert len({trial.real for trial in seen}) == len({trial.fake for trial in seen}) == 5
-    assert len({trial.algorithm for trial in seen}) == 1
+        trials.append(trial)
+    assert [trial.practice for trial in trials] == [True] + [False] * 4
+    assert len({trial.real for trial in trials}) == len({trial.fake for trial in trials}) == 5
+    assert len({trial.algorithm for trial in trials}) == 1
 
 
-def test_algorithms_are_given_out_evenly(store: Store, tmp_path: Path) -> None:
+def test_algorithms_are_assigned_evenly(store: Store, tmp_path: Path) -> None:
     for _ in range(10):
         store.begin()
     connection = sqlite3.connect(tmp_path / "study.sqlite")
@@ -69,7 +69,7 @@ def test_algorithms_are_given_out_evenly(store: Store, tmp_path: Path) -> None:
     assert rows == [("one", 5), ("two", 5)]
 
 
-def test_a_trial_that_was_left_is_void_and_replaced(store: Store) -> None:
+def test_unanswered_trial_is_void_and_replaced(store: Store) -> None:
     token = store.begin()
     first = store.next_trial(token)
     assert first is not None
@@ -78,13 +78,13 @@ def test_a_trial_that_was_left_is_void_and_replaced(store: Store) -> None:
     assert second is not None
     assert (second.number, second.done) == (1, 0)
     assert second.real != first.real
-    with pytest.raises(RefusedError, match="cannot be answered any more"):
+    with pytest.raises(RefusedError, match="can no longer be answered"):
         store.answer(token, first.number, "left", 100)
-    with pytest.raises(RefusedError, match="not to be seen now"):
+    with pytest.raises(RefusedError, match="not available now"):
         store.find_image(token, first.number, "left")
 
 
-def test_an_answer_that_arrives_twice_counts_once(store: Store) -> None:
+def test_repeated_answer_counts_once(store: Store) -> None:
     token = store.begin()
     trial = store.next_trial(token)
     assert trial is not None
@@ -100,9 +100,9 @@ def test_an_answer_that_arrives_twice_counts_once(store: Store) -> None:
     assert following.done == 1
 
 
-def test_a_session_that_is_reloaded_for_ever_ends(store: Store) -> None:
+def test_session_ends_after_too_many_reloads(store: Store) -> None:
     token = store.begin()
-    for _ in range(20):  # four times as many as the session has trials
+    for _ in range(20):  # four times the number of trials in a session
         trial = store.next_trial(token)
         assert trial is not None
         store.mark_shown(token, trial.number)
@@ -110,32 +110,32 @@ def test_a_session_that_is_reloaded_for_ever_ends(store: Store) -> None:
         store.next_trial(token)
 
 
-def test_there_are_only_so_many_participants(tmp_path: Path) -> None:
-    store = open_store(tmp_path, Protocol(most_participants=2))
+def test_number_of_participants_is_limited(tmp_path: Path) -> None:
+    store = open_store(tmp_path, Protocol(max_participants=2))
     store.begin()
     store.begin()
-    with pytest.raises(RefusedError, match="all the participants"):
+    with pytest.raises(RefusedError, match="already has enough participants"):
         store.begin()
     store.close()
 
 
-def test_a_file_goes_on_with_its_own_study_alone(tmp_path: Path) -> None:
+def test_database_accepts_only_its_own_study(tmp_path: Path) -> None:
     open_store(tmp_path).close()
     open_store(tmp_path).close()
-    with pytest.raises(DataError, match=r"belongs to another study, of one, two .* choose another --database"):
+    with pytest.raises(DataError, match=r"belongs to another study \(of one, two .* choose another --database"):
         open_store(tmp_path, Protocol(practice=3, counted=4))
-    with pytest.raises(DataError, match="or its images have changed"):
+    with pytest.raises(DataError, match="or the images have changed"):
         Store(tmp_path / "study.sqlite", Protocol(practice=1, counted=4), REAL[1:], FAKES)
     (tmp_path / "no.sqlite").write_bytes(b"no database" * 200)
-    with pytest.raises(DataError, match="cannot be opened as a study's file"):
+    with pytest.raises(DataError, match="cannot be opened as a study database"):
         Store(tmp_path / "no.sqlite", Protocol(), REAL, FAKES)
 
 
-def test_no_secret_of_a_participant_is_in_the_file(store: Store, tmp_path: Path) -> None:
-    token = finish(store, fooled=True)
-    held = b"".join(path.read_bytes() for path in tmp_path.iterdir())
-    assert b"answered" in held
-    assert token.encode() not in held
+def test_database_does_not_contain_participant_tokens(store: Store, tmp_path: Path) -> None:
+    token = finish_session(store, fooled=True)
+    content = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert b"answered" in content
+    assert token.encode() not in content
 
 
 @pytest.fixture
@@ -162,14 +162,14 @@ def visitor(app: Guard) -> Iterator[TestClient]:
         yield client
 
 
-def test_who_comes_without_the_token_is_turned_away(app: Guard) -> None:
+def test_requests_without_the_token_are_rejected(app: Guard) -> None:
     with TestClient(app, base_url="https://study.example") as client:
         for address in ("/", "/study.js", "/?token=wrong", "/image/0/left"):
             assert client.get(address).status_code == 403
         assert client.post("/begin", headers=ORIGIN).status_code == 403
 
 
-def test_another_host_or_origin_is_turned_away(visitor: TestClient) -> None:
+def test_other_hosts_and_origins_are_rejected(visitor: TestClient) -> None:
     assert visitor.get("/", headers={"host": "evil.example"}).status_code == 400
     assert visitor.post("/begin").status_code == 403
     for origin in ("https://evil.example", "null", "https://[", "https://study.example.evil.example"):
@@ -190,14 +190,14 @@ def test_another_host_or_origin_is_turned_away(visitor: TestClient) -> None:
     ],
     ids=range(7),
 )
-def test_nonsense_is_refused_in_one_sentence(visitor: TestClient, body: bytes) -> None:
+def test_invalid_requests_are_rejected(visitor: TestClient, body: bytes) -> None:
     visitor.post("/begin", headers=ORIGIN)
-    answer = visitor.post("/answer", content=body, headers=ORIGIN)
-    assert answer.status_code == 422
-    assert answer.json() == {"reason": "this request is not one that the page makes"}
+    response = visitor.post("/answer", content=body, headers=ORIGIN)
+    assert response.status_code == 422
+    assert response.json() == {"reason": "invalid request"}
 
 
-def test_sizes_and_rates_are_bounded(app: Guard, visitor: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_request_sizes_and_rates_are_limited(app: Guard, visitor: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     assert visitor.post("/answer", content=b" " * 3000, headers=ORIGIN).status_code == 413
     monkeypatch.setattr(guard, "_BURST", 20.0)
     now = 1e6
@@ -208,21 +208,21 @@ def test_sizes_and_rates_are_bounded(app: Guard, visitor: TestClient, monkeypatc
     assert [visitor.get("/study.css").status_code for _ in range(12)] == [200] * 10 + [429] * 2
 
 
-def test_images_are_pixels_alone_and_only_of_the_trial_at_hand(visitor: TestClient, materials: Materials) -> None:
+def test_images_have_no_metadata_and_belong_to_the_current_trial(visitor: TestClient, materials: Materials) -> None:
     assert visitor.get("/image/0/left").status_code == 409
     visitor.post("/begin", headers=ORIGIN)
-    shown = [visitor.get(f"/image/0/{side}") for side in ("left", "right")]
-    assert all(answer.content.startswith(b"\x89PNG") and b"secret" not in answer.content for answer in shown)
+    responses = [visitor.get(f"/image/0/{side}") for side in ("left", "right")]
+    assert all(response.content.startswith(b"\x89PNG") and b"secret" not in response.content for response in responses)
     known = [materials.render(path) for path in (*materials.real, *materials.fakes["one"], *materials.fakes["two"])]
-    assert all(answer.content in known for answer in shown)
-    assert "default-src 'none'" in shown[0].headers["content-security-policy"]
+    assert all(response.content in known for response in responses)
+    assert "default-src 'none'" in responses[0].headers["content-security-policy"]
     assert visitor.get("/image/1/left").status_code == 409
     for address in ("/image/0/..%2f..%2fetc", "/image/-1/left", "/../study.py", "/image/99999999999999999999/left"):
         assert visitor.get(address).status_code in (404, 422), address
 
 
-def test_fifty_people_at_once(tmp_path: Path) -> None:
-    """Each through a whole session of ten trials, in one server process."""
+def test_fifty_concurrent_participants(tmp_path: Path) -> None:
+    """Each completes a session of ten trials, in one server process."""
     folders = make_folders(tmp_path, count=12)
     database = tmp_path / "study.sqlite"
     problems: list[str] = []
@@ -232,21 +232,21 @@ def test_fifty_people_at_once(tmp_path: Path) -> None:
             with requests.Session() as person:
                 person.headers["origin"] = url
 
-                def ask(path: str, **body: object) -> dict[str, dict[str, int]]:
-                    while (answer := person.post(url + path, data=json.dumps(body), timeout=60)).status_code == 429:
+                def post(path: str, **body: object) -> dict[str, dict[str, int]]:
+                    while (response := person.post(url + path, data=json.dumps(body), timeout=60)).status_code == 429:
                         threading.Event().wait(0.5)
-                    answer.raise_for_status()
-                    return answer.json()
+                    response.raise_for_status()
+                    return response.json()
 
-                state = ask("/begin")
+                state = post("/begin")
                 while not state.get("over"):
                     trial = state["trial"]["number"]
                     while (image := person.get(f"{url}/image/{trial}/left", timeout=60)).status_code == 429:
                         threading.Event().wait(0.5)
                     image.raise_for_status()
-                    ask("/shown", trial=trial)
-                    ask("/answer", trial=trial, side="left" if number % 2 else "right", milliseconds=7)
-                    state = ask("/next")
+                    post("/shown", trial=trial)
+                    post("/answer", trial=trial, side="left" if number % 2 else "right", milliseconds=7)
+                    state = post("/next")
         except Exception as error:
             problems.append(repr(error))
 
@@ -257,15 +257,16 @@ def test_fifty_people_at_once(tmp_path: Path) -> None:
         for person in people:
             person.join()
     assert not problems
-    found = summarize_study(database)
-    assert [(each.participants, each.unfinished, each.trials, each.void) for each in found] == [(25, 0, 200, 0)] * 2
-    assert all(each.interval == "participants" for each in found)
+    results = summarize_study(database)
+    counts = [(result.participants, result.unfinished, result.trials, result.void) for result in results]
+    assert counts == [(25, 0, 200, 0)] * 2
+    assert all(result.interval == "participants" for result in results)
 
 
-def test_the_report_counts_what_was_answered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_matches_the_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = open_store(tmp_path)
     for fooled in (True, True, False, False, True, False):
-        finish(store, fooled=fooled)
+        finish_session(store, fooled=fooled)
     token = store.begin()
     trial = store.next_trial(token)
     assert trial is not None
@@ -279,12 +280,12 @@ def test_the_report_counts_what_was_answered(tmp_path: Path, capsys: pytest.Capt
     )
     expected = dict(connection.execute(query).fetchall())
     connection.close()
-    assert {each.algorithm: each.share.value for each in summarize_study(database)} == expected
+    assert {result.algorithm: result.share.value for result in summarize_study(database)} == expected
     assert main(["study", "report", str(database), "--out", str(tmp_path / "out")]) == 0
     assert "fooled" in capsys.readouterr().out
-    held = json.loads((tmp_path / "out" / "study.json").read_text())
-    assert sum(row["participants"] for row in held["algorithms"]) == 6
-    assert sum(row["unfinished"] for row in held["algorithms"]) == 1
+    study = json.loads((tmp_path / "out" / "study.json").read_text())
+    assert sum(row["participants"] for row in study["algorithms"]) == 6
+    assert sum(row["unfinished"] for row in study["algorithms"]) == 1
     page = (tmp_path / "out" / "study.html").read_text()
     assert "<svg" in page
     assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
@@ -292,24 +293,24 @@ def test_the_report_counts_what_was_answered(tmp_path: Path, capsys: pytest.Capt
     )
 
 
-def test_a_study_that_nobody_finished_has_a_report(store: Store, tmp_path: Path) -> None:
+def test_report_without_finished_sessions(store: Store, tmp_path: Path) -> None:
     store.begin()
     assert main(["study", "report", str(tmp_path / "study.sqlite"), "--out", str(tmp_path / "out")]) == 0
     assert "Nobody has finished" in (tmp_path / "out" / "study.html").read_text()
 
 
 @given(trials=st.integers(1, 200), data=st.data())
-def test_wilsons_interval_holds_the_share_and_stays_within_bounds(trials: int, data: st.DataObject) -> None:
+def test_wilson_interval_contains_the_share_and_stays_within_bounds(trials: int, data: st.DataObject) -> None:
     hits = data.draw(st.integers(0, trials))
-    found = wilson(hits, trials)
-    assert found.low is not None
-    assert found.high is not None
-    assert 0 <= found.low <= found.value + 1e-12
-    assert found.value - 1e-12 <= found.high <= 1
-    assert found.high - found.low < 1
+    share = wilson(hits, trials)
+    assert share.low is not None
+    assert share.high is not None
+    assert 0 <= share.low <= share.value + 1e-12
+    assert share.value - 1e-12 <= share.high <= 1
+    assert share.high - share.low < 1
 
 
-def test_wilsons_interval_is_the_published_one() -> None:
+def test_wilson_interval_matches_published_values() -> None:
     """Newcombe (1998), table I: 81 of 263, 15 of 148, 0 of 20, 1 of 29."""
     known = {
         (81, 263): (0.2553, 0.3662),
@@ -318,31 +319,31 @@ def test_wilsons_interval_is_the_published_one() -> None:
         (1, 29): (0.0061, 0.1718),
     }
     for (hits, trials), interval in known.items():
-        found = wilson(hits, trials)
-        assert (found.low, found.high) == pytest.approx(interval, abs=5e-5)
+        share = wilson(hits, trials)
+        assert (share.low, share.high) == pytest.approx(interval, abs=5e-5)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--fake", "nonsense"], "write NAME=DIR"),
         (["--fake", "one={root}/one", "--fake", "one={root}/two"], "two algorithms of the name one"),
         (["--fake", "one={root}/none"], "no such folder"),
         (["--fake", "one={root}/one", "--host", "0.0.0.0"], "needs --name"),
     ],
-    ids=["form", "twice", "missing", "nameless"],
+    ids=["format", "duplicate", "missing", "no name"],
 )
-def test_what_cannot_be_served_is_said_in_one_sentence(
-    arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_invalid_arguments_are_explained(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_folders(tmp_path, count=2)
-    filled = [word.format(root=tmp_path) for word in arguments]
+    options = [word.format(root=tmp_path) for word in arguments]
     database = str(tmp_path / "study.sqlite")
-    assert main(["study", "serve", "--real", str(tmp_path / "real"), *filled, "--database", database]) == 2
-    assert said in capsys.readouterr().err
+    assert main(["study", "serve", "--real", str(tmp_path / "real"), *options, "--database", database]) == 2
+    assert message in capsys.readouterr().err
 
 
-def test_a_port_in_use_is_said_in_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_port_in_use_is_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["study", "serve", *make_folders(tmp_path, count=2), "--database", str(tmp_path / "study.sqlite")]
     with socket.create_server(("127.0.0.1", 0)) as other:
         assert main([*arguments, "--port", str(other.getsockname()[1])]) == 2

@@ -1,4 +1,4 @@
-"""The perceptual study as people meet it: in a real browser, through a whole session, a crash and a reload."""
+"""The perceptual study in a real browser: a whole session, a server crash and a page reload."""
 
 import sqlite3
 import time
@@ -23,14 +23,14 @@ def wait_for_question(page: Any) -> None:
     playwright.expect(page.get_by_role("status")).to_have_text("Which one was real?", timeout=20_000)
 
 
-def test_a_whole_session(browser: Any, tmp_path: Path) -> None:
-    """Ten trials of practice with feedback, forty counted without; nothing repeats, nothing gives an image away."""
+def test_whole_session(browser: Any, tmp_path: Path) -> None:
+    """Ten practice trials with feedback and forty counted ones without; no image repeats, and no request reveals a fake."""
     database = tmp_path / "study.sqlite"
     folders = make_folders(tmp_path)
     with StudyServer([*folders, "--database", str(database), "--exposure", "0.1"]) as server:
         page = browser.new_page()
-        asked: list[str] = []
-        page.on("request", lambda request: asked.append(request.url))
+        urls: list[str] = []
+        page.on("request", lambda request: urls.append(request.url))
         problems: list[str] = []
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.goto(server.url)
@@ -46,8 +46,8 @@ def test_a_whole_session(browser: Any, tmp_path: Path) -> None:
                 page.get_by_role("button", name="Next").wait_for()
                 feedback.append(page.get_by_role("status").inner_text())
                 page.keyboard.press("Enter")
-            elif number < 49:  # no word on whether it was right
-                playwright.expect(page.locator("#place")).to_contain_text(f"{number - 8} of 40", timeout=20_000)
+            elif number < 49:  # no feedback
+                playwright.expect(page.locator("#position")).to_contain_text(f"{number - 8} of 40", timeout=20_000)
                 assert page.get_by_role("button", name="Next").count() == 0
         playwright.expect(page.get_by_text("Thank you for taking part")).to_be_visible(timeout=20_000)
         page.reload()
@@ -60,17 +60,16 @@ def test_a_whole_session(browser: Any, tmp_path: Path) -> None:
     assert {row[4] for row in rows} == {"left", "right"}
     assert {row[5] for row in rows} == {"answered"}
     assert [row[6] for row in rows] == ["left", "right"] * 25
-    told = ["Right" in said for said in feedback]
-    assert told == [row[4] == row[6] for row in rows[:10]]
+    assert ["Right" in text for text in feedback] == [row[4] == row[6] for row in rows[:10]]
     assert len(read(database, "SELECT * FROM participants WHERE finished IS NOT NULL")) == 1
     assert not problems
     assert not [
-        url for url in asked if any(word in url for word in ("secret", "real", "fake", "one", "two", str(tmp_path)))
+        url for url in urls if any(word in url for word in ("secret", "real", "fake", "one", "two", str(tmp_path)))
     ]
 
 
-def test_a_crash_and_a_reload_lose_nothing_and_repeat_nothing(browser: Any, tmp_path: Path) -> None:
-    """On a phone: the server is killed between two answers; then the page is reloaded while images are shown."""
+def test_crash_and_reload_lose_no_answer_and_repeat_no_image(browser: Any, tmp_path: Path) -> None:
+    """On a phone: the server is killed between two answers; then the page is reloaded after the images were shown."""
     database = tmp_path / "study.sqlite"
     folders = make_folders(tmp_path, count=12)
     arguments = [*folders, "--database", str(database), "--practice", "1", "--counted", "4"]
@@ -81,7 +80,7 @@ def test_a_crash_and_a_reload_lose_nothing_and_repeat_nothing(browser: Any, tmp_
         page.get_by_role("button", name="Begin").tap()
         wait_for_question(page)
         exposed = int(page.locator("#images").get_attribute("data-exposed"))
-        assert 1000 <= exposed < 1500  # milliseconds, frame by frame
+        assert 1000 <= exposed < 1500  # milliseconds, rounded up to whole frames
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         for name in ("The left one is real", "The right one is real"):
             box = page.get_by_role("button", name=name).bounding_box()
@@ -95,12 +94,12 @@ def test_a_crash_and_a_reload_lose_nothing_and_repeat_nothing(browser: Any, tmp_
         playwright.expect(page.get_by_role("status")).to_contain_text("trying again", timeout=20_000)
         assert len(read(database, "SELECT * FROM trials WHERE state = 'answered'")) == 1
         server.start()
-        wait_for_question(page)  # of the next trial: the answer has arrived
+        wait_for_question(page)  # of the next trial: the answer was saved
         assert read(database, "SELECT number, answer FROM trials WHERE state = 'answered'") == [
             (0, "left"),
             (1, "right"),
         ]
-        page.reload()  # trial 2 was shown
+        page.reload()  # voids trial 2, which was shown
         wait_for_question(page)
         states = read(database, "SELECT number, state FROM trials ORDER BY number")
         assert states == [(0, "answered"), (1, "answered"), (2, "void"), (3, "shown")]
@@ -115,8 +114,8 @@ def test_a_crash_and_a_reload_lose_nothing_and_repeat_nothing(browser: Any, tmp_
     assert len(read(database, "SELECT * FROM trials WHERE state = 'answered' AND practice = 0")) == 4
 
 
-def test_the_page_says_what_it_needs(browser: Any, tmp_path: Path) -> None:
-    """What assistive technology is told, and that keys do nothing before there is a question."""
+def test_page_is_accessible(browser: Any, tmp_path: Path) -> None:
+    """The page has roles and names for assistive technology, and keys do nothing before the question."""
     folders = make_folders(tmp_path, count=3)
     arguments = [*folders, "--database", str(tmp_path / "study.sqlite"), "--practice", "0", "--counted", "2"]
     with StudyServer(arguments) as server:

@@ -1,4 +1,4 @@
-"""Metrics: how good translations are."""
+"""Metrics of the quality of translations."""
 
 from gantoolkit.blocks.metrics.label_maps import LabelMaps
 from gantoolkit.blocks.metrics.paired import L1Distance, PeakSignalNoiseRatio, StructuralSimilarity

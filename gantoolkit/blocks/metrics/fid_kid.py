@@ -1,4 +1,4 @@
-"""Distances between two sets of images in the features of a pretrained network, from torchmetrics: FID and KID."""
+"""FID and KID: distances between two sets of images in the features of a pretrained network, computed by torchmetrics."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -21,7 +21,7 @@ _INCEPTION_SIDE = 299
 
 
 class _Features(nn.Module):
-    """From images (N, C, H, W) in [−1, 1] to one vector of features each, of a network of timm."""
+    """Map images (N, C, H, W) in [−1, 1] to one feature vector each, with a timm network."""
 
     def __init__(self, backbone: str, weights: str, side: int) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class _Features(nn.Module):
 
 
 class _SetDistance:
-    """Gathers features of fakes and of real images; torchmetrics computes."""
+    """Collect the features of fake and real images; torchmetrics computes the distance."""
 
     against: Literal["domain"] = "domain"
     higher_is_better = False
@@ -48,72 +48,71 @@ class _SetDistance:
         self._side = side or (_INCEPTION_SIDE if inception else 224)
         if inception and (side not in (None, _INCEPTION_SIDE) or weights.partition(":")[0] not in ("timm", "file")):
             raise RecipeError(
-                "backbone = 'inception' is the network of FID's authors: it takes 299×299 alone, and its weights by default or "
-                "from file:<path>; any network of timm can be named in its place"
+                "backbone = 'inception' accepts only side = 299 and weights = 'timm' (the default download) or "
+                "'file:<path>'; for other settings, use a timm network as backbone"
             )
-        how = "by torch-fidelity, bilinear as in TensorFlow" if inception else "bicubic with antialiasing"
+        resizing = "by torch-fidelity, bilinear as in TensorFlow" if inception else "bicubic with antialiasing"
         source = "" if weights == "timm" else f" ({weights})"
-        self.notes = f"features of {backbone}{source}, images resized to {self._side}×{self._side} {how}"
+        self.notes = f"features of {backbone}{source}, images resized to {self._side}×{self._side} {resizing}"
         self._metric: Metric | None = None
 
     def update(self, images: Tensor, targets: Tensor) -> None:
         with torch.no_grad():
             for batch, real in ((images, False), (targets, True)):
-                metric = self._get().to(batch.device)
+                metric = self._load().to(batch.device)
                 colors = batch.detach().expand(-1, 3, -1, -1)
                 rounded = ((colors.clamp(-1, 1) + 1) * 127.5).round().byte()
-                # The Inception of torch-fidelity takes bytes; ours is given the same values as floats.
+                # torch-fidelity's Inception takes bytes; a timm network takes the same values as floats.
                 metric.update(rounded if self._backbone == _INCEPTION else rounded.float() / 127.5 - 1, real=real)
 
     def reset(self) -> None:
         if self._metric is not None:
             self._metric.reset()
 
-    def make(self, feature: Any, **options: Any) -> "Metric":
-        """The metric of torchmetrics on these features."""
+    def build(self, feature: Any, **options: Any) -> "Metric":
+        """Build the torchmetrics metric on these features."""
         raise NotImplementedError
 
-    def _get(self) -> "Metric":
+    def _load(self) -> "Metric":
         if self._metric is None:
             if self._backbone == _INCEPTION:
-                self._metric = self._make_inception()
+                self._metric = self._build_on_inception()
             else:
-                self._metric = self.make(_Features(self._backbone, self._weights, self._side))
+                self._metric = self.build(_Features(self._backbone, self._weights, self._side))
         return self._metric
 
-    def _make_inception(self) -> "Metric":
+    def _build_on_inception(self) -> "Metric":
         path = self._weights.removeprefix("file:") if self._weights.startswith("file:") else None
         try:
             with torch.random.fork_rng(devices=[]):
-                return self.make(2048, feature_extractor_weights_path=path)
+                return self.build(2048, feature_extractor_weights_path=path)
         except ModuleNotFoundError as error:
             raise RecipeError(
-                "FID's own Inception needs that package: pip install torch-fidelity; or name a network of timm as backbone"
+                "FID's Inception network requires torch-fidelity: pip install torch-fidelity; or use a timm network as backbone"
             ) from error
         except (OSError, RuntimeError) as error:
             raise CheckpointError(
-                f"the weights of FID's Inception cannot be had ({first_line(error)}); fetch "
-                "pt_inception-2015-12-05-6726825d.pth from the releases of torch-fidelity and say weights = "
-                '"file:<path>", or name '
-                "a network of timm as backbone"
+                f"the weights of FID's Inception network could not be loaded ({first_line(error)}); download "
+                "pt_inception-2015-12-05-6726825d.pth from the releases of torch-fidelity and set weights = "
+                '"file:<path>", or use a timm network as backbone'
             ) from error
 
-    def _need(self, counts: tuple[int, int]) -> None:
-        if min(counts) < 2:
-            raise DataError(f"a distance between sets needs two images of each; there are {counts[0]} and {counts[1]}")
+    def _check_counts(self, fakes: int, reals: int) -> None:
+        if min(fakes, reals) < 2:
+            raise DataError(f"a distance between sets requires at least two images of each; got {fakes} and {reals}")
 
 
 class FrechetDistance(_SetDistance):
     """FID (Heusel et al. 2017): the Fréchet distance between Gaussians fitted to the features of two sets.
 
-    It is biased upwards for small sets, so that only figures of equally many images, equal networks and an equal way to resize
-    can be compared.
+    FID is biased upwards for small sets. Compare only values for the same number of images, the same network and the same
+    resizing.
 
     Args:
-        backbone: `inception`, the network of FID's authors as torch-fidelity has it; or any network of timm.
-        weights: Of a network of timm: timm, none, file:<path> or package:<distribution>. Of Inception: timm stands for the
-            usual download, or file:<path>.
-        side: Side in pixels to which images are resized: 299 for Inception, 224 for the others by default.
+        backbone: `inception`, the network of FID's authors as ported by torch-fidelity; or any timm network.
+        weights: For a timm network: timm, none, file:<path> or package:<distribution>. For Inception: timm (the default
+            download) or file:<path>.
+        side: Side in pixels to which images are resized. Defaults to 299 for Inception and 224 for other networks.
     """
 
     def __init__(
@@ -125,29 +124,29 @@ class FrechetDistance(_SetDistance):
     ) -> None:
         super().__init__(backbone, weights, side)
 
-    def make(self, feature: Any, **options: Any) -> "Metric":
+    def build(self, feature: Any, **options: Any) -> "Metric":
         from torchmetrics.image.fid import FrechetInceptionDistance
 
         return FrechetInceptionDistance(feature, **options)
 
     def compute(self) -> dict[str, float]:
-        metric: Any = self._get()
-        self._need((int(metric.fake_features_num_samples), int(metric.real_features_num_samples)))
+        metric: Any = self._load()
+        self._check_counts(int(metric.fake_features_num_samples), int(metric.real_features_num_samples))
         return {"fid": float(metric.compute())}
 
 
 class KernelDistance(_SetDistance):
     """KID (Bińkowski et al. 2018): the squared maximum mean discrepancy of the features of two sets, unbiased, cubic kernel.
 
-    Without `subsets` it is computed once from all images; with them, it is the mean over random subsets, as in the paper, and
-    `kid_std` their deviation.
+    With `subsets=0` it is computed once from all images. Otherwise it is the mean over random subsets, as in the paper, and
+    `kid_std` is their standard deviation.
 
     Args:
         backbone: As for FID.
         weights: As for FID.
         side: As for FID.
-        subsets: Random subsets; 0 takes all images at once.
-        subset_size: Images of a subset.
+        subsets: Number of random subsets; 0 uses all images at once.
+        subset_size: Images per subset.
     """
 
     def __init__(
@@ -162,27 +161,27 @@ class KernelDistance(_SetDistance):
         super().__init__(backbone, weights, side)
         self.subsets, self.subset_size = subsets, subset_size
 
-    def make(self, feature: Any, **options: Any) -> "Metric":
+    def build(self, feature: Any, **options: Any) -> "Metric":
         from torchmetrics.image.kid import KernelInceptionDistance
 
-        # It warns of the memory that features take; these sets are small.
-        return _quietly(lambda: KernelInceptionDistance(feature, subsets=1, subset_size=2, **options))
+        # torchmetrics warns about the memory of the features; these sets are small.
+        return _without_warnings(lambda: KernelInceptionDistance(feature, subsets=1, subset_size=2, **options))
 
     def compute(self) -> dict[str, float]:
-        metric: Any = self._get()
-        counts = tuple(sum(map(len, rows)) for rows in (metric.fake_features, metric.real_features))
-        self._need((counts[0], counts[1]))
+        metric: Any = self._load()
+        fakes, reals = (sum(map(len, rows)) for rows in (metric.fake_features, metric.real_features))
+        self._check_counts(fakes, reals)
         metric.subsets = max(1, self.subsets)
-        metric.subset_size = min(*counts, self.subset_size) if self.subsets else min(counts)
+        metric.subset_size = min(fakes, reals, self.subset_size) if self.subsets else min(fakes, reals)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # the subsets are the same each time
+            torch.manual_seed(0)  # the same subsets in every call
             mean, deviation = metric.compute()
         return {"kid": float(mean), **({"kid_std": float(deviation)} if self.subsets else {})}
 
 
-def _quietly(make: Callable[[], Any]) -> Any:
+def _without_warnings(build: Callable[[], Any]) -> Any:
     import warnings
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return make()
+        return build()

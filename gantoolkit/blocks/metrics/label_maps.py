@@ -1,4 +1,4 @@
-"""How well maps of labels agree: per-pixel accuracy, per-class accuracy and mean class IoU from a confusion matrix."""
+"""Agreement of label maps: per-pixel accuracy, per-class accuracy and mean class IoU from a confusion matrix."""
 
 from typing import Literal
 
@@ -10,27 +10,27 @@ from gantoolkit.blocks.metrics.palette import IGNORED, find_palette
 from gantoolkit.blocks.metrics.summed import Summed
 from gantoolkit.errors import DataError
 
-__all__ = ["WORDS", "Convention", "LabelMaps", "confusion_matrices", "summarize"]
+__all__ = ["ABSENT_CLASSES", "Convention", "LabelMaps", "confusion_matrices", "summarize"]
 
 Convention = Literal["official", "present"]
-"""What becomes of classes that do not occur. `official`: they count 0 in the means over classes, as in the script that goes
-with CycleGAN's official code. `present`: they are left out, as is usual today: per-class accuracy is the mean over
-classes that occur in the truth, IoU over those that occur in the truth or the prediction."""
+"""How absent classes enter the means over classes. `official`: with a score of 0, as in the evaluation script of CycleGAN's
+official code. `present`: not at all, as is usual today. Per-class accuracy is then the mean over classes that occur in the
+ground truth, IoU the mean over classes that occur in the ground truth or the prediction."""
 
-WORDS = {"official": "count 0", "present": "left out"}
-"""What becomes of absent classes, in words."""
+ABSENT_CLASSES = {"official": "count 0", "present": "left out"}
+"""A description of each convention for the notes beside a score."""
 
 
 class LabelMaps(Summed):
-    """Photo → labels: each pixel is taken for the class whose color is nearest (Zhu et al. 2017, §5.1.2).
+    """Photo → labels: each pixel is assigned to the class with the nearest color (Zhu et al. 2017, §5.1.2).
 
-    Its figures are `pixel_accuracy`, `class_accuracy` and `class_iou`, all from 0 to 1. Pixels that the truth shows in a color
-    that is not scored are left out.
+    It computes `pixel_accuracy`, `class_accuracy` and `class_iou`, each from 0 to 1. Pixels whose ground truth is an ignored
+    color are left out.
 
     Args:
         palette: Colors of the classes: cityscapes, camvid, or the path of a TOML file.
-        labels: The domain that shows maps of labels.
-        convention: `official` counts classes that do not occur as 0 in the means, as the official script does; `present`
+        labels: The domain that holds the label maps.
+        convention: `official` counts absent classes as 0 in the means over classes, as the official script does; `present`
             leaves them out.
     """
 
@@ -45,50 +45,52 @@ class LabelMaps(Summed):
         self.palette = find_palette(palette)
         self.convention: Convention = convention
         self.direction = "B2A" if labels == "A" else "A2B"
-        self.notes = f"{len(self.palette)} classes of {self.palette.name}, absent classes {WORDS[convention]}"
+        self.notes = f"{len(self.palette)} classes of {self.palette.name}, absent classes {ABSENT_CLASSES[convention]}"
 
     def statistics(self, images: Tensor, targets: Tensor) -> Tensor:
-        found, wanted = self.palette.decode(images, ignore=False), self.palette.decode(targets, ignore=True)
-        return confusion_matrices(found, wanted, len(self.palette)).flatten(1)
+        predictions, labels = self.palette.decode(images, ignore=False), self.palette.decode(targets, ignore=True)
+        return confusion_matrices(predictions, labels, len(self.palette)).flatten(1)
 
-    def figures(self, sums: Tensor) -> dict[str, float]:
+    def values(self, sums: Tensor) -> dict[str, float]:
         return summarize(sums.view(len(self.palette), -1), self.convention)
 
 
-def confusion_matrices(found: Tensor, wanted: Tensor, classes: int) -> Tensor:
-    """How many pixels of each class (row) were taken for each class (column): (N, classes, classes) in float64.
+def confusion_matrices(predictions: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """The number of pixels by true class (row) and predicted class (column): (N, classes, classes) in float64.
 
     Args:
-        found: Classes (N, H, W).
-        wanted: The true ones, (N, H', W'); pixels that are `IGNORED` are left out. `found` is brought to their size.
+        predictions: Predicted classes (N, H, W); resized to the size of `labels` where it differs.
+        labels: True classes (N, H', W'); pixels that are `IGNORED` are left out.
+        classes: The number of classes.
 
     Raises:
-        DataError: When there are not as many of one as of the other.
+        DataError: If the numbers of predictions and labels differ.
     """
-    if len(found) != len(wanted):
-        raise DataError(f"{len(found)} images against {len(wanted)} maps of labels; each needs its own")
-    if found.shape != wanted.shape:
-        found = functional.interpolate(found[:, None].double(), wanted.shape[-2:], mode="nearest")[:, 0].long()
-    # Imported when used: it takes seconds.
+    if len(predictions) != len(labels):
+        raise DataError(f"{len(predictions)} images but {len(labels)} label maps; each image needs one label map")
+    if predictions.shape != labels.shape:
+        resized = functional.interpolate(predictions[:, None].double(), labels.shape[-2:], mode="nearest")
+        predictions = resized[:, 0].long()
+    # Slow to import.
     from torchmetrics.functional.classification import multiclass_confusion_matrix
 
     matrices = [
-        multiclass_confusion_matrix(one, truth, classes, ignore_index=IGNORED, validate_args=False)
-        for one, truth in zip(found, wanted, strict=True)
+        multiclass_confusion_matrix(prediction, label, classes, ignore_index=IGNORED, validate_args=False)
+        for prediction, label in zip(predictions, labels, strict=True)
     ]
     return torch.stack(matrices).double()
 
 
 def summarize(matrix: Tensor, convention: Convention) -> dict[str, float]:
-    """Per-pixel accuracy, per-class accuracy and mean class IoU from a confusion matrix (truth by rows)."""
-    hits, truths, found = matrix.diagonal(), matrix.sum(dim=1), matrix.sum(dim=0)
-    unions = truths + found - hits
-    kept = {"official": torch.ones_like(truths, dtype=torch.bool), "present": truths > 0}[convention]
-    kept_unions = kept if convention == "official" else unions > 0
+    """Per-pixel accuracy, per-class accuracy and mean class IoU from a confusion matrix (true classes by row)."""
+    hits, labels, predictions = matrix.diagonal(), matrix.sum(dim=1), matrix.sum(dim=0)
+    unions = labels + predictions - hits
+    all_classes = torch.ones_like(labels, dtype=torch.bool)
+    in_labels, in_unions = (all_classes, all_classes) if convention == "official" else (labels > 0, unions > 0)
     return {
         "pixel_accuracy": float(hits.sum() / matrix.sum().clamp(min=1)),
-        "class_accuracy": _mean((hits / truths.clamp(min=1))[kept]),
-        "class_iou": _mean((hits / unions.clamp(min=1))[kept_unions]),
+        "class_accuracy": _mean((hits / labels.clamp(min=1))[in_labels]),
+        "class_iou": _mean((hits / unions.clamp(min=1))[in_unions]),
     }
 
 

@@ -1,4 +1,4 @@
-"""LPIPS: a distance in the features of a pretrained network, weighted by what people saw (Zhang et al. 2018)."""
+"""LPIPS: a distance in the features of a pretrained network, calibrated on human judgments (Zhang et al. 2018)."""
 
 from typing import Literal
 
@@ -12,10 +12,10 @@ __all__ = ["LearnedPerceptualSimilarity"]
 
 
 class LearnedPerceptualSimilarity(MeanOverImages):
-    """LPIPS, from torchmetrics, which carries the linear heads; the network's own weights are torchvision's.
+    """LPIPS from torchmetrics, which ships the linear heads; the weights of the backbone are torchvision's.
 
     Args:
-        net: alex, vgg or squeeze.
+        net: The backbone: alex, vgg or squeeze.
     """
 
     name = "lpips"
@@ -28,12 +28,12 @@ class LearnedPerceptualSimilarity(MeanOverImages):
         self._network: nn.Module | None = None
 
     def measure(self, images: Tensor, targets: Tensor) -> Tensor:
-        network = self._get().to(images.device)
+        network = self._load().to(images.device)
         pairs = [(levels.float() / 127.5 - 1).expand(-1, 3, -1, -1) for levels in (images, targets)]
         with torch.no_grad():
             return network(*pairs).double().reshape(len(images))
 
-    def _get(self) -> nn.Module:
+    def _load(self) -> nn.Module:
         if self._network is None:
             from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
@@ -42,7 +42,7 @@ class LearnedPerceptualSimilarity(MeanOverImages):
                     self._network = LearnedPerceptualImagePatchSimilarity(net_type=self.net, reduction="none").net
             except OSError as error:
                 raise CheckpointError(
-                    f"lpips: torchvision's weights of {self.net} cannot be downloaded ({error}); on a machine "
-                    f"with a network, run it once, and copy {torch.hub.get_dir()}/checkpoints from there"
+                    f"lpips: torchvision's weights of {self.net} could not be downloaded ({error}); run it once on a machine "
+                    f"with network access, then copy its {torch.hub.get_dir()}/checkpoints here"
                 ) from error
         return self._network

@@ -1,6 +1,6 @@
-"""Distances of images from what they should be: the mean over images; they are rounded to 8 bits first, as in a file.
+"""Metrics that compare each image with its own target, averaged over images. Images are rounded to 8 bits first, as in a file.
 
-Measured by the truth where the data are pairs, and by the input for the way there and back, F(G(x)).
+The target is the ground truth for paired data, and the input x for reconstructions F(G(x)).
 """
 
 from typing import Literal
@@ -17,24 +17,23 @@ _WINDOW = 11
 
 
 class MeanOverImages(Summed):
-    """A figure for each image; the rows are that figure and a one, to count by."""
+    """The mean of one value per image; a row of statistics is the value and 1, which counts the image."""
 
     against: Literal["ground_truth"] = "ground_truth"
     name: str
 
     def statistics(self, images: Tensor, targets: Tensor) -> Tensor:
         if images.shape != targets.shape:
-            raise DataError(
-                f"{self.name}: images of shape {tuple(images.shape)} against {tuple(targets.shape)}; they have to be alike"
-            )
+            shapes = f"{tuple(images.shape)} and {tuple(targets.shape)}"
+            raise DataError(f"{self.name}: images and targets must have the same shape, not {shapes}")
         values = self.measure(to_levels(images), to_levels(targets))
         return torch.stack([values, torch.ones_like(values)], dim=1)
 
-    def figures(self, sums: Tensor) -> dict[str, float]:
+    def values(self, sums: Tensor) -> dict[str, float]:
         return {self.name: float(sums[0] / sums[1])}
 
     def measure(self, images: Tensor, targets: Tensor) -> Tensor:
-        """The figure (N,) of each image, from levels."""
+        """The value (N,) of each image, from levels (N, C, H, W) between 0 and 255."""
         raise NotImplementedError
 
 
@@ -49,13 +48,13 @@ class L1Distance(MeanOverImages):
 
 
 class PeakSignalNoiseRatio(MeanOverImages):
-    """Peak signal-to-noise ratio in dB, from torchmetrics; infinite as soon as one image is equal to its truth."""
+    """Peak signal-to-noise ratio in dB, from torchmetrics; infinite if any image equals its ground truth."""
 
     name = "psnr"
     higher_is_better = True
 
     def measure(self, images: Tensor, targets: Tensor) -> Tensor:
-        from torchmetrics.functional.image import peak_signal_noise_ratio  # imported when used: it takes seconds
+        from torchmetrics.functional.image import peak_signal_noise_ratio  # slow to import
 
         ratios = [
             peak_signal_noise_ratio(image, target, data_range=255.0)
@@ -65,8 +64,9 @@ class PeakSignalNoiseRatio(MeanOverImages):
 
 
 class StructuralSimilarity(MeanOverImages):
-    """SSIM, at most 1, from torchmetrics, of images of 11×11 pixels or more (Wang et al. 2004; Gaussian window, σ = 1.5),
-    over the pixels around which the window fits.
+    """SSIM, at most 1, from torchmetrics (Wang et al. 2004; Gaussian window of 11×11 pixels, σ = 1.5).
+
+    It is averaged over the pixels around which the window fits, so that images need 11×11 pixels or more.
     """
 
     name = "ssim"
@@ -76,9 +76,10 @@ class StructuralSimilarity(MeanOverImages):
         from torchmetrics.functional.image import structural_similarity_index_measure
 
         if min(images.shape[-2:]) < _WINDOW:
-            raise DataError(f"ssim: needs images of {_WINDOW}×{_WINDOW} pixels or more, not {tuple(images.shape[-2:])}")
-        both = structural_similarity_index_measure(
+            size = "×".join(map(str, images.shape[-2:]))
+            raise DataError(f"ssim: requires images of at least {_WINDOW}×{_WINDOW} pixels, not {size}")
+        _, similarity = structural_similarity_index_measure(
             images, targets, data_range=255.0, reduction="none", return_full_image=True
         )
-        border = _WINDOW // 2  # where the window hangs over the edge torchmetrics looks at mirror images
-        return both[1].double()[..., border:-border, border:-border].flatten(1).mean(dim=1)
+        border = _WINDOW // 2  # here the window exceeds the image, and torchmetrics pads by reflection
+        return similarity.double()[..., border:-border, border:-border].flatten(1).mean(dim=1)

@@ -1,4 +1,4 @@
-"""Networks that read a photograph: a class for each pixel. What the FCN score looks through."""
+"""Segmentation networks for the FCN score: they predict a class for each pixel of a photograph."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -23,20 +23,20 @@ _TORCHVISION_SIDE = 520
 _MAX_SIDE = 10_000
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _UNKNOWN = -100.0
-"""The logit of a class that the network does not know."""
+"""The logit of palette classes that the network does not have."""
 
 
 @dataclass(frozen=True)
 class Segmenter:
-    """A segmentation network and what it needs to be asked.
+    """A segmentation network with its preprocessing and its classes.
 
     Args:
-        network: From standardized photographs (N, 3, side, side) to logits (N, its classes, side, side).
-        palette: The classes that it is asked for.
-        side: Side in pixels to which photographs are resized for it.
+        network: Maps standardized photographs (N, 3, side, side) to logits (N, classes of the network, side, side).
+        palette: The classes to predict.
+        side: Side in pixels to which photographs are resized for the network.
         prepare: Standardizes photographs in [−1, 1].
-        name: What it is, for tables and reports.
-        places: For each class of the palette the network's own index of it, −1 where it has none; none if they agree.
+        name: A description for tables and reports.
+        indices: The network's index of each class in the palette, −1 for classes it does not have; None if both agree.
     """
 
     network: nn.Module
@@ -44,38 +44,40 @@ class Segmenter:
     side: int
     prepare: Callable[[Tensor], Tensor]
     name: str
-    places: tuple[int, ...] | None = None
+    indices: tuple[int, ...] | None = None
 
     def __call__(self, photographs: Tensor) -> Tensor:
-        """Logits (N, classes of the palette, H, W) for photographs (N, 1 or 3, H, W) in [−1, 1]."""
+        """Compute logits (N, classes of the palette, H, W) of photographs (N, 1 or 3, H, W) in [−1, 1]."""
         self.network.to(photographs.device)
         size = (self.side, self.side)
         small = functional.interpolate(photographs.float(), size, mode="bilinear", antialias=True)
-        made = self.network(self.prepare(small.clamp(-1, 1)))
-        logits = made["out"] if isinstance(made, Mapping) else made
-        if self.places is not None:
+        output = self.network(self.prepare(small.clamp(-1, 1)))
+        logits = output["out"] if isinstance(output, Mapping) else output
+        if self.indices is not None:
             unknown = torch.full_like(logits[:, :1], _UNKNOWN)
-            logits = torch.cat([unknown if place < 0 else logits[:, place : place + 1] for place in self.places], dim=1)
+            logits = torch.cat(
+                [unknown if index < 0 else logits[:, index : index + 1] for index in self.indices], dim=1
+            )
         return functional.interpolate(logits, photographs.shape[-2:], mode="bilinear")
 
     def classify(self, photographs: Tensor) -> Tensor:
-        """The class (N, H, W) of each pixel."""
+        """Predict the class (N, H, W) of each pixel."""
         with torch.inference_mode():
             return self(photographs).argmax(dim=1)
 
 
 def make_segmenter(palette: Palette, *, architecture: str, backbone: str, weights: str, side: int) -> Segmenter:
-    """A network of segmentation_models_pytorch on a backbone of timm, ready to be trained.
+    """Build a network of segmentation_models_pytorch on a timm backbone, ready to be trained.
 
     Args:
-        architecture: fpn, unet, deeplabv3plus, ...: any that the package makes.
-        backbone: A network of timm that gives features at several scales.
-        weights: Where the backbone's come from, as a `gantoolkit.blocks.features.WeightSource`.
-        side: Side in pixels of what it sees; a multiple of 32.
+        architecture: An architecture of the package: fpn, unet, deeplabv3plus, ...
+        backbone: A timm network with features at several scales.
+        weights: The backbone's weights, as a `gantoolkit.blocks.features.WeightSource`.
+        side: Side in pixels of its input; a multiple of 32.
 
     Raises:
-        RecipeError: When the package is missing, or there is no such architecture or backbone.
-        CheckpointError: When the weights cannot be had.
+        RecipeError: If the package is not installed, or the architecture or backbone does not exist.
+        CheckpointError: If the weights could not be loaded.
     """
     network = _build(architecture, backbone, len(palette))
     fill_backbone(network.encoder.model, backbone, weights)  # type: ignore[union-attr, arg-type]
@@ -83,13 +85,13 @@ def make_segmenter(palette: Palette, *, architecture: str, backbone: str, weight
 
 
 def save_segmenter(path: Path, segmenter: Segmenter, about: Mapping[str, Any]) -> None:
-    """Write a segmenter that `make_segmenter` made, in a file that says all that is needed to read it.
+    """Write a segmenter from `make_segmenter` to a self-contained file.
 
     Args:
-        about: How it was made, with `architecture` and `backbone`; and what is known of it.
+        about: Further metadata; must contain `architecture` and `backbone`.
 
     Raises:
-        CheckpointError: When it cannot be written.
+        CheckpointError: If the file cannot be written.
     """
     header = {"format": _FORMAT, "palette": asdict(segmenter.palette), "side": segmenter.side, **about}
     write_tensors(path, segmenter.network.state_dict(), header)
@@ -98,65 +100,66 @@ def save_segmenter(path: Path, segmenter: Segmenter, about: Mapping[str, Any]) -
 def load_segmenter(
     source: str, palette: Palette | None = None, *, weights: str = "", side: int | None = None
 ) -> Segmenter:
-    """A segmenter in evaluation mode.
+    """Load a segmenter in evaluation mode.
 
     Args:
-        source: A file that `gantoolkit train-segmenter` wrote; or torchvision:NAME, one of its segmentation networks.
-        palette: The classes to ask for; needed for torchvision's. A file knows its own.
-        weights: For torchvision's networks: nothing for the pretrained ones, whose classes are found by name; file:<path>
-            for weights that were trained on the palette's classes; `none` for a random draw, the same each time.
-        side: Side in pixels to which photographs are resized for it; by default, that it was trained at.
+        source: A file that `gantoolkit train-segmenter` wrote, or torchvision:NAME for one of torchvision's networks.
+        palette: The classes to predict. Required for torchvision networks; a file contains its own.
+        weights: For torchvision networks: empty for pretrained weights, whose classes are matched by name; file:<path>
+            for weights trained on the palette's classes; `none` for a fixed random initialization.
+        side: Side in pixels to which photographs are resized for the network. Defaults to its training size.
 
     Raises:
-        RecipeError: When there is no such network.
-        CheckpointError: When a file cannot be read, or weights cannot be had.
+        RecipeError: If the network does not exist.
+        CheckpointError: If a file cannot be read or weights could not be loaded.
     """
     if source.startswith(_TORCHVISION):
         if palette is None:
-            raise RecipeError(f"{source}: needs a palette")
+            raise RecipeError(f"{source}: requires a palette")
         return _load_torchvision(source, palette, weights, side or _TORCHVISION_SIDE)
     path = Path(source)
     if not path.is_file():
         raise CheckpointError(
-            f"{path}: no such file; a segmenter is a file that gantoolkit train-segmenter wrote, or torchvision:NAME"
+            f"{path}: no such file; use a file that gantoolkit train-segmenter wrote, or torchvision:NAME"
         )
     header = read_header(path)
     if header.get("format") != _FORMAT:
-        raise CheckpointError(f"{path}: is no segmenter's file but '{header.get('format')}'")
+        raise CheckpointError(f"{path}: is not a segmenter file; its format is '{header.get('format')}'")
     check_header(path, header, {"palette": dict, "architecture": str, "backbone": str, "side": int})
     if not 1 <= header["side"] <= _MAX_SIDE:
-        raise CheckpointError(f"{path}: is damaged: it was trained at {header['side']} pixels")
+        raise CheckpointError(f"{path}: is damaged: its side of {header['side']} pixels is out of range")
     own = _read_palette(path, header["palette"])
     if palette is not None and palette.classes != own.classes:
         raise CheckpointError(
-            f"{path}: knows the {len(own)} classes of {own.name}, not those of {palette.name}; name that palette, or none"
+            f"{path}: predicts the {len(own)} classes of {own.name}, not those of {palette.name}; use palette {own.name}, "
+            "or none"
         )
     network = _build(header["architecture"], header["backbone"], len(own))
     try:
         network.load_state_dict(read_tensors(path))
     except RuntimeError as error:
-        raise CheckpointError(f"{path}: its weights do not fit what it says it is ({error})") from error
+        raise CheckpointError(f"{path}: its weights do not match its architecture ({error})") from error
     segmenter = _wrap(network, own, header["architecture"], header["backbone"], side or header["side"])
     segmenter.network.eval().requires_grad_(False)
     return segmenter
 
 
-def _read_palette(path: Path, held: Mapping[str, Any]) -> Palette:
-    check_header(path, held, {"name": str, "classes": list, "colors": list, "ignored": list})
-    own = Palette(held["name"], *(tuple(map(_tuple, held[key])) for key in ("classes", "colors", "ignored")))
-    colors = own.colors + own.ignored
+def _read_palette(path: Path, mapping: Mapping[str, Any]) -> Palette:
+    check_header(path, mapping, {"name": str, "classes": list, "colors": list, "ignored": list})
+    palette = Palette(mapping["name"], *(tuple(map(_tuple, mapping[key])) for key in ("classes", "colors", "ignored")))
+    colors = palette.colors + palette.ignored
     levels = [level for color in colors if isinstance(color, tuple) for level in color]
-    right = (
-        all(isinstance(name, str) for name in own.classes)
-        and len(own.classes) == len(own.colors) > 0
+    is_valid = (
+        all(isinstance(name, str) for name in palette.classes)
+        and len(palette.classes) == len(palette.colors) > 0
         and len(levels) == 3 * len(colors)
         and all(type(level) is int and 0 <= level <= 255 for level in levels)
     )
-    if not right:
+    if not is_valid:
         raise CheckpointError(
-            f"{path}: is damaged: its palette needs a color of three numbers from 0 to 255 for each class"
+            f"{path}: is damaged: its palette must have a color of three integers from 0 to 255 for each class"
         )
-    return own
+    return palette
 
 
 def _wrap(network: nn.Module, palette: Palette, architecture: str, backbone: str, side: int) -> Segmenter:
@@ -173,16 +176,15 @@ def _build(architecture: str, backbone: str, classes: int) -> nn.Module:
     with requires_extra("segmentation", "a segmenter", RecipeError):
         import segmentation_models_pytorch as models
     try:
-        # On the CPU, whatever the default device, and without touching the random numbers of the run.
-        with torch.device("cpu"), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            return models.create_model(
+        return _build_on_cpu(
+            lambda: models.create_model(
                 architecture, encoder_name=f"tu-{backbone}", encoder_weights=None, classes=classes
             )
+        )
     except (KeyError, RuntimeError, ValueError, TypeError) as error:
         raise RecipeError(
-            f"segmenter: no '{architecture}' on '{backbone}' can be made ({first_line(error)}); architectures "
-            "are those of segmentation_models_pytorch (fpn, unet, ...), backbones those of timm with features at several scales"
+            f"segmenter: could not build '{architecture}' on '{backbone}' ({first_line(error)}); use an architecture of "
+            "segmentation_models_pytorch (fpn, unet, ...) and a timm backbone with features at several scales"
         ) from error
 
 
@@ -193,48 +195,50 @@ def _load_torchvision(source: str, palette: Palette, weights: str, side: int) ->
     known = list_models(module=segmentation)
     if name not in known:
         hint = did_you_mean(name, known)
-        raise RecipeError(f"torchvision: no segmentation network '{name}'.{hint} Known: {', '.join(known)}")
-    places = None
+        raise RecipeError(f"torchvision: unknown segmentation network '{name}'.{hint} Known: {', '.join(known)}")
+    indices = None
     if weights:
-        network = _make_quietly(lambda: get_model(name, weights=None, weights_backbone=None, num_classes=len(palette)))
+        network = _build_on_cpu(lambda: get_model(name, weights=None, weights_backbone=None, num_classes=len(palette)))
         if weights.startswith("file:"):
             path = Path(weights.removeprefix("file:"))
             try:
-                # The second classifier that some are trained with says nothing when it is asked.
+                # Some checkpoints contain an auxiliary classifier, which is used in training only.
                 state = {key: value for key, value in read_weights(path).items() if not key.startswith("aux_")}
                 network.load_state_dict(state)
             except RuntimeError as error:
                 raise CheckpointError(
-                    f"{path}: holds no weights of {name} with {len(palette)} classes ({error})"
+                    f"{path}: does not hold weights of {name} with {len(palette)} classes ({error})"
                 ) from error
         elif weights != "none":
-            raise RecipeError(f"{source}: weights cannot be {weights!r}; leave them out, or say none or file:<path>")
+            raise RecipeError(f"{source}: weights must be empty, none or file:<path>, not {weights!r}")
     else:
         pretrained = get_model_weights(name).DEFAULT  # type: ignore[attr-defined]
         try:
-            network = _make_quietly(lambda: get_model(name, weights=pretrained))
+            network = _build_on_cpu(lambda: get_model(name, weights=pretrained))
         except OSError as error:
             raise CheckpointError(
-                f"{source}: its weights cannot be downloaded ({error}); on a machine with a network, fetch "
-                f"{pretrained.url} into {torch.hub.get_dir()}/checkpoints, and copy that file here into the same folder"
+                f"{source}: its weights could not be downloaded ({error}); on a machine with network access, download "
+                f"{pretrained.url}, then copy the file into {torch.hub.get_dir()}/checkpoints here"
             ) from error
-        theirs = pretrained.meta["categories"]
-        places = tuple(theirs.index(each) if each in theirs else -1 for each in palette.classes)
-        if max(places) < 0:
-            raise RecipeError(f"{source}: knows none of the classes of {palette.name}, but {', '.join(theirs)}")
-    mean, std = (torch.tensor(figures).view(1, -1, 1, 1) for figures in (_MEAN, _STD))
+        categories = pretrained.meta["categories"]
+        indices = tuple(categories.index(label) if label in categories else -1 for label in palette.classes)
+        if max(indices) < 0:
+            raise RecipeError(f"{source}: has none of the classes of {palette.name}, only {', '.join(categories)}")
+    mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (_MEAN, _STD))
 
     def standardize(images: Tensor) -> Tensor:
         return ((images.expand(-1, 3, -1, -1) + 1) / 2 - mean.to(images)) / std.to(images)
 
-    return Segmenter(network.eval().requires_grad_(False), palette, side, standardize, f"{name}, {side}×{side}", places)
+    return Segmenter(
+        network.eval().requires_grad_(False), palette, side, standardize, f"{name}, {side}×{side}", indices
+    )
 
 
-def _make_quietly(make: Callable[[], nn.Module]) -> nn.Module:
-    """On the CPU, whatever the default device, and without touching the random numbers of the run."""
+def _build_on_cpu(build: Callable[[], nn.Module]) -> nn.Module:
+    """Build a network on the CPU, whatever the default device, without advancing the run's random state."""
     with torch.device("cpu"), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return make()
+        return build()
 
 
 def _tuple(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The perceptual study: people say which of two images is real (Zhu et al. 2017, §5.1.2)."""
+"""Perceptual study: participants decide which of two images is real (Zhu et al. 2017, §5.1.2)."""
 
 from gantoolkit.evaluation.study.materials import Materials
 from gantoolkit.evaluation.study.store import Protocol, Store

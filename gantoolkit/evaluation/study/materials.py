@@ -1,4 +1,4 @@
-"""The images of a study: what is read from folders, and how each is shown."""
+"""The images of a study: reading them from folders and rendering them for display."""
 
 import io
 from collections.abc import Mapping
@@ -13,18 +13,18 @@ from gantoolkit.errors import DataError
 
 __all__ = ["Materials"]
 
-_KEPT = 512
+_CACHE_SIZE = 512
 
 
 @dataclass(frozen=True)
 class Materials:
-    """Real images, and the fakes of each algorithm.
+    """Real images and the fakes of each algorithm.
 
     Args:
-        real: Files.
-        fakes: Files by the algorithm's name.
+        real: Files of real images.
+        fakes: Files of fakes by algorithm.
         side: Side in pixels of the square in which each image is shown.
-        problems: Files that cannot be read, and what else would give an image away; in words.
+        problems: Messages about unreadable files, and about differences in size that may reveal the fakes.
     """
 
     real: tuple[Path, ...]
@@ -34,45 +34,45 @@ class Materials:
 
     @classmethod
     def open(cls, real: Path, fakes: Mapping[str, Path], *, side: int = 256) -> "Materials":
-        """Find and read all images; those that cannot be read are left out and named in `problems`.
+        """Find and read all images. Unreadable ones are left out and listed in `problems`.
 
         Raises:
-            DataError: When a folder is missing or holds no image that can be read.
+            DataError: If a folder is missing or has no readable image.
         """
         problems: list[str] = []
         sizes: dict[str, set[tuple[int, int]]] = {}
-        found = {
+        files = {
             name: _find_readable(folder, problems, sizes.setdefault(name, set()))
             for name, folder in {"": real, **fakes}.items()
         }
         problems += [
-            f"{name}: its images and the real ones differ in size; all are brought to {side}×{side}, which may "
-            "leave traces that tell them apart"
+            f"{name}: its images differ in size from the real ones; all are resized to {side}×{side}, which may "
+            "leave traces that reveal the fakes"
             for name in fakes
             if sizes[name] != sizes[""] or len(sizes[name]) > 1
         ]
-        return cls(found.pop(""), found, side, tuple(problems))
+        return cls(files.pop(""), files, side, tuple(problems))
 
     def render(self, path: Path) -> bytes:
-        """An image as it is shown: a square PNG without anything but its pixels, so that no format gives it away."""
+        """Render an image for display: a square PNG of its pixels, without metadata that could reveal its origin."""
         return _render(path, self.side)
 
 
 def _find_readable(folder: Path, problems: list[str], sizes: set[tuple[int, int]]) -> tuple[Path, ...]:
-    kept: list[Path] = []
+    readable: list[Path] = []
     for path in find_images(folder):
         try:
             sizes.add(read_image(path).size)
         except DataError as error:
             problems.append(str(error))
         else:
-            kept.append(path)
-    if not kept:
-        raise DataError(f"{folder}: none of its images can be read; the last: {problems[-1]}")
-    return tuple(kept)
+            readable.append(path)
+    if not readable:
+        raise DataError(f"{folder}: none of its images can be read; the last error: {problems[-1]}")
+    return tuple(readable)
 
 
-@lru_cache(maxsize=_KEPT)
+@lru_cache(maxsize=_CACHE_SIZE)
 def _render(path: Path, side: int) -> bytes:
     image = ImageOps.fit(read_image(path), (side, side), Image.Resampling.LANCZOS)
     stream = io.BytesIO()

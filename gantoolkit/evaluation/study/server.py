@@ -1,4 +1,4 @@
-"""The study as a web application: one page, and the few requests that it makes."""
+"""The web application of a study: one page and the endpoints that it calls."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,28 +21,28 @@ __all__ = ["make_app", "make_guard", "run_server"]
 
 _PARTICIPANT = "study_participant"
 _PAGE = Path(__file__).parent / "page"
-_LARGEST_BODY = 2048
-_YEAR = 365 * 24 * 3600
+_MAX_BODY_BYTES = 2048
+_YEAR_SECONDS = 365 * 24 * 3600
 
 
-class _Begun(BaseModel):
+class _TrialRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
     trial: Annotated[int, Field(ge=0, le=10_000)]
 
 
-class _Asked(_Begun):
+class _ImageRequest(_TrialRequest):
     side: Side
 
 
-class _Given(_Asked):
+class _AnswerRequest(_ImageRequest):
     milliseconds: Annotated[int, Field(ge=0, le=3_600_000)]
 
 
 def make_app(store: Store, materials: Materials) -> Starlette:
-    """The application, without its guard.
+    """Create the application, without its guard.
 
     Args:
-        store: Where answers go.
+        store: The database for the answers.
         materials: The images.
     """
 
@@ -50,48 +50,48 @@ def make_app(store: Store, materials: Materials) -> Starlette:
         return lambda request: FileResponse(_PAGE / name)
 
     def begin(request: Request) -> Response:
-        """Let a visitor take part, once: who has a session goes on with it."""
+        """Start a session, or continue the visitor's session: nobody can take part twice."""
         token = request.cookies.get(_PARTICIPANT, "")
-        if not store.knows(token):
+        if not store.has_participant(token):
             token = store.begin()
-        answer = _describe(store.next_trial(token))
-        answer.set_cookie(_PARTICIPANT, token, max_age=_YEAR, httponly=True, samesite="strict", path="/")
-        return answer
+        response = _trial_response(store.next_trial(token))
+        response.set_cookie(_PARTICIPANT, token, max_age=_YEAR_SECONDS, httponly=True, samesite="strict", path="/")
+        return response
 
-    def go_on(request: Request) -> Response:
-        """What comes next for a participant; for a visitor without a session, what is to come."""
+    def next_trial(request: Request) -> Response:
+        """Return the participant's next trial, or the protocol for a visitor without a session."""
         token = request.cookies.get(_PARTICIPANT)
-        if token is None or not store.knows(token):
-            return JSONResponse({**_about(), "new": True})
-        return _describe(store.next_trial(token))
+        if token is None or not store.has_participant(token):
+            return JSONResponse({**_protocol(), "new": True})
+        return _trial_response(store.next_trial(token))
 
     def show_image(request: Request) -> Response:
-        given = _Asked.model_validate(request.path_params)
+        parameters = _ImageRequest.model_validate(request.path_params)
         token = request.cookies.get(_PARTICIPANT, "")
-        algorithm, place = store.find_image(token, given.trial, given.side)
+        algorithm, index = store.find_image(token, parameters.trial, parameters.side)
         files = materials.fakes[algorithm] if algorithm else materials.real
-        return Response(materials.render(files[place]), media_type="image/png")
+        return Response(materials.render(files[index]), media_type="image/png")
 
     async def mark_shown(request: Request) -> Response:
-        given = _Begun.model_validate_json(await request.body())
-        await run_in_threadpool(store.mark_shown, request.cookies.get(_PARTICIPANT, ""), given.trial)
+        body = _TrialRequest.model_validate_json(await request.body())
+        await run_in_threadpool(store.mark_shown, request.cookies.get(_PARTICIPANT, ""), body.trial)
         return JSONResponse({})
 
-    async def take_answer(request: Request) -> Response:
-        given = _Given.model_validate_json(await request.body())
+    async def save_answer(request: Request) -> Response:
+        body = _AnswerRequest.model_validate_json(await request.body())
         token = request.cookies.get(_PARTICIPANT, "")
-        answer = await run_in_threadpool(store.answer, token, given.trial, given.side, given.milliseconds)
+        answer = await run_in_threadpool(store.answer, token, body.trial, body.side, body.milliseconds)
         return JSONResponse({"correct": answer.correct} if answer.practice else {})
 
-    def _about() -> dict[str, float]:
+    def _protocol() -> dict[str, float]:
         protocol = store.protocol
         return {"practice": protocol.practice, "counted": protocol.counted, "exposure": protocol.exposure}
 
-    def _describe(trial: Trial | None) -> Response:
+    def _trial_response(trial: Trial | None) -> Response:
         if trial is None:
-            return JSONResponse({**_about(), "over": True})
-        shown = {"number": trial.number, "done": trial.done, "practice": trial.practice}
-        return JSONResponse({**_about(), "trial": shown})
+            return JSONResponse({**_protocol(), "over": True})
+        public = {"number": trial.number, "done": trial.done, "practice": trial.practice}
+        return JSONResponse({**_protocol(), "trial": public})
 
     return Starlette(
         routes=[
@@ -99,41 +99,43 @@ def make_app(store: Store, materials: Materials) -> Starlette:
             Route("/study.css", send_file("study.css")),
             Route("/study.js", send_file("study.js")),
             Route("/begin", begin, methods=["POST"]),
-            Route("/next", go_on, methods=["POST"]),
+            Route("/next", next_trial, methods=["POST"]),
             Route("/image/{trial:int}/{side}", show_image),
             Route("/shown", mark_shown, methods=["POST"]),
-            Route("/answer", take_answer, methods=["POST"]),
+            Route("/answer", save_answer, methods=["POST"]),
         ],
-        exception_handlers={RefusedError: _say_refusal, ValidationError: _say_nonsense},
+        exception_handlers={RefusedError: _respond_refused, ValidationError: _respond_invalid},
     )
 
 
 def run_server(
     store: Store, materials: Materials, *, host: str, port: int, names: Sequence[str] = (), token: str | None = None
 ) -> None:
-    """Serve until it is interrupted.
+    """Serve a study until interrupted.
 
     Args:
+        store: The database for the answers.
+        materials: The images.
         host: Address to bind to.
-        port: Port.
-        names: Further host names under which it is reached.
-        token: What visitors have to bring; see `Guard`.
+        port: Port to bind to.
+        names: Further host names of the server.
+        token: The token that visitors need; see `Guard`.
 
     Raises:
-        DataError: When nothing can be bound there.
+        DataError: If the address cannot be bound.
     """
     listening = listen(host, port)
     run_app(make_guard(make_app(store, materials), names_of(host, names), token), listening)
 
 
 def make_guard(app: ASGIApp, hosts: Sequence[str], token: str | None) -> Guard:
-    """The guard of a study; see `Guard`."""
-    return Guard(app, hosts=hosts, token=token, cookie="study_access", largest_body=_LARGEST_BODY)
+    """Protect the application with a `Guard`."""
+    return Guard(app, hosts=hosts, token=token, cookie="study_access", largest_body=_MAX_BODY_BYTES)
 
 
-def _say_refusal(request: Request, error: Exception) -> Response:
+def _respond_refused(request: Request, error: Exception) -> Response:
     return JSONResponse({"reason": str(error)}, 409)
 
 
-def _say_nonsense(request: Request, error: Exception) -> Response:
-    return JSONResponse({"reason": "this request is not one that the page makes"}, 422)
+def _respond_invalid(request: Request, error: Exception) -> Response:
+    return JSONResponse({"reason": "invalid request"}, 422)

@@ -1,7 +1,7 @@
-"""A study's answers in SQLite: every step of a participant is one transaction, so that a crash loses nothing.
+"""The answers of a study in SQLite. Every step of a participant is one transaction, so that a crash loses no answer.
 
-A trial is planned, then shown, then answered. One that was shown and then left, because a page was reloaded, is void: it is
-never shown again, and another one takes its place.
+A trial is planned, then shown, then answered. If the page is reloaded between the last two, the trial is void: it is never
+shown again, and a new trial replaces it.
 """
 
 import hashlib
@@ -52,38 +52,38 @@ CREATE TABLE IF NOT EXISTS trials (
 
 
 class RefusedError(GantoolkitError):
-    """Something that a participant's page asked for and cannot have."""
+    """A request of a participant that is not allowed in the current state of the study."""
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a session goes; the defaults are those of the paper.
+    """The course of a session; the defaults are those of the paper.
 
     Args:
         practice: Trials with feedback, which do not count.
         counted: Trials that count.
-        exposure: Seconds for which both images are seen.
-        most_participants: How many sessions may be begun.
+        exposure: Seconds for which both images are shown.
+        max_participants: The maximum number of sessions.
     """
 
     practice: int = 10
     counted: int = 40
     exposure: float = 1.0
-    most_participants: int = 1000
+    max_participants: int = 1000
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What a participant is shown next.
+    """The next trial of a participant.
 
     Args:
-        number: Of all trials of this participant, from 0; void ones count.
+        number: Number among all trials of this participant, void ones included, from 0.
         done: Trials answered so far.
-        practice: Whether it does not count.
-        real: Place of the real image among the study's.
-        fake: Place of the fake among its algorithm's.
-        algorithm: Whose fake.
-        real_side: Where the real image is.
+        practice: Whether it is a practice trial, which does not count.
+        real: Index of the real image among all real images.
+        fake: Index of the fake among the fakes of its algorithm.
+        algorithm: The algorithm of the fake.
+        real_side: The side of the real image.
     """
 
     number: int
@@ -97,30 +97,30 @@ class Trial:
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of an answer: whether it was right, and whether the participant may be told."""
+    """The outcome of an answer: whether it was correct, and whether it was a practice trial with feedback."""
 
     correct: bool
     practice: bool
 
 
 class Store:
-    """The file of a study.
+    """The database of a study.
 
     Args:
-        path: The SQLite file; it need not exist yet.
-        protocol: How sessions go.
+        path: The SQLite file; created if it does not exist.
+        protocol: The course of a session.
         real: Names of the real images.
-        fakes: Names of the fakes, by algorithm.
+        fakes: Names of the fakes by algorithm.
 
     Raises:
-        DataError: When the file cannot be opened, or belongs to a study of other algorithms or another protocol.
+        DataError: If the file cannot be opened, or belongs to a study with other images, algorithms or another protocol.
     """
 
     def __init__(self, path: Path, protocol: Protocol, real: Sequence[str], fakes: Mapping[str, Sequence[str]]) -> None:
         self.path, self.protocol, self.real, self.fakes = path, protocol, real, fakes
         self._lock = threading.Lock()
-        # Those that stay away make room: a page that was reloaded too often ends its session.
-        self._most_trials = 4 * (protocol.practice + protocol.counted)
+        # Every reload during a trial voids it, so that the number of trials needs a bound.
+        self._max_trials = 4 * (protocol.practice + protocol.counted)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
@@ -129,7 +129,7 @@ class Store:
             self._connection.executescript(_SCHEMA)
             self._claim()
         except (sqlite3.Error, OSError) as error:
-            raise DataError(f"{path}: cannot be opened as a study's file ({error})") from error
+            raise DataError(f"{path}: cannot be opened as a study database ({error})") from error
 
     def close(self) -> None:
         """Close the file."""
@@ -137,17 +137,17 @@ class Store:
             self._connection.close()
 
     def begin(self) -> str:
-        """A new participant, with the algorithm that has the fewest; the secret that names the participant from now on.
+        """Add a participant with the algorithm that has the fewest, and return the participant's secret token.
 
         Raises:
-            RefusedError: When there are enough.
+            RefusedError: If the study has enough participants.
         """
         token = secrets.token_urlsafe(24)
         with self._transaction() as connection:
             rows = connection.execute("SELECT algorithm, COUNT(*) FROM participants GROUP BY algorithm").fetchall()
             counts = dict.fromkeys(self.fakes, 0) | {name: count for name, count in rows if name in self.fakes}
-            if sum(counts.values()) >= self.protocol.most_participants:
-                raise RefusedError("this study has all the participants that it needs; thank you for coming")
+            if sum(counts.values()) >= self.protocol.max_participants:
+                raise RefusedError("this study already has enough participants; thank you for your interest")
             fewest = min(counts.values())
             algorithm = secrets.choice([name for name, count in counts.items() if count == fewest])
             connection.execute(
@@ -156,17 +156,17 @@ class Store:
             )
         return token
 
-    def knows(self, token: str) -> bool:
-        """Whether this is a participant's secret."""
+    def has_participant(self, token: str) -> bool:
+        """Whether the token belongs to a participant."""
         with self._transaction() as connection:
-            found = connection.execute("SELECT 1 FROM participants WHERE token = ?", (_digest(token),)).fetchone()
-        return found is not None
+            row = connection.execute("SELECT 1 FROM participants WHERE token = ?", (_digest(token),)).fetchone()
+        return row is not None
 
     def next_trial(self, token: str) -> Trial | None:
-        """The participant's next trial, the same one until it is shown; none when the session is over.
+        """The participant's next trial, the same one until it is shown; None if the session is over.
 
         Raises:
-            RefusedError: When there is no such participant, or the page was reloaded too often.
+            RefusedError: If the token is unknown, or the page was reloaded too often.
         """
         with self._transaction() as connection:
             participant, algorithm, seed = self._find(connection, token)
@@ -185,9 +185,9 @@ class Store:
                 (number,) = connection.execute(
                     "SELECT COUNT(*) FROM trials WHERE participant = ?", (participant,)
                 ).fetchone()
-                if number >= self._most_trials:
+                if number >= self._max_trials:
                     raise RefusedError(
-                        "this session was interrupted too often to go on; its answers are kept. Thank you"
+                        "this session was interrupted too often to continue; your answers are saved. Thank you"
                     )
                 real, fake, side = self._draw(seed, number, algorithm)
                 connection.execute(
@@ -200,10 +200,10 @@ class Store:
         return Trial(number, done, practice, real, fake, algorithm, side)
 
     def find_image(self, token: str, number: int, side: Side) -> tuple[str, int]:
-        """Which image stands on a side of the trial that is at hand: the algorithm, nothing for a real one; and its place.
+        """The image on one side of the current trial: its algorithm (an empty string for a real image) and its index.
 
         Raises:
-            RefusedError: When there is no such participant, or the trial is not at hand.
+            RefusedError: If the token is unknown, or this is not the current trial.
         """
         with self._transaction() as connection:
             participant, algorithm, _ = self._find(connection, token)
@@ -212,15 +212,15 @@ class Store:
                 (participant, number),
             ).fetchone()
         if row is None:
-            raise RefusedError("these images are not to be seen now")
+            raise RefusedError("these images are not available now")
         real, fake, real_side = row
         return ("", real) if side == real_side else (algorithm, fake)
 
     def mark_shown(self, token: str, number: int) -> None:
-        """The images of a trial are about to be seen: from now on it can be answered, and is never shown again.
+        """Mark the current trial as shown: it can be answered, and is never shown again.
 
         Raises:
-            RefusedError: When there is no such participant, or the trial is not at hand.
+            RefusedError: If the token is unknown, or this is not the current trial.
         """
         with self._transaction() as connection:
             participant, *_ = self._find(connection, token)
@@ -229,13 +229,13 @@ class Store:
                 (participant, number),
             ).rowcount
             if not changed and self._state(connection, participant, number) != "shown":
-                raise RefusedError("this trial is over; the study goes on in another window, or after reloading")
+                raise RefusedError("this trial is over; continue in your other window, or reload the page")
 
     def answer(self, token: str, number: int, side: Side, milliseconds: int) -> Answer:
-        """Keep an answer: the side that the participant takes for the real image. The same one again changes nothing.
+        """Save an answer: the side that the participant takes for real. Repeating the same answer has no effect.
 
         Raises:
-            RefusedError: When there is no such participant, the trial was not shown, or has another answer.
+            RefusedError: If the token is unknown, or the trial was not shown or already has another answer.
         """
         with self._transaction() as connection:
             participant, *_ = self._find(connection, token)
@@ -249,7 +249,7 @@ class Store:
                 (participant, number),
             ).fetchone()
             if row is None or row[0] != "answered" or row[1] != side:
-                raise RefusedError("this trial cannot be answered any more; the study goes on after reloading")
+                raise RefusedError("this trial can no longer be answered; reload the page to continue")
             if self._count_done(connection, participant) == self.protocol.practice + self.protocol.counted:
                 connection.execute(
                     "UPDATE participants SET finished = ? WHERE id = ? AND finished IS NULL", (time.time(), participant)
@@ -257,38 +257,38 @@ class Store:
         return Answer(correct=row[2] == side, practice=bool(row[3]))
 
     def _claim(self) -> None:
-        """Make the file this study's, or see that it is."""
+        """Register this study in a new file, or check that the file belongs to it."""
         protocol = json.dumps({key: asdict(self.protocol)[key] for key in ("practice", "counted", "exposure")})
         sets = {"": self.real, **self.fakes}
-        mine = (protocol, json.dumps({name: _digest("\n".join(sets[name])) for name in sorted(sets)}))
+        expected = (protocol, json.dumps({name: _digest("\n".join(sets[name])) for name in sorted(sets)}))
         with self._transaction() as connection:
             row = connection.execute("SELECT protocol, algorithms FROM study").fetchone()
             if row is None:
-                connection.execute("INSERT INTO study (id, protocol, algorithms) VALUES (1, ?, ?)", mine)
-            elif row != mine:
+                connection.execute("INSERT INTO study (id, protocol, algorithms) VALUES (1, ?, ?)", expected)
+            elif row != expected:
                 names = ", ".join(name for name in json.loads(row[1]) if name)
                 raise DataError(
-                    f"{self.path}: belongs to another study, of {names} with {row[0]}, or its images have "
-                    "changed since; choose another --database"
+                    f"{self.path}: belongs to another study (of {names} with {row[0]}), or the images have changed; "
+                    "choose another --database"
                 )
 
     def _draw(self, seed: int, number: int, algorithm: str) -> tuple[int, int, Side]:
-        """What trial `number` shows: images in a shuffled order, so that none returns before all have been seen."""
-        places = []
+        """Draw the images and the real side of a trial, in a shuffled order that shows every image before it repeats one."""
+        indices = []
         for kind, count in (("real", len(self.real)), ("fake", len(self.fakes[algorithm]))):
-            turn, place = divmod(number, count)
+            cycle, position = divmod(number, count)
             order = list(range(count))
-            random.Random(derive_seed(seed, kind, turn)).shuffle(order)
-            places.append(order[place])
+            random.Random(derive_seed(seed, kind, cycle)).shuffle(order)
+            indices.append(order[position])
         side: Side = random.Random(derive_seed(seed, "side", number)).choice(("left", "right"))
-        return places[0], places[1], side
+        return indices[0], indices[1], side
 
     def _find(self, connection: sqlite3.Connection, token: str) -> tuple[int, str, int]:
         row = connection.execute(
             "SELECT id, algorithm, seed FROM participants WHERE token = ?", (_digest(token),)
         ).fetchone()
         if row is None:
-            raise RefusedError("no such session; begin at the first page")
+            raise RefusedError("unknown session; start again from the first page")
         return row
 
     def _state(self, connection: sqlite3.Connection, participant: int, number: int) -> str | None:
@@ -314,13 +314,13 @@ class Store:
 
 
 def read_trials(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """A study's protocol, and all its trials with their participants.
+    """Read a study's protocol, and all its trials with their participants.
 
     Raises:
-        DataError: When the file cannot be read.
+        DataError: If the file cannot be read.
     """
     if not path.is_file():
-        raise DataError(f"{path}: no such file; gantoolkit study serve makes it")
+        raise DataError(f"{path}: no such file; gantoolkit study serve creates it")
     try:
         connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
         connection.row_factory = sqlite3.Row
@@ -334,14 +334,14 @@ def read_trials(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         finally:
             connection.close()
     except sqlite3.Error as error:
-        raise DataError(f"{path}: cannot be read as a study's file ({error})") from error
+        raise DataError(f"{path}: cannot be read as a study database ({error})") from error
     if study is None:
-        raise DataError(f"{path}: holds no study")
+        raise DataError(f"{path}: contains no study")
     names = [name for name in json.loads(study["algorithms"]) if name]
-    about = {**json.loads(study["protocol"]), "algorithms": names}
-    return about, [dict(row) for row in rows]
+    protocol = {**json.loads(study["protocol"]), "algorithms": names}
+    return protocol, [dict(row) for row in rows]
 
 
 def _digest(token: str) -> str:
-    """What is kept of a secret: who reads the file cannot answer for a participant."""
+    """Hash a secret token for storage: a reader of the file cannot answer for a participant."""
     return hashlib.sha256(token.encode()).hexdigest()

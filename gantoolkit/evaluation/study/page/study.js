@@ -1,70 +1,70 @@
-// One session: fetch a trial, show it for the time that is set, take an answer, until the server says that it is over.
-// The server decides everything that counts. An answer that does not reach it is sent again until it does.
+// One session: fetch a trial, show it for the exposure time, send the answer, and repeat until the server ends the session.
+// The server holds all state. Requests are retried until they reach it.
 "use strict";
 
-const part = (id) => document.getElementById(id);
-const sections = ["welcome", "session", "end", "trouble"];
+const element = (id) => document.getElementById(id);
+const sections = ["welcome", "session", "end", "error"];
 const sides = ["left", "right"];
-const pause = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
-const frame = () => new Promise((done) => requestAnimationFrame(done));
-const longestWait = 5000;
-let about = {};
-let answerable = null;
+const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+const nextFrame = () => new Promise((resolve) => requestAnimationFrame(resolve));
+const maxWaitMilliseconds = 5000;
+let protocol = {};
+let submitAnswer = null;
 
-class Refused extends Error {}
+class RefusedError extends Error {}
 
 function show(name) {
-  for (const each of sections) part(each).hidden = each !== name;
+  for (const section of sections) element(section).hidden = section !== name;
 }
 
-// A server that cannot be reached, or is too busy, is asked again; one that says no is not.
-async function ask(path, body) {
-  for (let wait = 250; ; wait = Math.min(2 * wait, longestWait)) {
+// Send a request. Retry if the server is unreachable or busy, but not if it refuses.
+async function post(path, body) {
+  for (let wait = 250; ; wait = Math.min(2 * wait, maxWaitMilliseconds)) {
     try {
-      const answer = await fetch(path, { method: "POST", body: JSON.stringify(body ?? {}) });
-      if (answer.ok) return await answer.json();
-      if (answer.status !== 429 && answer.status < 500) {
-        const held = await answer.json().catch(() => ({}));
-        throw new Refused(held.reason ?? "The server did not accept this.");
+      const response = await fetch(path, { method: "POST", body: JSON.stringify(body ?? {}) });
+      if (response.ok) return await response.json();
+      if (response.status !== 429 && response.status < 500) {
+        const refusal = await response.json().catch(() => ({}));
+        throw new RefusedError(refusal.reason ?? "The server refused the request.");
       }
     } catch (error) {
-      if (error instanceof Refused) throw error;
+      if (error instanceof RefusedError) throw error;
     }
-    part("status").textContent = "The server does not answer; trying again. Your answers are safe.";
+    element("status").textContent = "The server is not responding; trying again. Your answers are saved.";
     await pause(wait);
   }
 }
 
 async function fetchImage(number, side) {
-  for (let wait = 250; ; wait = Math.min(2 * wait, longestWait)) {
+  for (let wait = 250; ; wait = Math.min(2 * wait, maxWaitMilliseconds)) {
     try {
-      const answer = await fetch(`/image/${number}/${side}`);
-      if (answer.ok) return await answer.blob();
-      if (answer.status !== 429 && answer.status < 500) throw new Refused("This trial is over.");
+      const response = await fetch(`/image/${number}/${side}`);
+      if (response.ok) return await response.blob();
+      if (response.status !== 429 && response.status < 500) throw new RefusedError("This trial is over.");
     } catch (error) {
-      if (error instanceof Refused) throw error;
+      if (error instanceof RefusedError) throw error;
     }
-    part("status").textContent = "The server does not answer; trying again.";
+    element("status").textContent = "The server is not responding; trying again.";
     await pause(wait);
   }
 }
 
-async function run(held) {
+async function runSession(initialState) {
   show("session");
-  for (let state = held; !state.over; state = await ask("/next")) await runTrial(state.trial);
+  for (let state = initialState; !state.over; state = await post("/next")) await runTrial(state.trial);
   show("end");
-  part("thanks").focus();
+  element("thanks").focus();
 }
 
 async function runTrial(trial) {
-  const total = trial.practice ? about.practice : about.counted;
-  const place = trial.practice ? trial.done : trial.done - about.practice;
-  part("place").textContent = `${trial.practice ? "Practice" : "Trial"} ${place + 1} of ${total}`;
-  part("progress").max = total;
-  part("progress").value = place;
-  part("status").className = "";
-  part("status").textContent = "Get ready …";
-  const pictures = sides.map(part);
+  const total = trial.practice ? protocol.practice : protocol.counted;
+  const done = trial.practice ? trial.done : trial.done - protocol.practice;
+  element("position").textContent = `${trial.practice ? "Practice" : "Trial"} ${done + 1} of ${total}`;
+  element("progress").max = total;
+  element("progress").value = done;
+  element("status").className = "";
+  element("status").textContent = "Get ready …";
+  const pictures = sides.map(element);
   const urls = [];
   for (const [index, side] of sides.entries()) {
     urls.push(URL.createObjectURL(await fetchImage(trial.number, side)));
@@ -72,97 +72,97 @@ async function runTrial(trial) {
   }
   await Promise.all(pictures.map((picture) => picture.decode()));
   await pause(400);
-  await ask("/shown", { trial: trial.number });
-  part("status").textContent = "Look …";
+  await post("/shown", { trial: trial.number });
+  element("status").textContent = "Look …";
   await expose();
   for (const [index, picture] of pictures.entries()) {
     picture.removeAttribute("src");
     URL.revokeObjectURL(urls[index]);
   }
-  part("status").textContent = "Which one was real?";
-  const seen = performance.now();
-  const side = await takeAnswer();
-  const milliseconds = Math.min(3600000, Math.round(performance.now() - seen));
-  const result = await ask("/answer", { trial: trial.number, side, milliseconds });
-  if (result.correct !== undefined) await giveFeedback(result.correct);
+  element("status").textContent = "Which one was real?";
+  const asked = performance.now();
+  const side = await waitForAnswer();
+  const milliseconds = Math.min(3600000, Math.round(performance.now() - asked));
+  const result = await post("/answer", { trial: trial.number, side, milliseconds });
+  if (result.correct !== undefined) await showFeedback(result.correct);
 }
 
-// Counted from the frame in which the images appear to the one in which they are gone.
+// The exposure time runs from the frame that shows the images to the frame that hides them.
 async function expose() {
-  const images = part("images");
-  await frame();
+  const images = element("images");
+  await nextFrame();
   images.classList.add("shown");
-  const start = await frame();
+  const start = await nextFrame();
   let now = start;
-  while (now - start < 1000 * about.exposure) now = await frame();
+  while (now - start < 1000 * protocol.exposure) now = await nextFrame();
   images.classList.remove("shown");
   images.dataset.exposed = Math.round(now - start);
-  await frame();
+  await nextFrame();
 }
 
-function takeAnswer() {
-  return new Promise((done) => {
-    const buttons = sides.map((side) => part(`answer-${side}`));
-    answerable = (side) => {
-      answerable = null;
+function waitForAnswer() {
+  return new Promise((resolve) => {
+    const buttons = sides.map((side) => element(`answer-${side}`));
+    submitAnswer = (side) => {
+      submitAnswer = null;
       for (const button of buttons) button.disabled = true;
-      done(side);
+      resolve(side);
     };
     for (const button of buttons) button.disabled = false;
   });
 }
 
-function giveFeedback(correct) {
-  part("status").className = "right-answer";
-  part("status").textContent = correct ? "✓ Right: that one was real." : "✗ No: the other one was real.";
-  const button = part("go-on");
+function showFeedback(correct) {
+  element("status").className = "right-answer";
+  element("status").textContent = correct ? "✓ Right: that one was real." : "✗ No: the other one was real.";
+  const button = element("next");
   button.hidden = false;
   button.focus();
-  return new Promise((done) => {
+  return new Promise((resolve) => {
     button.onclick = () => {
       button.hidden = true;
-      done();
+      resolve();
     };
   });
 }
 
-function stop(error) {
-  part("reason").textContent = error instanceof Refused ? error.message : "Something went wrong on this page.";
-  show("trouble");
-  if (!(error instanceof Refused)) throw error;
+function showError(error) {
+  element("reason").textContent = error instanceof RefusedError ? error.message : "Something went wrong on this page.";
+  show("error");
+  if (!(error instanceof RefusedError)) throw error;
 }
 
 function fill(name, text) {
-  for (const place of document.querySelectorAll(`.${name}`)) place.textContent = text;
+  for (const span of document.querySelectorAll(`.${name}`)) span.textContent = text;
 }
 
-function describe(held) {
-  about = { practice: held.practice, counted: held.counted, exposure: held.exposure };
+function readProtocol(state) {
+  protocol = { practice: state.practice, counted: state.counted, exposure: state.exposure };
 }
 
 document.addEventListener("keydown", (event) => {
   const side = { ArrowLeft: "left", ArrowRight: "right" }[event.key];
-  if (side && answerable && !event.repeat) {
+  if (side && submitAnswer && !event.repeat) {
     event.preventDefault();
-    answerable(side);
+    submitAnswer(side);
   }
 });
-for (const side of sides) part(`answer-${side}`).onclick = () => answerable?.(side);
-part("reload").onclick = () => location.reload();
-part("begin").onclick = () => {
-  part("begin").disabled = true;
-  ask("/begin").then((held) => {
-    describe(held);
-    return run(held);
-  }).catch(stop);
+for (const side of sides) element(`answer-${side}`).onclick = () => submitAnswer?.(side);
+element("reload").onclick = () => location.reload();
+element("begin").onclick = () => {
+  element("begin").disabled = true;
+  post("/begin").then((state) => {
+    readProtocol(state);
+    return runSession(state);
+  }).catch(showError);
 };
 
-ask("/next").then((held) => {
-  describe(held);
-  if (!held.new) return run(held);
-  fill("exposure", held.exposure === 1 ? "one second" : `${held.exposure} seconds`);
-  fill("practice", held.practice);
-  fill("counted", held.counted);
-  fill("minutes", Math.max(1, Math.round((held.practice + held.counted) * (held.exposure + 3) / 60)));
+post("/next").then((state) => {
+  readProtocol(state);
+  if (!state.new) return runSession(state);
+  fill("exposure", state.exposure === 1 ? "one second" : `${state.exposure} seconds`);
+  fill("practice", state.practice);
+  fill("counted", state.counted);
+  fill("minutes", Math.max(1, Math.round((state.practice + state.counted) * (state.exposure + 3) / 60)));
   show("welcome");
-}).catch(stop);
+}).catch(showError);

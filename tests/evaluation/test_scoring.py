@@ -288,7 +288,7 @@ def test_measuring_without_what_it_needs_is_said_before_a_step(watched: Recipe, 
         gantoolkit.train(watched, dataset, tmp_path / "other", device="cpu")
     (dataset / "testB" / "another.png").write_bytes(b"no image")
     shutil.copytree(dataset / "testB", dataset / "testA")
-    with pytest.raises(DataError, match=r"another\.png: is no image"):
+    with pytest.raises(DataError, match=r"another\.png: is not a readable image"):
         gantoolkit.train(watched, dataset, tmp_path / "third", device="cpu")
 
 

@@ -64,7 +64,7 @@ def open_dataset(root: str | Path, *, split: str = "train", pairing: Pairing = "
     """
     root = Path(root)
     if not root.is_dir():
-        raise DataError(f"{root}: no such folder; a data set is a folder that contains {split}A and {split}B")
+        raise DataError(f"{root}: no such folder; a data set is a folder with {split}A and {split}B in it")
     folders = {domain: root / f"{split}{domain}" for domain in "AB"}
     if _is_side_by_side(root, split):
         files = find_images(root / split)

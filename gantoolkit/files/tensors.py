@@ -20,7 +20,7 @@ from gantoolkit.files.atomic import describe_absence, describe_failure, whole_fi
 
 __all__ = ["check_header", "read_header", "read_shapes", "read_tensors", "write_tensors"]
 
-_KINDS = {str: "a text", int: "an integer", dict: "a table", list: "a list"}
+_TYPE_NAMES = {str: "a string", int: "an integer", dict: "a dictionary", list: "a list"}
 _READ_ERRORS = (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError, AttributeError)
 """The exceptions that damaged files, and dtypes that torch does not have, raise on reading."""
 
@@ -85,7 +85,7 @@ def read_header(path: Path) -> dict[str, Any]:
     except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: is not a gantoolkit file, or damaged ({_reason(error)})") from error
     if not isinstance(header, dict):
-        raise CheckpointError(f"{path}: is not a gantoolkit file, or damaged (its header is not a table)")
+        raise CheckpointError(f"{path}: is not a gantoolkit file, or damaged (its header is not a dictionary)")
     return header
 
 
@@ -97,7 +97,7 @@ def check_header(path: Path, header: Mapping[str, Any], kinds: Mapping[str, type
     """
     for key, kind in kinds.items():
         if type(header.get(key)) is not kind:
-            problem = f"is {header[key]!r}, but has to be {_KINDS[kind]}" if key in header else "is missing"
+            problem = f"is {header[key]!r}, but has to be {_TYPE_NAMES[kind]}" if key in header else "is missing"
             raise CheckpointError(f"{path}: is damaged: '{key}' in its header {problem}")
 
 

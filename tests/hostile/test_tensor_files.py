@@ -32,7 +32,7 @@ def make_file(header: Any, data: bytes = bytes(16), length: int | None = None) -
 
 
 def make_header(**changes: Any) -> dict[str, Any]:
-    """The header of a file with make_header tensor, with changes."""
+    """The header of a file with one tensor, with changes."""
     return {"a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16], **changes}}
 
 
@@ -162,13 +162,13 @@ def test_genuine_file_is_loaded(genuine, tmp_path: Path) -> None:
         ({"format": "x" * 100_000}, "is no generator's file but"),
         ({"format": "a\nb\x1b[31m"}, "is no generator's file but 'a b\\x1b[31m'"),
         ({"format": ...}, "is no generator's file but 'None'"),
-        ({"direction": ["A2B"]}, "'direction' in its header is ['A2B'], but has to be a text"),
+        ({"direction": ["A2B"]}, "'direction' in its header is ['A2B'], but has to be a string"),
         ({"direction": {}}, "'direction' in its header is {}"),
         ({"direction": ...}, "'direction' in its header is missing"),
         ({"direction": "A2C"}, "says that it translates 'A2C', but its recipe knows A2B, B2A only"),
         ({"direction": "__class__"}, "says that it translates '__class__'"),
         ({"recipe": ...}, "'recipe' in its header is missing"),
-        ({"recipe": 1.5}, "'recipe' in its header is 1.5, but has to be a text"),
+        ({"recipe": 1.5}, "'recipe' in its header is 1.5, but has to be a string"),
         ({"recipe": {"system": "cyclegan"}}, "'recipe' in its header is"),
         ({"recipe": "/etc/passwd"}, "is not TOML"),
         ({"recipe": ""}, "says neither recipe"),

@@ -47,7 +47,7 @@ class PixelFile:
     It can be pickled; the process that unpickles it opens the file itself.
 
     Args:
-        folder: The folder of the file, which is created if it is missing or damaged.
+        folder: The folder of the file. The file is created if it is missing or damaged.
         key: Digest (32 bytes) of everything that determines the pixels.
         count: The number of images.
         max_sizes: Returns the largest number of bytes of each image; called only to create the file.

@@ -196,9 +196,7 @@ class _Samples(torch_data.Dataset[_Sample]):
         start_A, start_B = self._first_indices(position)
         count_A, count_B = len(self.dataset.files("A")), len(self.dataset.files("B"))
         bad_files: dict[str, str] = {}
-        if (
-            self.dataset.pairing == "paired"
-        ):  # both images of a pair are skipped together, and cropped and flipped alike
+        if self.dataset.pairing == "paired":  # the images of a pair are skipped together, cropped and flipped alike
             pairs = ((("A", i, "crop"), ("B", i, "crop")) for i in _cycle(start_A, count_A))
             crops = self._load_first_readable(pairs, position, bad_files)
         else:

@@ -1,4 +1,4 @@
-"""Data: reading and writing images, folders of them, and what a step is fed with."""
+"""Data: reading and writing images, data sets as folders, and training batches."""
 
 from gantoolkit.data.folders import Dataset, find_images, open_dataset, open_test_images
 from gantoolkit.data.images import from_tensor, read_image, to_tensor, write_image

@@ -1,4 +1,4 @@
-"""Resize, crop, flip (Zhu et al. 2017, appendix 7.1): what a training image goes through, from draws that are given."""
+"""Resize, random crop and flip of training images (Zhu et al. 2017, appendix 7.1)."""
 
 import random
 from dataclasses import dataclass
@@ -12,69 +12,69 @@ from gantoolkit.data.pixels import resize_pixels
 from gantoolkit.errors import DataError
 from gantoolkit.recipes.settings import DataSettings
 
-__all__ = ["Window", "augment", "draw_window", "find_size", "prepare", "resize"]
+__all__ = ["Window", "augment", "compute_size", "draw_window", "prepare", "resize"]
 
 
 @dataclass(frozen=True)
 class Window:
-    """Where a crop lies in a resized image, in pixels, and whether it is mirrored."""
+    """The top left corner of a crop in a resized image, in pixels, and whether the crop is flipped."""
 
     left: int
     top: int
-    mirrored: bool
+    flipped: bool
 
 
 def resize(pixels: np.ndarray, settings: DataSettings, encoding: Encoding) -> np.ndarray:
-    """An image (H, W, C) as crops are taken from it: all that happens to it before something is drawn."""
+    """Resize an image (H, W, C) for cropping: the deterministic part of augmentation."""
     size = (pixels.shape[1], pixels.shape[0])
-    return resize_pixels(pixels, find_size(size, settings, settings.load_size), encoding)
+    return resize_pixels(pixels, compute_size(size, settings, settings.load_size), encoding)
 
 
-def augment(pixels: np.ndarray, settings: DataSettings, encoding: Encoding, draws: random.Random) -> Tensor:
-    """A random crop of a resized image (H, W, C), perhaps mirrored: (C, crop_size, crop_size) in [−1, 1].
+def augment(pixels: np.ndarray, settings: DataSettings, encoding: Encoding, rng: random.Random) -> Tensor:
+    """Crop and perhaps flip a resized image (H, W, C) at random; returns (C, crop_size, crop_size) in [−1, 1].
 
     Raises:
         DataError: When the image is smaller than the crop.
     """
     side = settings.crop_size
-    window = draw_window((pixels.shape[1], pixels.shape[0]), settings, draws)
+    window = draw_window((pixels.shape[1], pixels.shape[0]), settings, rng)
     crop = pixels[window.top : window.top + side, window.left : window.left + side]
-    crop = crop[:, ::-1] if window.mirrored else crop
+    crop = crop[:, ::-1] if window.flipped else crop
     return encoding.to_floats(crop)
 
 
-def draw_window(size: tuple[int, int], settings: DataSettings, draws: random.Random) -> Window:
-    """Draw a crop of an image of this width and height.
+def draw_window(size: tuple[int, int], settings: DataSettings, rng: random.Random) -> Window:
+    """Draw a random crop of an image of this width and height.
 
     Raises:
         DataError: When the image is smaller than the crop.
     """
-    _refuse_small(size, settings)
-    left = draws.randint(0, size[0] - settings.crop_size)
-    top = draws.randint(0, size[1] - settings.crop_size)
-    return Window(left, top, settings.flip and draws.random() < 0.5)
+    _check_size(size, settings)
+    left = rng.randint(0, size[0] - settings.crop_size)
+    top = rng.randint(0, size[1] - settings.crop_size)
+    return Window(left, top, settings.flip and rng.random() < 0.5)
 
 
 def prepare(pixels: np.ndarray, settings: DataSettings, encoding: Encoding, *, label_map: bool = False) -> Tensor:
-    """The middle of an image (H, W, C) as it is looked at while training: no draw, (C, crop_size, crop_size) in [−1, 1].
+    """Resize an image (H, W, C) and take its center crop; returns (C, crop_size, crop_size) in [−1, 1].
 
     Args:
-        label_map: Resize without mixing neighbors, whose mean would be the color of a third label.
+        label_map: Use nearest-neighbor resampling: the mean of two labels would be the color of a third one.
 
     Raises:
         DataError: When the image is smaller than the crop.
     """
     resample = Image.Resampling.NEAREST if label_map else Image.Resampling.BICUBIC
     side = settings.crop_size
-    width, height = find_size((pixels.shape[1], pixels.shape[0]), settings, side)
-    _refuse_small((width, height), settings)
+    width, height = compute_size((pixels.shape[1], pixels.shape[0]), settings, side)
+    _check_size((width, height), settings)
     left, top = (width - side) // 2, (height - side) // 2
     resized = resize_pixels(pixels, (width, height), encoding, resample)
     return encoding.to_floats(resized[top : top + side, left : left + side])
 
 
-def find_size(size: tuple[int, int], settings: DataSettings, side: int) -> tuple[int, int]:
-    """Width and height to which an image of this width and height is resized, where `side` is asked for."""
+def compute_size(size: tuple[int, int], settings: DataSettings, side: int) -> tuple[int, int]:
+    """The width and height that `settings.resize` gives an image of this width and height, for a target of `side`."""
     if settings.resize == "square":
         return side, side
     if settings.resize == "shorter_side":
@@ -83,7 +83,7 @@ def find_size(size: tuple[int, int], settings: DataSettings, side: int) -> tuple
     return size
 
 
-def _refuse_small(size: tuple[int, int], settings: DataSettings) -> None:
+def _check_size(size: tuple[int, int], settings: DataSettings) -> None:
     if min(size) < settings.crop_size:
         raise DataError(
             f"is {size[0]}×{size[1]}, smaller than data.crop_size {settings.crop_size}; "

@@ -1,8 +1,8 @@
-"""Decoded images that stay on disk: one memory-mapped file of bytes for a data set read in one way.
+"""Decoded images cached on disk: one memory-mapped file per data set and way of reading it.
 
-The file begins with its key and where each image's place lies; a table of what is there follows, then the pixels. Nothing in it
-is trusted: a file whose head does not fit is made anew, and an image whose checksum does not fit is decoded anew. So
-several processes may fill it at once, and any of them may be killed.
+The file begins with its key and the offset of each image. A table of the images present follows, then the pixels. Nothing in
+it is trusted: a file with an invalid header is created again, and an image with a wrong checksum is decoded again. Several
+processes may therefore fill it at once, and any of them may be killed.
 """
 
 import contextlib
@@ -25,11 +25,11 @@ from gantoolkit.errors import DataError
 __all__ = ["SHARE_OF_DISK", "PixelFile", "find_cache_folder"]
 
 SHARE_OF_DISK = 0.5
-"""Of what would be free without them, the most that all these files together may come to take."""
+"""The largest share of the disk space, free or taken by these files, that all of them may grow to."""
 
 _FOLDER = "GANTOOLKIT_CACHE"
 _SUFFIX = ".pixels"
-_HEAD = struct.Struct("<24s32sQ")
+_HEADER = struct.Struct("<24s32sQ")
 _MAGIC = b"gantoolkit pixels 1"
 _CHECKSUM = struct.Struct("<I")
 _ENTRY = struct.Struct("<III")
@@ -37,37 +37,37 @@ _BLOCK = 512
 
 
 def find_cache_folder() -> Path:
-    """Where the files lie: the folder that GANTOOLKIT_CACHE names, else one in the user's cache."""
+    """The folder of the cache files: `$GANTOOLKIT_CACHE` if it is set, otherwise a folder in the user's cache."""
     return Path(os.environ.get(_FOLDER) or platformdirs.user_cache_path("gantoolkit") / "images")
 
 
 class PixelFile:
-    """The pixels of a data set's images by their number, as far as they have been kept.
+    """A cache file with the pixels of a data set's images, addressed by index.
 
-    It can be sent to another process, which opens the file for itself.
+    It can be pickled; the process that unpickles it opens the file itself.
 
     Args:
-        folder: Where the file lies; it is made if it is not there, or not whole.
-        key: Digest (32 bytes) of all that decides the pixels.
-        count: How many images there are.
-        measure: Asked, if the file has to be made, for the most bytes that each image may take.
+        folder: The folder of the file. The file is created if it is missing or damaged.
+        key: Digest (32 bytes) of everything that determines the pixels.
+        count: The number of images.
+        max_sizes: Returns the largest number of bytes of each image; called only to create the file.
 
     Raises:
-        DataError: When it would take more than its share of the disk.
-        OSError: When it cannot be made or opened.
+        DataError: When the file would take more than `SHARE_OF_DISK`.
+        OSError: When the file cannot be created or opened.
     """
 
-    def __init__(self, folder: Path, key: bytes, count: int, measure: Callable[[], Sequence[int]]) -> None:
+    def __init__(self, folder: Path, key: bytes, count: int, max_sizes: Callable[[], Sequence[int]]) -> None:
         self.path = folder / f"{key.hex()}{_SUFFIX}"
         self.key, self.count = key, count
         self.failure = ""
-        """Why nothing more is kept; empty as long as there is no reason."""
+        """Why the cache accepts no more images; empty if it works."""
         try:
             self._open()
         except (OSError, ValueError):
-            _create(self.path, key, measure())
+            _create(self.path, key, max_sizes())
             self._open()
-        os.utime(self.path)  # those that were not used for longest make place for new ones
+        os.utime(self.path)  # the least recently used files are removed first
 
     def __getstate__(self) -> dict[str, object]:
         return {name: getattr(self, name) for name in ("path", "key", "count", "failure")}
@@ -78,37 +78,37 @@ class PixelFile:
         try:
             self._open()
         except (OSError, ValueError):
-            self.failure = f"{self.path}: is gone or damaged"
+            self.failure = f"{self.path}: is missing or damaged"
 
-    def recall(self, number: int, channels: int, dtype: np.dtype) -> np.ndarray | None:
-        """An image's pixels (H, W, C) of that dtype, which cannot be written to; None where they have not been kept."""
+    def read(self, index: int, channels: int, dtype: np.dtype) -> np.ndarray | None:
+        """The pixels (H, W, C) of an image as a read-only array; None if they are not in the cache."""
         if self._starts is None:
             return None
-        start, stop = self._starts[number : number + 2]
-        entry = self._table + number * _ENTRY.size
+        start, stop = self._starts[index : index + 2]
+        entry = self._table + index * _ENTRY.size
         width, height, checksum = _ENTRY.unpack(self._bytes[entry : entry + _ENTRY.size].tobytes())
         size = width * height * channels * dtype.itemsize
         if not 0 < size <= stop - start:
             return None
         pixels = self._bytes[start : start + size].view(dtype).reshape(height, width, channels)
-        if number not in self._known:
-            if _sum(pixels) != checksum:
+        if index not in self._verified:
+            if _checksum(pixels) != checksum:
                 return None
-            self._known.add(number)
+            self._verified.add(index)
         return pixels
 
-    def keep(self, number: int, pixels: np.ndarray) -> None:
-        """Keep an image's pixels (H, W, C); where they do not fit, or the disk is full, nothing happens."""
+    def write(self, index: int, pixels: np.ndarray) -> None:
+        """Store the pixels (H, W, C) of an image. Does nothing if they do not fit; a full disk sets `failure`."""
         if self.failure or self._starts is None:
             return
-        start, stop = self._starts[number : number + 2]
-        if pixels.nbytes > stop - start:  # a header that spoke of another size
+        start, stop = self._starts[index : index + 2]
+        if pixels.nbytes > stop - start:  # the image is larger than its header says
             return
         height, width, _ = pixels.shape
         try:
-            # Written, not mapped: a full disk is an error here, and would end the process there.
-            self._write(np.ascontiguousarray(pixels).data.cast("B"), start)
-            self._write(_ENTRY.pack(width, height, _sum(pixels)), self._table + number * _ENTRY.size)
+            # Written with `pwrite`, where a full disk raises an error; through the memory map it would kill the process.
+            self._write_at(np.ascontiguousarray(pixels).data.cast("B"), start)
+            self._write_at(_ENTRY.pack(width, height, _checksum(pixels)), self._table + index * _ENTRY.size)
         except OSError as error:
             self.failure = f"{self.path}: cannot be written ({error.strerror or error})"
 
@@ -116,77 +116,77 @@ class PixelFile:
         """Map the file.
 
         Raises:
-            OSError, ValueError: When it is not there, or not whole.
+            OSError, ValueError: When it is missing or damaged.
         """
         handle = os.open(self.path, os.O_RDWR)
         weakref.finalize(self, os.close, handle)
         self._bytes = np.frombuffer(mmap.mmap(handle, 0, access=mmap.ACCESS_READ), np.uint8)
-        self._table = _HEAD.size + 8 * (self.count + 1) + _CHECKSUM.size
-        head = self._bytes[: self._table - _CHECKSUM.size].tobytes()
-        expected = _HEAD.pack(_MAGIC, self.key, self.count)
-        checksum = self._bytes[len(head) : self._table].tobytes()
-        if not head.startswith(expected) or checksum != _CHECKSUM.pack(zlib.crc32(head)):
-            raise ValueError("its head does not fit")
-        starts = np.frombuffer(head, "<u8", offset=_HEAD.size).tolist()
+        self._table = _HEADER.size + 8 * (self.count + 1) + _CHECKSUM.size
+        header = self._bytes[: self._table - _CHECKSUM.size].tobytes()
+        expected = _HEADER.pack(_MAGIC, self.key, self.count)
+        checksum = self._bytes[len(header) : self._table].tobytes()
+        if not header.startswith(expected) or checksum != _CHECKSUM.pack(zlib.crc32(header)):
+            raise ValueError("invalid header")
+        starts = np.frombuffer(header, "<u8", offset=_HEADER.size).tolist()
         if starts[-1] != len(self._bytes):
-            raise ValueError("it was cut off")
+            raise ValueError("wrong file size")
         self._starts: list[int] | None = starts
         self._handle = handle
-        self._known: set[int] = set()
+        self._verified: set[int] = set()
 
-    def _write(self, content: bytes | memoryview, at: int) -> None:
+    def _write_at(self, content: bytes | memoryview, offset: int) -> None:
         view = memoryview(content)
-        while view:  # on a disk that is filling up the system may take a part
-            written = os.pwrite(self._handle, view, at)
-            view, at = view[written:], at + written
+        while view:  # on an almost full disk, `pwrite` may write a part only
+            size = os.pwrite(self._handle, view, offset)
+            view, offset = view[size:], offset + size
 
 
 def _create(path: Path, key: bytes, sizes: Sequence[int]) -> None:
-    """Make a file without images in place of what is there; it takes room as it is filled."""
-    table = _HEAD.size + 8 * (len(sizes) + 1) + _CHECKSUM.size
+    """Create a file without images, replacing an existing one. It is sparse and takes disk space only as it is filled."""
+    table = _HEADER.size + 8 * (len(sizes) + 1) + _CHECKSUM.size
     first = table + _ENTRY.size * len(sizes)
     starts = list(itertools.accumulate(sizes, initial=first))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     _make_room(path.parent, starts[-1])
-    head = _HEAD.pack(_MAGIC, key, len(sizes)) + np.array(starts, "<u8").tobytes()
+    header = _HEADER.pack(_MAGIC, key, len(sizes)) + np.array(starts, "<u8").tobytes()
     handle, name = tempfile.mkstemp(suffix=_SUFFIX, prefix=".new-", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(head + _CHECKSUM.pack(zlib.crc32(head)))
+            file.write(header + _CHECKSUM.pack(zlib.crc32(header)))
             file.truncate(starts[-1])
         Path(name).replace(path)
     finally:
         Path(name).unlink(missing_ok=True)
 
 
-def _make_room(folder: Path, wanted: int) -> None:
-    """Remove the files that were not used for longest, until all may grow as large as they say, with `wanted` bytes more.
+def _make_room(folder: Path, size: int) -> None:
+    """Remove the least recently used files until the rest, at full size, leave room for `size` more bytes.
 
     Raises:
-        DataError: When even alone these are too many.
+        DataError: When `size` alone exceeds the limit.
     """
     files: list[tuple[float, int, Path]] = []
-    room = shutil.disk_usage(folder).free
+    space = shutil.disk_usage(folder).free
     for path in folder.glob(f"*{_SUFFIX}"):
-        with contextlib.suppress(FileNotFoundError):  # another run makes room too
-            found = path.stat()
-            files.append((found.st_mtime, found.st_size, path))
-            room += found.st_blocks * _BLOCK
-    room = int(room * SHARE_OF_DISK)
-    if wanted > room:
+        with contextlib.suppress(FileNotFoundError):  # another run may remove it
+            status = path.stat()
+            files.append((status.st_mtime, status.st_size, path))
+            space += status.st_blocks * _BLOCK
+    limit = int(space * SHARE_OF_DISK)
+    if size > limit:
         raise DataError(
-            f"{folder}: the decoded images would take {wanted / 1e6:,.0f} MB, and of the disk {room / 1e6:,.0f} MB are "
-            f"for them; set {_FOLDER} to a folder on a larger one"
+            f"{folder}: the decoded images would take {size / 1e6:,.0f} MB, but only {limit / 1e6:,.0f} MB of the disk may be "
+            f"used for them; set {_FOLDER} to a folder on a larger disk"
         )
-    total = wanted + sum(size for _, size, _ in files)
-    for _, size, path in sorted(files):
-        if total <= room:
+    total = size + sum(file_size for _, file_size, _ in files)
+    for _, file_size, path in sorted(files):
+        if total <= limit:
             break
         path.unlink(missing_ok=True)
-        total -= size
+        total -= file_size
 
 
-def _sum(pixels: np.ndarray) -> int:
-    """Checksum of an image: its shape is part of it."""
+def _checksum(pixels: np.ndarray) -> int:
+    """The checksum of an image, shape included."""
     return zlib.crc32(np.ascontiguousarray(pixels).data.cast("B"), zlib.crc32(repr(pixels.shape).encode()))

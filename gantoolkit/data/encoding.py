@@ -1,4 +1,4 @@
-"""What the values in a domain's image files mean: 8 or 16 bits, or values of any kind, and floats in [−1, 1] inside."""
+"""Conversion between the values in a domain's image files (8 bits, 16 bits or any range) and floats in [−1, 1]."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -16,11 +16,11 @@ _WHITE = {"8-bit": 255, "16-bit": 65535}
 
 @dataclass(frozen=True)
 class Encoding:
-    """How the images of a domain are kept in files.
+    """How the files of a domain encode images.
 
     Args:
-        channels: How many.
-        range: Which values become −1 and 1.
+        channels: The number of channels.
+        range: The values that become −1 and 1.
     """
 
     channels: int = 3
@@ -28,7 +28,7 @@ class Encoding:
 
     @property
     def is_picture(self) -> bool:
-        """Whether its images are gray or RGB of 8 bits, as programs for photographs read them."""
+        """Whether images are gray or RGB with 8 bits, which all image programs can read."""
         return self.range == "8-bit" and self.channels in (1, 3)
 
     @property
@@ -43,17 +43,17 @@ class Encoding:
 
     @property
     def bits(self) -> Literal[8, 16] | None:
-        """Of one level; None where values are no levels."""
+        """The bit depth of the values; None for a range of values."""
         return {"8-bit": 8, "16-bit": 16}.get(self.range) if isinstance(self.range, str) else None  # type: ignore[return-value]
 
     @property
     def dtype(self) -> np.dtype:
-        """What one value takes in memory: uint8, uint16 or float32."""
+        """The dtype of values in memory: uint8, uint16 or float32."""
         return np.dtype({8: np.uint8, 16: np.uint16, None: np.float32}[self.bits])
 
     @property
     def bytes_per_pixel(self) -> int:
-        """In memory."""
+        """The size of a pixel in memory."""
         return self.channels * self.dtype.itemsize
 
     def __str__(self) -> str:
@@ -62,36 +62,36 @@ class Encoding:
         return f"{colors}, {self.range if self.bits else f'values from {self.low:g} to {self.high:g}'}"
 
     def to_floats(self, values: np.ndarray) -> Tensor:
-        """Values (H, W, C) of files as a float tensor (C, H, W) in [−1, 1]."""
-        # Small values are put in order before they become floats: that is three times as fast.
+        """Convert file values (H, W, C) to a float tensor (C, H, W) in [−1, 1]."""
+        # Transposing before the conversion to floats is three times as fast.
         ordered = torch.from_numpy(np.array(values.transpose(2, 0, 1), order="C"))
         return self.scale(ordered)
 
     def scale(self, values: Tensor) -> Tensor:
-        """Values of files as floats in [−1, 1], whatever their order."""
+        """Convert file values of any shape to floats in [−1, 1]."""
         if self.bits:
             return values.float().div_(self.high / 2).sub_(1)
         half = (self.high - self.low) / 2
         return values.double().sub_(self.low + half).div_(half).float()
 
     def from_floats(self, image: Tensor) -> np.ndarray:
-        """A float tensor (C, H, W) in [−1, 1] as values (H, W, C) of files, clipped to the range; levels are rounded."""
+        """Convert a float tensor (C, H, W) in [−1, 1] to file values (H, W, C), clipped to the range; levels are rounded."""
         image = image.detach().cpu()
         if self.bits:
             levels = image.float().add(1).mul(self.high / 2).round().clamp(0, self.high)
-            made = levels.to(torch.uint8 if self.bits == 8 else torch.int32)
+            values = levels.to(torch.uint8 if self.bits == 8 else torch.int32)
         else:
             half = (self.high - self.low) / 2
-            made = image.double().mul(half).add(self.low + half).clamp(self.low, self.high)
-        return made.permute(1, 2, 0).numpy().astype(self.dtype, copy=False)
+            values = image.double().mul(half).add(self.low + half).clamp(self.low, self.high)
+        return values.permute(1, 2, 0).numpy().astype(self.dtype, copy=False)
 
 
 PICTURE = Encoding()
-"""RGB of 8 bits."""
+"""RGB with 8 bits."""
 
 
 def encoding_of(settings: DataSettings, domain: str) -> Encoding:
-    """How images of domain A or B are kept in files."""
+    """The encoding of the files of domain A or B."""
     if domain == "A":
         return Encoding(settings.channels_A, settings.range_A)
     return Encoding(settings.channels_B, settings.range_B)

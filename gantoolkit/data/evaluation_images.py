@@ -1,4 +1,4 @@
-"""The images that translations are measured on: test images as a run would see them, and their right translations."""
+"""The images on which translations are evaluated: test images, prepared as for training, and their ground truth."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,12 +23,12 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class EvaluationImages:
-    """Images of both domains, resized and cropped in the middle as the samples of a run are.
+    """Images of both domains, resized and center-cropped like the samples of a run.
 
     Args:
-        dataset: Their files. `paired`: the files of both folders have the same names, so each has its right translation.
-        settings: Channels, and how images are resized.
-        skipped: Why files were left out.
+        dataset: The files. If it is paired, the partner of each image is the ground truth of its translation.
+        settings: The channels, and how images are resized.
+        skipped: The reasons why files were left out.
     """
 
     dataset: Dataset
@@ -37,7 +37,7 @@ class EvaluationImages:
 
     @classmethod
     def open(cls, root: str | Path, settings: DataSettings, *, split: str = "test") -> "EvaluationImages":
-        """Find the images of a split; they are pairs where every file has a partner of its name.
+        """Open a split of a data set, as pairs if every file has a partner of the same name.
 
         Raises:
             DataError: When a folder is missing or empty.
@@ -57,64 +57,66 @@ class EvaluationImages:
         return self.dataset.files(domain)
 
     def take(self, count: int | None) -> "EvaluationImages":
-        """At most so many images of each domain, spread evenly; all of them for none."""
+        """At most `count` images of each domain, evenly spaced; all images if `count` is None."""
         if count is None:
             return self
         images = {domain: evenly_spaced(files, count) for domain, files in self.dataset.images.items()}
         return replace(self, dataset=replace(self.dataset, images=images))
 
     def readable(self) -> "EvaluationImages":
-        """Those that can be read; of a pair both or none.
+        """The images that can be read. An unreadable image of a pair removes the pair.
 
         Raises:
-            DataError: When none of a domain can.
+            DataError: When no image of a domain can be read.
         """
         reasons = {
-            domain: [self._complain(domain, place) for place in range(len(self.files(domain)))] for domain in "AB"
+            domain: [self._find_problem(domain, index) for index in range(len(self.files(domain)))] for domain in "AB"
         }
         if self.paired:
             either = [first or second for first, second in zip(reasons["A"], reasons["B"], strict=True)]
             reasons = {"A": either, "B": either}
-        kept = {
-            domain: tuple(file for file, reason in zip(self.files(domain), found, strict=True) if reason is None)
-            for domain, found in reasons.items()
+        images = {
+            domain: tuple(
+                file for file, reason in zip(self.files(domain), reasons[domain], strict=True) if reason is None
+            )
+            for domain in "AB"
         }
-        skipped = tuple(dict.fromkeys(reason for found in reasons.values() for reason in found if reason is not None))
-        for domain, files in kept.items():
+        skipped = tuple(dict.fromkeys(reason for domain in "AB" for reason in reasons[domain] if reason is not None))
+        for domain, files in images.items():
             if not files:
                 raise DataError(f"no image of domain {domain} can be read; the last: {skipped[-1]}")
-        return replace(self, dataset=replace(self.dataset, images=kept), skipped=skipped)
+        return replace(self, dataset=replace(self.dataset, images=images), skipped=skipped)
 
-    def read(self, domain: str, places: Sequence[int], *, label_maps: bool = False) -> Tensor:
-        """Some images of domain A or B: (N, C, crop_size, crop_size) in [−1, 1].
+    def read(self, domain: str, indices: Sequence[int], *, label_maps: bool = False) -> Tensor:
+        """Read images of domain A or B; returns (N, C, crop_size, crop_size) in [−1, 1].
 
         Args:
             domain: A or B.
-            places: Which ones.
-            label_maps: Resize without mixing colors.
+            indices: The indices of the images.
+            label_maps: Use nearest-neighbor resampling, which does not mix colors.
 
         Raises:
-            DataError: When one cannot be read.
+            DataError: When an image cannot be read.
         """
         encoding = encoding_of(self.settings, domain)
         images = []
-        for place in places:
-            path = self.files(domain)[place]
+        for index in indices:
+            path = self.files(domain)[index]
             try:
                 images.append(prepare(read_pixels(path, encoding), self.settings, encoding, label_map=label_maps))
-            except DataError as error:  # one that is too small does not know its name
+            except DataError as error:  # the error of an image that is too small does not name it
                 raise DataError(str(error) if str(path) in str(error) else f"{path} {error}") from error
         return torch.stack(images)
 
-    def _complain(self, domain: str, place: int) -> str | None:
+    def _find_problem(self, domain: str, index: int) -> str | None:
         try:
-            self.read(domain, [place])
+            self.read(domain, [index])
         except DataError as error:
             return str(error)
         return None
 
 
 def evenly_spaced(items: Sequence[Item], count: int) -> tuple[Item, ...]:
-    """At most `count` of the items, the first of as many equal parts of the sequence."""
+    """At most `count` items: the first item of each of `count` equal parts of the sequence."""
     count = min(count, len(items))
-    return tuple(items[place * len(items) // count] for place in range(count))
+    return tuple(items[part * len(items) // count] for part in range(count))

@@ -1,4 +1,4 @@
-"""Data sets as folders: trainA and trainB, testA and testB; or train and test, with A and B side by side in each image."""
+"""Data sets as folders: trainA, trainB, testA and testB; or train and test, where each image shows A and B side by side."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from gantoolkit.plugins import Pairing
 __all__ = ["SUFFIXES", "Dataset", "find_images", "open_dataset", "open_test_images"]
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp", ".npy")
-"""File names that are taken for images; the content decides when they are read."""
+"""Suffixes of image files. When a file is read, its content determines the format."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Dataset:
     """The images of both domains, and how they are paired.
 
     Args:
-        images: The image files of each domain, sorted by path. In a paired data set, files of one index form a pair.
+        images: The image files of each domain, sorted by path. In a paired data set, files with the same index form a pair.
         pairing: How images of A and B are combined.
     """
 
@@ -32,13 +32,13 @@ class Dataset:
 
 
 def find_images(folder: str | Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
-    """Every image file below a folder, sorted by path; names that begin with a dot are passed over.
+    """Find every image file below a folder, sorted by path. Names that begin with a dot are ignored.
 
     Args:
-        suffixes: Endings of the names that are taken.
+        suffixes: The suffixes of image files.
 
     Raises:
-        DataError: When there is no such folder, it cannot be listed, or it holds no image.
+        DataError: When the folder does not exist, cannot be listed, or contains no image.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -49,15 +49,15 @@ def find_images(folder: str | Path, suffixes: Sequence[str] = SUFFIXES) -> list[
         raise DataError(f"{folder}: cannot be listed ({error.strerror or error})") from error
     images = sorted(path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts))
     if not images:
-        raise DataError(f"{folder}: holds no image; known endings are {', '.join(suffixes)}")
+        raise DataError(f"{folder}: contains no image; known suffixes are {', '.join(suffixes)}")
     return images
 
 
 def open_dataset(root: str | Path, *, split: str = "train", pairing: Pairing = "unpaired") -> Dataset:
-    """Find the images of a data set laid out as `<root>/<split>A` and `<root>/<split>B`, or as `<root>/<split>`.
+    """Open a split of a data set: the folders `<root>/<split>A` and `<root>/<split>B`, or the folder `<root>/<split>`.
 
-    For a paired set the two folders hold files of the same names; the endings may differ. In the one folder each image shows
-    A in its left half and B in its right one, as the data sets of pix2pix do; these can be taken as pairs or not.
+    In a paired data set, the files of both folders have the same names; suffixes may differ. In a single folder, each image
+    shows A in its left half and B in its right half, as in the pix2pix data sets. Any pairing can be used with it.
 
     Raises:
         DataError: When a folder is missing or empty, or a file has no partner.
@@ -77,40 +77,41 @@ def open_dataset(root: str | Path, *, split: str = "train", pairing: Pairing = "
         )
     for domain, folder in folders.items():
         if not folder.is_dir():
-            there = sorted(path.name for path in root.iterdir() if path.is_dir())
-            meant = closest_match(folder.name, there)
-            seen = f"did you mean to rename '{meant}'?" if meant else f"there is {', '.join(there) or 'no folder'}"
-            raise DataError(f"{root}: domain {domain} is missing: no folder '{folder.name}'; {seen}")
-    found = {domain: find_images(folder) for domain, folder in folders.items()}
+            names = sorted(path.name for path in root.iterdir() if path.is_dir())
+            match = closest_match(folder.name, names)
+            hint = f"did you mean to rename '{match}'?" if match else f"it contains {', '.join(names) or 'no folder'}"
+            raise DataError(f"{root}: domain {domain} is missing: no folder '{folder.name}'; {hint}")
+    images = {domain: find_images(folder) for domain, folder in folders.items()}
     if pairing != "paired":
-        return Dataset({domain: tuple(map(ImageFile, paths)) for domain, paths in found.items()}, pairing)
+        return Dataset({domain: tuple(map(ImageFile, paths)) for domain, paths in images.items()}, pairing)
     by_name = {
         domain: {path.relative_to(folders[domain]).with_suffix(""): path for path in paths}
-        for domain, paths in found.items()
+        for domain, paths in images.items()
     }
-    alone = sorted(by_name["A"].keys() ^ by_name["B"].keys())
-    if alone:
+    unpaired = sorted(by_name["A"].keys() ^ by_name["B"].keys())
+    if unpaired:
         raise DataError(
-            f"{root}: {len(alone)} files have no partner, '{alone[0]}' first; a pair is one name in {split}A and {split}B"
+            f"{root}: {len(unpaired)} files have no partner, '{unpaired[0]}' first; the files of a pair have the same name in "
+            f"{split}A and {split}B"
         )
     pairs = {domain: tuple(ImageFile(by_name[domain][name]) for name in by_name["A"]) for domain in "AB"}
     return Dataset(pairs, "paired")
 
 
 def open_test_images(root: str | Path, pairing: Pairing = "unpaired") -> Dataset | None:
-    """The test images of a data set, laid out as its training images are; None where there are none for both domains.
+    """Open the test images of a data set, in the same layout as its training images; None unless both domains have some.
 
     Raises:
         DataError: As `open_dataset`.
     """
     root = Path(root)
     if _is_side_by_side(root, "train"):
-        there = (root / "test").is_dir()
+        exists = (root / "test").is_dir()
     else:
-        there = all((root / f"test{domain}").is_dir() for domain in "AB")
-    return open_dataset(root, split="test", pairing=pairing) if there else None
+        exists = all((root / f"test{domain}").is_dir() for domain in "AB")
+    return open_dataset(root, split="test", pairing=pairing) if exists else None
 
 
 def _is_side_by_side(root: Path, split: str) -> bool:
-    # Where a data set has folders for A and for B, another one means something else.
+    # Beside trainA or trainB, a folder named `train` has another meaning.
     return (root / split).is_dir() and not any((root / f"train{domain}").is_dir() for domain in "AB")

@@ -1,12 +1,16 @@
-"""Image files and tensors: 8-bit pixels at the file's border, floats in [−1, 1] inside.
+"""Image files and tensors: 8-bit pixels in files, floats in [−1, 1] in tensors.
 
-How files are read: the EXIF orientation is applied, and one that is broken asks for nothing; a palette is looked up; what is
-transparent is laid on white; CMYK becomes RGB, whether a JPEG holds it as it is or, as Adobe writes it, inverted; 12 and 16
-bits are scaled to 8; of several frames the first is taken; gray becomes three equal channels where three are asked for, and
-color becomes its luminance where one is. What does not say which value is white (floats, 32-bit integers), or has the colors
-of LAB, is refused. Color profiles are passed over.
+How files are read:
 
-Images of other depths and channels are arrays, not pictures: see `gantoolkit.data.pixels`.
+- The EXIF orientation is applied; invalid EXIF data is ignored. Color profiles are ignored.
+- Palettes are looked up. Transparent pixels are composited on white.
+- CMYK becomes RGB, including the inverted CMYK of JPEG files written by Adobe programs.
+- 12 and 16 bits are scaled to 8.
+- The first of several frames is used.
+- Gray is repeated to three channels, and color is reduced to its luminance, as requested.
+- Floats and 32-bit integers, which do not define white, and LAB colors are rejected.
+
+Images with other bit depths and channels are read as arrays: see `gantoolkit.data.pixels`.
 """
 
 import io
@@ -29,10 +33,10 @@ __all__ = [
     "MAX_PIXELS",
     "ImageFile",
     "TooManyPixelsError",
+    "convert_read_errors",
     "decode",
     "decode_image",
     "draw_tensor",
-    "explain_damage",
     "from_tensor",
     "has_color",
     "open_image",
@@ -45,11 +49,11 @@ __all__ = [
 ]
 
 MAX_PIXELS = 178_956_970
-"""Larger images are refused before they are decoded: a small file can hold one that fills the memory. Pillow's own bound."""
+"""Larger images are rejected before they are decoded: a small file may decode to more than the memory. Pillow's limit."""
 
 
 class TooManyPixelsError(DataError):
-    """An image that is larger than what is decoded."""
+    """An image with too many pixels to be decoded."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class ImageFile:
 
     Args:
         path: The file.
-        half: Which half of it; None for the whole file.
+        half: The half of the file; None for the whole file.
     """
 
     path: Path
@@ -66,7 +70,7 @@ class ImageFile:
 
     @classmethod
     def of(cls, source: "str | Path | ImageFile") -> "ImageFile":
-        """The image file at a path; an `ImageFile` is returned as it is."""
+        """Convert a path to an image file; an `ImageFile` is returned unchanged."""
         return source if isinstance(source, ImageFile) else cls(Path(source))
 
     def __str__(self) -> str:
@@ -78,10 +82,10 @@ class ImageFile:
         return self.path.name
 
     def columns(self, width: int) -> slice:
-        """The columns of the file that belong to this image, for a file of `width` pixels.
+        """The columns of this image in its file, which is `width` pixels wide.
 
         Raises:
-            DataError: When the file cannot be halved.
+            DataError: When `width` is odd and this image is one half.
         """
         if self.half is None:
             return slice(0, width)
@@ -94,7 +98,7 @@ class ImageFile:
 
 _MODES = {1: "L", 3: "RGB"}
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "TIFF", "WEBP")
-"""Nothing else is tried: Pillow knows dozens more, and hands some of them (EPS) to other programs."""
+"""No other format is tried. Pillow knows dozens more and runs other programs for some of them (EPS)."""
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -104,8 +108,8 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What has to be done to pixels of each EXIF orientation."""
-_PHOTOMETRIC, _BITS = 262, 258  # tags of TIFF
+"""The operation that turns the pixels of each EXIF orientation upright."""
+_PHOTOMETRIC, _BITS = 262, 258  # TIFF tags
 _QUALITY = 95
 
 
@@ -113,7 +117,7 @@ def read_image(source: str | Path | ImageFile, channels: int = 3) -> Image.Image
     """Read a file, or one half of it, as an 8-bit image of mode `L` (1 channel) or `RGB` (3).
 
     Raises:
-        DataError: When it cannot be read, is no image, is cut off, or has more than `MAX_PIXELS`.
+        DataError: When the file cannot be read, is not an image, is truncated, or has more than `MAX_PIXELS`.
     """
     image_file = ImageFile.of(source)
     path = image_file.path
@@ -129,14 +133,14 @@ def read_image(source: str | Path | ImageFile, channels: int = 3) -> Image.Image
 
 
 def decode_image(content: bytes, channels: int = 3, *, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Read what is in an image file, as `read_image` does.
+    """Decode the content of an image file as `read_image` does.
 
     Args:
-        name: What errors call it.
-        max_pixels: The most that it may have.
+        name: The name of the image in error messages.
+        max_pixels: The largest number of pixels.
 
     Raises:
-        TooManyPixelsError: When it has more; nothing has been decoded then.
+        TooManyPixelsError: When the image has more pixels. It is not decoded.
         DataError: As `read_image`.
     """
     with open_image(name, io.BytesIO(content), min(max_pixels, MAX_PIXELS)) as file:
@@ -147,17 +151,17 @@ def decode_image(content: bytes, channels: int = 3, *, name: str, max_pixels: in
 
 
 def read_size(path: str | Path) -> tuple[int, int]:
-    """Width and height that a file's header speaks of; nothing is decoded, and nothing turned as EXIF asks for.
+    """Read the width and height from a file's header, before any EXIF rotation.
 
     Raises:
-        DataError: As `read_image`, where the header shows it already.
+        DataError: As `read_image`, as far as the header shows it.
     """
     with open_image(path) as file:
         return file.size
 
 
 def has_color(path: str | Path) -> bool:
-    """Whether a file's header speaks of more than one channel or of a palette.
+    """Whether a file has more than one channel or a palette, according to its header.
 
     Raises:
         DataError: As `read_size`.
@@ -170,18 +174,18 @@ def has_color(path: str | Path) -> bool:
 def open_image(
     path: str | Path, content: io.BytesIO | None = None, max_pixels: int | None = None
 ) -> Iterator[Image.Image]:
-    """Open an image file with Pillow; nothing is decoded yet.
+    """Open an image file with Pillow without decoding it.
 
     Args:
-        path: The file, or what errors call its content.
-        content: What it holds, where it is in memory.
-        max_pixels: The most that it may have, if not `MAX_PIXELS`.
+        path: The file, or the name of `content` in error messages.
+        content: The content of the file, if it is in memory.
+        max_pixels: The largest number of pixels; `MAX_PIXELS` by default.
 
     Raises:
         DataError: As `read_image`.
     """
-    with explain_damage(path, is_file=content is None), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # our own bound stands in for Pillow's warning about large images
+    with convert_read_errors(path, is_file=content is None), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # `MAX_PIXELS` replaces Pillow's warning about large images
         try:
             with Image.open(content or path, formats=_FORMATS) as file:
                 refuse_many_pixels(path, *file.size, max_pixels)
@@ -191,14 +195,14 @@ def open_image(
 
 
 @contextmanager
-def explain_damage(path: str | Path, *, is_file: bool = True) -> Iterator[None]:
-    """Whatever a reader raises at a file becomes one sentence.
+def convert_read_errors(path: str | Path, *, is_file: bool = True) -> Iterator[None]:
+    """Convert any exception of a reader inside the block to a `DataError` of one sentence.
 
     Args:
-        is_file: Whether there has to be a regular file of that name.
+        is_file: Whether `path` has to be a regular file.
 
     Raises:
-        DataError: When the body raises, or there is no such file.
+        DataError: When the block raises, or `path` is not a regular file.
     """
     try:
         if is_file and (problem := describe_absence(Path(path), "an image file")):
@@ -208,36 +212,36 @@ def explain_damage(path: str | Path, *, is_file: bool = True) -> Iterator[None]:
         raise
     except UnidentifiedImageError:
         raise DataError(
-            f"{path}: is no image that can be read; {', '.join(_FORMATS)} can (content, not name, decides)"
+            f"{path}: is not a readable image; supported formats are {', '.join(_FORMATS)} (detected by content, not by name)"
         ) from None
-    # At damaged files readers raise whatever their code comes to: IndexError, struct.error, MemoryError.
+    # For damaged files, readers raise any type: IndexError, struct.error, MemoryError.
     except Exception as error:
         raise DataError(f"{path}: is damaged or cannot be read ({str(error) or type(error).__name__})") from error
 
 
 def refuse_many_pixels(path: str | Path, width: int, height: int, max_pixels: int | None = None) -> None:
-    """Refuse an image that is too large.
+    """Check that an image is not too large.
 
     Args:
-        max_pixels: The most that it may have, if not `MAX_PIXELS`.
+        max_pixels: The largest number of pixels; `MAX_PIXELS` by default.
 
     Raises:
-        TooManyPixelsError: When it is.
+        TooManyPixelsError: When it has more pixels.
     """
-    most = MAX_PIXELS if max_pixels is None else max_pixels
-    if width * height > most:
-        raise TooManyPixelsError(f"{path}: {width}×{height} pixels are more than the {most:,} allowed")
+    limit = MAX_PIXELS if max_pixels is None else max_pixels
+    if width * height > limit:
+        raise TooManyPixelsError(f"{path}: {width}×{height} pixels are more than the {limit:,} allowed")
 
 
 def decode(file: Image.Image) -> Image.Image:
-    """The pixels of an open file, upright, with the values that the file means and its mode does not say."""
-    deep = any(part.args == "RGB;16B" for part in getattr(file, "tile", ()))
+    """Decode an open file: upright, and corrected where Pillow's mode does not describe the values in the file."""
+    is_16_bit = any(part.args == "RGB;16B" for part in getattr(file, "tile", ()))
     file.load()
-    if deep and "transparency" in file.info:  # the pixels lose their lower byte, and what is compared with them has to
+    if is_16_bit and "transparency" in file.info:  # Pillow drops the lower byte of the pixels
         file.info["transparency"] = tuple(level >> 8 for level in file.info["transparency"])
     image = _turn_upright(file)
     if file.mode == "CMYK" and file.format in ("JPEG", "MPO") and "adobe" not in file.info:
-        return ImageChops.invert(image)  # Pillow takes each for one of Adobe's, and has inverted it
+        return ImageChops.invert(image)  # Pillow inverts every CMYK JPEG, as if Adobe had written it
     if file.mode == "I" and file.format in ("PNG", "PPM"):
         return Image.fromarray(np.asarray(image).clip(0, 65535).astype(np.uint16))
     if file.mode.startswith("I;16") and file.format == "TIFF":
@@ -245,35 +249,35 @@ def decode(file: Image.Image) -> Image.Image:
         levels = np.asarray(image).astype(np.uint16)
         if tags.get(_BITS) == (12,):
             levels = levels << 4 | levels >> 8
-        return Image.fromarray(~levels if tags.get(_PHOTOMETRIC) == 0 else levels)  # there 0 is white
+        return Image.fromarray(~levels if tags.get(_PHOTOMETRIC) == 0 else levels)  # 0 means that 0 is white
     return image
 
 
 def _turn_upright(file: Image.Image) -> Image.Image:
     try:
         orientation = file.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # broken EXIF is no fault of the pixels
+    except Exception:  # invalid EXIF data does not affect the pixels
         return file
     return file.transpose(_TURNS[orientation]) if orientation in _TURNS else file
 
 
 def to_mode(image: Image.Image, channels: int) -> Image.Image:
-    """Bring an open image into mode `L` (1 channel) or `RGB` (3).
+    """Convert an open image to mode `L` (1 channel) or `RGB` (3).
 
     Raises:
-        DataError: When its mode does not say what is white, or has no way to RGB.
+        DataError: When its mode does not define white, or cannot be converted to RGB.
     """
     if image.mode in ("I", "F"):
         raise DataError(
-            f"an image of mode '{image.mode}' does not say which value is white; save it with 8 or 16 bits, or say what its "
-            "values mean with data.range_A or data.range_B"
+            f"an image of mode '{image.mode}' does not define which value is white; save it with 8 or 16 bits, or set "
+            "data.range_A or data.range_B to the range of its values"
         )
     if image.mode == "LAB":
-        raise DataError("its colors are LAB, which are not read; save it as RGB")
+        raise DataError("LAB colors are not supported; save the image as RGB")
     if image.mode.startswith("I;16"):
         levels = np.asarray(image).astype(np.uint16)
-        if isinstance(clear := image.info.get("transparency"), int):
-            levels = np.where(levels == clear, 65535, levels)
+        if isinstance(transparent := image.info.get("transparency"), int):
+            levels = np.where(levels == transparent, 65535, levels)
         scaled = levels / 257  # 65535 becomes 255
         return Image.fromarray(np.rint(scaled).astype(np.uint8)).convert(_MODES[channels])
     if "transparency" in image.info or image.mode in ("LA", "La", "PA", "RGBA", "RGBa"):
@@ -283,31 +287,31 @@ def to_mode(image: Image.Image, channels: int) -> Image.Image:
 
 
 def to_tensor(image: Image.Image) -> Tensor:
-    """An 8-bit image as a float tensor (C, H, W) in [−1, 1]."""
+    """Convert an 8-bit image to a float tensor (C, H, W) in [−1, 1]."""
     return PICTURE.to_floats(np.atleast_3d(np.asarray(image, dtype=np.uint8)))
 
 
 def from_tensor(image: Tensor) -> Image.Image:
-    """A float tensor (C, H, W) in [−1, 1], C = 1 or 3, as an 8-bit image; values are rounded, and clipped to the range."""
+    """Convert a float tensor (C, H, W) in [−1, 1], C = 1 or 3, to an 8-bit image. Values are rounded and clipped."""
     array = PICTURE.from_floats(image)
     return Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
 
 
 def draw_tensor(image: Tensor) -> Image.Image:
-    """A float tensor (C, H, W) in [−1, 1] as a picture of it: of more than three channels the first three, of two the first."""
+    """Render a float tensor (C, H, W) in [−1, 1] as a picture: the first 3 channels, or the first if there are fewer."""
     return from_tensor(image[:3] if len(image) >= 3 else image[:1])
 
 
 def write_image(image: Image.Image, path: str | Path) -> None:
-    """Write a PNG or JPEG (by the path's suffix), whole or not at all; folders are made.
+    """Write a JPEG (suffix .jpg or .jpeg) or PNG file atomically. Missing folders are created.
 
     Raises:
-        DataError: When it cannot be written; nothing half-written is left.
+        DataError: When the file cannot be written. No partial file remains.
     """
     path = Path(path)
-    kind = "JPEG" if path.suffix.lower() in (".jpg", ".jpeg") else "PNG"
+    image_format = "JPEG" if path.suffix.lower() in (".jpg", ".jpeg") else "PNG"
     try:
         with whole_file(path) as part:
-            image.save(part, kind, **({"quality": _QUALITY} if kind == "JPEG" else {}))
+            image.save(part, image_format, **({"quality": _QUALITY} if image_format == "JPEG" else {}))
     except OSError as error:
         raise DataError(describe_failure(path, error)) from error

@@ -1,8 +1,8 @@
-"""Image files as arrays of their values: 8 and 16 bits, floats, any channels; PNG, TIFF, .npy and all that Pillow reads.
+"""Image files as arrays of values: 8 and 16 bits, floats, any number of channels; PNG, TIFF, .npy and all that Pillow reads.
 
-A value stays what it is in the file. Where a domain's images are levels of 8 or of 16 bits, levels of other depths are brought
-to that, so that white stays white; where they are values of a range, one beyond it is refused. What is gray or RGB of 8 bits is
-read as a picture, as `gantoolkit.data.images` says.
+Values are kept as they are in the file. For a domain of 8-bit or 16-bit images, other bit depths are scaled, so that white
+stays white. For a domain with a range of values, values outside the range are rejected. Gray or RGB images of 8 bits are read
+as `gantoolkit.data.images` describes.
 """
 
 import logging
@@ -17,8 +17,8 @@ from PIL import ExifTags, Image
 from gantoolkit.data.encoding import Encoding
 from gantoolkit.data.images import (
     ImageFile,
+    convert_read_errors,
     decode,
-    explain_damage,
     open_image,
     read_image,
     read_size,
@@ -31,12 +31,12 @@ from gantoolkit.files.atomic import describe_failure, whole_file
 __all__ = ["bands_of", "fit_pixels", "forms_of", "read_pixel_size", "read_pixels", "resize_pixels", "write_pixels"]
 
 _NPY, _TIFF = b"\x93NUMPY", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_LUMINANCE = np.array([299, 587, 114]) / 1000  # ITU-R BT.601, as Pillow has it
-_MOST_IN_PNG = 4
-_PLAIN = ("MINISBLACK", "MINISWHITE", "RGB")
-"""Kinds of TIFF whose samples are the values."""
+_LUMINANCE = np.array([299, 587, 114]) / 1000  # ITU-R BT.601, as in Pillow
+_MAX_PNG_CHANNELS = 4
+_DIRECT = ("MINISBLACK", "MINISWHITE", "RGB")
+"""Photometric interpretations of TIFF files whose samples are the values."""
 
-# tifffile reports oddities of files to a logger, which without a handler prints them.
+# tifffile logs irregularities of files; without a handler, they are printed.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
@@ -44,18 +44,18 @@ def read_pixels(source: str | Path | ImageFile, encoding: Encoding) -> np.ndarra
     """Read an image file, or one half of it, as values (H, W, C) of the encoding's dtype.
 
     Raises:
-        DataError: When it cannot be read, has other channels, or holds values that the encoding does not have.
+        DataError: When the file cannot be read, or its channels or values do not match the encoding.
     """
     file = ImageFile.of(source)
-    pixels = _read_whole(file.path, encoding)
+    pixels = _read_file(file.path, encoding)
     return pixels if file.half is None else pixels[:, file.columns(pixels.shape[1])]
 
 
-def _read_whole(path: Path, encoding: Encoding) -> np.ndarray:
-    kind = _recognize(path)
+def _read_file(path: Path, encoding: Encoding) -> np.ndarray:
+    kind = _detect_format(path)
     if encoding.is_picture and kind != "npy":
         return np.atleast_3d(np.asarray(read_image(path, encoding.channels)))
-    with explain_damage(path):
+    with convert_read_errors(path):
         if kind == "npy":
             values, bits = _read_npy(path, encoding)
         else:
@@ -64,14 +64,14 @@ def _read_whole(path: Path, encoding: Encoding) -> np.ndarray:
 
 
 def read_pixel_size(path: str | Path, encoding: Encoding) -> tuple[int, int]:
-    """Width and height that a file's header speaks of, not turned as EXIF may ask for.
+    """Read the width and height from a file's header, before any EXIF rotation.
 
     Raises:
-        DataError: As `read_pixels`, where the header shows it already.
+        DataError: As `read_pixels`, as far as the header shows it.
     """
     path = Path(path)
-    kind = _recognize(path)
-    with explain_damage(path):
+    kind = _detect_format(path)
+    with convert_read_errors(path):
         if kind == "npy":
             height, width = np.load(path, mmap_mode="r", allow_pickle=False).shape[:2]
             return width, height
@@ -82,32 +82,32 @@ def read_pixel_size(path: str | Path, encoding: Encoding) -> tuple[int, int]:
 
 
 def fit_pixels(path: str | Path, values: np.ndarray, bits: int, encoding: Encoding) -> np.ndarray:
-    """Values (H, W) or (H, W, C) as an encoding has them: (H, W, C).
+    """Convert values (H, W) or (H, W, C) to an encoding: (H, W, C) of its dtype.
 
     Args:
-        path: What they are called in messages.
-        bits: Of a value that is a level.
+        path: The name of the image in error messages.
+        bits: The bit depth of the values, if they are levels.
 
     Raises:
-        DataError: When they have other channels, or are none that the encoding has.
+        DataError: When the channels or values do not match the encoding.
     """
-    _refuse_shape(path, values.shape, encoding)
+    _check_shape(path, values.shape, encoding)
     values = np.atleast_3d(values)
     if not encoding.bits:
         if values.dtype.kind not in "uif":
-            raise DataError(f"{path}: holds {values.dtype}; an image holds integers or floats")
+            raise DataError(f"{path}: has dtype {values.dtype}; an image has integers or floats")
         values = values.astype(np.float32)
         low, high = values.min(), values.max()
-        if not (np.float32(encoding.low) <= low and high <= np.float32(encoding.high)):  # NaN is in no range either
-            found = "values that are no numbers" if np.isnan(low) else f"values from {low:g} to {high:g}"
+        if not (np.float32(encoding.low) <= low and high <= np.float32(encoding.high)):  # also catches NaN
+            problem = "NaN values" if np.isnan(low) else f"values from {low:g} to {high:g}"
             raise DataError(
-                f"{path}: holds {found}, where those of its domain go from {encoding.low:g} to {encoding.high:g}"
+                f"{path}: contains {problem}; the range of its domain is {encoding.low:g} to {encoding.high:g}"
             )
         return values
     if values.dtype.kind != "u" or bits > 16:
         raise DataError(
-            f"{path}: holds {values.dtype}, which does not say what is white; say what its values mean with data.range_A or "
-            "data.range_B"
+            f"{path}: has dtype {values.dtype}, which does not define which value is white; set data.range_A or data.range_B "
+            "to the range of its values"
         )
     if bits != encoding.bits:
         values = np.rint(values * (encoding.high / ((1 << bits) - 1)))
@@ -117,25 +117,25 @@ def fit_pixels(path: str | Path, values: np.ndarray, bits: int, encoding: Encodi
 
 
 def forms_of(encoding: Encoding) -> tuple[str, ...]:
-    """Endings of the files that can hold such images, that which loses nothing and most programs read first."""
+    """The suffixes of the formats that can store images of an encoding, the most widely supported lossless format first."""
     if encoding.is_picture:
         return ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy"
-    fits_png = encoding.channels <= _MOST_IN_PNG and encoding.low >= 0 and encoding.high <= 65535
+    fits_png = encoding.channels <= _MAX_PNG_CHANNELS and encoding.low >= 0 and encoding.high <= 65535
     if encoding.bits and fits_png:
         return ".png", ".tif", ".tiff", ".npy"
     return ".tif", ".tiff", ".npy", *((".png",) if fits_png else ())
 
 
 def write_pixels(pixels: np.ndarray, path: str | Path, encoding: Encoding) -> None:
-    """Write values (H, W, C) as one of `forms_of`, whole or not at all; PNG rounds what is no level to whole values.
+    """Write values (H, W, C) atomically, in one of the formats of `forms_of`. PNG files store rounded values.
 
     Raises:
-        DataError: When that ending cannot hold them, or the file cannot be written.
+        DataError: When the format cannot store the values, or the file cannot be written.
     """
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in forms_of(encoding):
-        raise DataError(f"{path}: cannot hold an image of {encoding}; {', '.join(forms_of(encoding))} can")
+        raise DataError(f"{path}: cannot store an image of {encoding}; {', '.join(forms_of(encoding))} can")
     flat = pixels[..., 0] if pixels.shape[2] == 1 else pixels
     if encoding.is_picture and suffix in (".png", ".jpg", ".jpeg"):
         write_image(Image.fromarray(flat), path)
@@ -150,40 +150,40 @@ def write_pixels(pixels: np.ndarray, path: str | Path, encoding: Encoding) -> No
 def resize_pixels(
     pixels: np.ndarray, size: tuple[int, int], encoding: Encoding, resample: Image.Resampling = Image.Resampling.BICUBIC
 ) -> np.ndarray:
-    """Values (H, W, C) resized to a width and height; none leaves the encoding's range."""
+    """Resize values (H, W, C) to a width and height, clipped to the encoding's range."""
     if encoding.is_picture:
         flat = pixels[..., 0] if pixels.shape[2] == 1 else pixels
         return np.atleast_3d(np.asarray(Image.fromarray(flat).resize(size, resample)))
     planes = [Image.fromarray(plane.astype(np.float32)).resize(size, resample) for plane in np.moveaxis(pixels, 2, 0)]
-    made = np.stack([np.asarray(plane) for plane in planes], axis=2).clip(encoding.low, encoding.high)
-    return (np.rint(made) if encoding.bits else made).astype(encoding.dtype)
+    values = np.stack([np.asarray(plane) for plane in planes], axis=2).clip(encoding.low, encoding.high)
+    return (np.rint(values) if encoding.bits else values).astype(encoding.dtype)
 
 
-def _recognize(path: Path) -> str:
-    with explain_damage(path), path.open("rb") as file:
-        first = file.read(len(_NPY))
-    return "npy" if first == _NPY else "tiff" if first[:4] in _TIFF else ""
+def _detect_format(path: Path) -> str:
+    with convert_read_errors(path), path.open("rb") as file:
+        start = file.read(len(_NPY))
+    return "npy" if start == _NPY else "tiff" if start[:4] in _TIFF else ""
 
 
 def _read_npy(path: Path, encoding: Encoding) -> tuple[np.ndarray, int]:
-    values = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: its shape is looked at before it takes memory
-    _refuse_shape(path, values.shape, encoding)
+    values = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: the shape is checked before memory is allocated
+    _check_shape(path, values.shape, encoding)
     return np.array(values, dtype=values.dtype.newbyteorder("=")), 8 * values.dtype.itemsize
 
 
 def _read_tiff(path: Path, encoding: Encoding) -> tuple[np.ndarray, int] | None:
-    """A page whose samples are the values; None where Pillow has to look up, or to convert, what they mean."""
+    """Read a page whose samples are the values; None if Pillow has to look up or convert them."""
     with _open_tiff(path) as page:
         bits = page.bitspersample
-        if page.photometric.name not in _PLAIN or (bits < 8 and encoding.bits):
+        if page.photometric.name not in _DIRECT or (bits < 8 and encoding.bits):
             return None
-        _refuse_shape(path, (page.imagelength, page.imagewidth, page.samplesperpixel), encoding)
+        _check_shape(path, (page.imagelength, page.imagewidth, page.samplesperpixel), encoding)
         values = page.asarray()
         values = values.astype(np.uint8) if values.dtype == bool else values
         if page.axes.startswith("S"):
             values = np.moveaxis(values, 0, -1)
         if values.ndim > 3 or values.shape[:2] != (page.imagelength, page.imagewidth):
-            raise DataError(f"{path}: holds an array {page.axes} {values.shape}; an image is YX or YXS")
+            raise DataError(f"{path}: contains an array {page.axes} {values.shape}; an image is YX or YXS")
         if page.photometric.name == "MINISWHITE" and values.dtype.kind == "u":
             values = (1 << bits) - 1 - values
         return _turn_upright(values, page.tags.get("Orientation")), bits
@@ -201,58 +201,58 @@ def _open_tiff(path: Path) -> Iterator[Any]:
 
 def _read_other(path: Path, encoding: Encoding) -> tuple[np.ndarray, int]:
     with open_image(path) as file:
-        if _is_deep_png(file):
-            return _turn_upright(_decode_deep_png(path), file.getexif().get(ExifTags.Base.Orientation)), 16
-        widened = _widened_by(path, file)
+        if _is_16_bit_color_png(file):
+            return _turn_upright(_decode_16_bit_png(path), file.getexif().get(ExifTags.Base.Orientation)), 16
+        factor = _scale_factor(path, file)
         values, bits = bands_of(decode(file))
-    return (values, bits) if encoding.bits else (values // widened, bits)
+    return (values, bits) if encoding.bits else (values // factor, bits)
 
 
 def bands_of(image: Image.Image) -> tuple[np.ndarray, int]:
-    """An open image's levels, with those of its palette looked up, and their bits.
+    """The levels of an open image and their bit depth. Palettes are looked up.
 
     Raises:
-        DataError: When its mode is none of levels.
+        DataError: When the mode of the image is not supported.
     """
     if image.mode in ("P", "PA", "YCbCr"):
         image = image.convert("RGBA" if image.has_transparency_data else "RGB")
     elif image.mode == "1":
         image = image.convert("L")
     elif image.mode not in ("L", "LA", "RGB", "RGBA", "CMYK") and not image.mode.startswith("I;16"):
-        raise DataError(f"an image of mode '{image.mode}' is not read; save it as TIFF or .npy")
+        raise DataError(f"mode '{image.mode}' is not supported; save the image as TIFF or .npy")
     return np.asarray(image), 16 if image.mode.startswith("I;16") else 8
 
 
-def _widened_by(path: Path, file: Image.Image) -> int:
-    """By what Pillow multiplies the values of a file that has fewer than 8 bits.
+def _scale_factor(path: Path, file: Image.Image) -> int:
+    """The factor by which Pillow multiplies the values of a file with fewer than 8 bits.
 
     Raises:
-        DataError: When it stretches them by no whole number.
+        DataError: When the factor is not an integer.
     """
     arguments = [part.args for part in getattr(file, "tile", ())]
     if file.format == "PPM":
-        highest = next((each[1] for each in arguments if isinstance(each, tuple) and len(each) > 1), 255)
+        highest = next((args[1] for args in arguments if isinstance(args, tuple) and len(args) > 1), 255)
         if highest not in (255, 65535):
             raise DataError(
-                f"{path}: has {highest} as its highest level; save it as PNG, TIFF or .npy, which keep values"
+                f"{path}: its highest level is {highest}; save it as PNG, TIFF or .npy, which keep the values"
             )
     return {"1": 255, "L;1": 255, "L;2": 85, "L;4": 17}.get(str(next(iter(arguments), "")), 1)
 
 
-def _is_deep_png(file: Image.Image) -> bool:
-    """Whether it has colors of 16 bits, of which Pillow keeps the higher 8."""
+def _is_16_bit_color_png(file: Image.Image) -> bool:
+    """Whether a file is a PNG with 16-bit colors, of which Pillow keeps the upper 8 bits only."""
     parts = (str(part.args) for part in getattr(file, "tile", ()))
     return file.format == "PNG" and any(part.endswith(";16B") and part != "I;16B" for part in parts)
 
 
-def _decode_deep_png(path: Path) -> np.ndarray:
+def _decode_16_bit_png(path: Path) -> np.ndarray:
     with requires_extra("depth", f"{path}: 16-bit color PNG", DataError):
         from imagecodecs import png_decode
     return png_decode(path.read_bytes())
 
 
 def _turn_upright(values: np.ndarray, orientation: Any) -> np.ndarray:
-    """Values as EXIF's orientation, a number or a tag that holds it, asks for."""
+    """Apply an EXIF orientation, given as a number or as a TIFF tag."""
     match getattr(orientation, "value", orientation):
         case 2:
             return values[:, ::-1]
@@ -271,28 +271,28 @@ def _turn_upright(values: np.ndarray, orientation: Any) -> np.ndarray:
     return values
 
 
-def _refuse_shape(path: str | Path, shape: tuple[int, ...], encoding: Encoding) -> None:
+def _check_shape(path: str | Path, shape: tuple[int, ...], encoding: Encoding) -> None:
     if len(shape) not in (2, 3) or 0 in shape:
-        raise DataError(f"{path}: holds an array {shape}; an image is (height, width) or (height, width, channels)")
+        raise DataError(f"{path}: contains an array {shape}; an image is (height, width) or (height, width, channels)")
     refuse_many_pixels(path, shape[1], shape[0])
     channels = shape[2] if len(shape) == 3 else 1
-    alike = bool(encoding.bits) and {channels, encoding.channels} == {1, 3}
-    if channels != encoding.channels and not alike:
-        found, wanted = (f"{count} channel{'s' if count > 1 else ''}" for count in (channels, encoding.channels))
-        raise DataError(f"{path}: has {found}, where images of its domain have {wanted}")
+    convertible = bool(encoding.bits) and {channels, encoding.channels} == {1, 3}
+    if channels != encoding.channels and not convertible:
+        actual, expected = (f"{count} channel{'s' if count > 1 else ''}" for count in (channels, encoding.channels))
+        raise DataError(f"{path}: has {actual}; images of its domain have {expected}")
 
 
 def _encode(flat: np.ndarray, path: Path, suffix: str, encoding: Encoding) -> None:
     if suffix == ".npy":
-        with path.open("wb") as file:  # by a path numpy would add an ending
+        with path.open("wb") as file:  # given a path, numpy would add a suffix
             np.save(file, flat, allow_pickle=False)
         return
     with requires_extra("depth", f"{path}: writing this {suffix} file", DataError):
         from imagecodecs import png_encode
         from tifffile import imwrite
     if suffix == ".png":
-        whole = np.rint(flat).astype(np.uint8 if encoding.high <= 255 else np.uint16)
-        path.write_bytes(png_encode(whole))
+        rounded = np.rint(flat).astype(np.uint8 if encoding.high <= 255 else np.uint16)
+        path.write_bytes(png_encode(rounded))
         return
     is_color = encoding.channels in (3, 4)
     imwrite(

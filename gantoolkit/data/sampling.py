@@ -1,7 +1,6 @@
-"""Which images a step sees, and how they are cropped: a pure function of the seed, the epoch and the place in it.
+"""Which images each step uses and how they are cropped: a pure function of the seed, the epoch and the index within it.
 
-So the order is the same with any number of loader processes, and a run continues in the middle of an epoch as if it had
-never stopped.
+The order is therefore the same with any number of workers, and a run resumes in the middle of an epoch exactly.
 """
 
 import random
@@ -29,18 +28,18 @@ from gantoolkit.runtime.seeds import derive_seed
 __all__ = ["STALLED_SECONDS", "LoadedBatch", "TrainingBatches"]
 
 STALLED_SECONDS = 600.0
-"""How long a batch from another process may take before its files' system is said to stand still."""
+"""Timeout for a batch from a worker process, after which the file system is assumed to hang."""
 
 
 @dataclass(frozen=True)
 class LoadedBatch:
-    """One step's images, and what went wrong on the way to them.
+    """The images of one step, and the problems met while loading them.
 
     Args:
-        images: A batch of each domain.
+        images: One batch per domain.
         bad_files: Files that could not be read, with the reason.
-        failure: Why a cache takes nothing more; empty if there is no reason.
-        share: The part of the step's images, in all processes, that these are.
+        failure: Why the cache accepts no more images; empty if it works.
+        share: The fraction of the step's images, over all ranks, that this rank holds.
     """
 
     images: dict[str, Tensor]
@@ -49,13 +48,13 @@ class LoadedBatch:
     share: float = 1.0
 
     def pin_memory(self) -> "LoadedBatch":
-        """The same in memory from which a GPU copies while both compute; a loader calls this."""
+        """Copy the images to pinned memory; `DataLoader` calls this."""
         return replace(self, images={domain: images.pin_memory() for domain, images in self.images.items()})
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Where a sample stands: in which epoch, and at which place of it."""
+class _Position:
+    """The position of a sample: its epoch and its index within the epoch."""
 
     epoch: int
     index: int
@@ -63,29 +62,29 @@ class _Place:
 
 @dataclass(frozen=True)
 class _Sample:
-    """One image of each domain, as far as there is one, as its source takes it; the rest as in a batch."""
+    """One crop of each domain that has a readable image, in the form that its source returns."""
 
-    taken: dict[str, Any]
+    crops: dict[str, Any]
     bad_files: dict[str, str]
     failure: str
 
 
 class TrainingBatches:
-    """The batches of a whole run, from any step on.
+    """The batches of a whole run, starting at any step.
 
-    An epoch goes once through the larger domain: A in a shuffled order, B drawn at random; or B as the partner of A, or in a
-    shuffled order too, as the data set's pairing says. Its last batch is smaller where the number of images asks for it.
+    An epoch is one pass over the larger domain. A is shuffled. B is drawn at random with replacement, is the partner of A, or
+    is shuffled too, depending on the data set's pairing. The last batch of an epoch may be smaller.
 
     Args:
-        dataset: Files of both domains.
+        dataset: The files of both domains.
         settings: Reading and augmentation.
-        batch_size: Pairs in a batch.
+        batch_size: Samples per batch, over all ranks.
         seed: The run's seed.
-        workers: ProcessGroup that load ahead; 0 loads in this one, and so does a cache on the device.
-        cache: Where decoded images are kept; the batches are the same.
-        device: Where the batches will be needed; they come from there if the images are kept there.
-        rank: Which of the processes that share the run asks: each gets its part of every batch.
-        world_size: How many they are.
+        workers: Worker processes that load ahead. 0 loads in this process, as a cache on the device always does.
+        cache: Where decoded images are cached. The batches do not depend on it.
+        device: The device that trains. With a cache on the device, the batches are created there.
+        rank: The rank of this process, which loads its part of every batch.
+        world_size: The number of processes.
     """
 
     def __init__(
@@ -114,61 +113,62 @@ class TrainingBatches:
         return -(-len(self.samples) // self.batch_size)
 
     def iterate(self, start: int, stop: int) -> Iterator[LoadedBatch]:
-        """This process's part of the batches of steps `start` to `stop` (exclusive), counted over the whole run.
+        """Yield this rank's part of the batches of steps `start` to `stop` (exclusive), counted over the whole run.
 
         Raises:
-            DataError: When a domain has no image that can be read, or a process that loads has ended, or gives nothing for
-                `STALLED_SECONDS`. (A run that loads its images itself waits with a file system that stands still.)
+            DataError: When a domain has no readable image, or a worker has ended or sends nothing for `STALLED_SECONDS`.
+                (Without workers there is no timeout: the run waits as long as the file system hangs.)
         """
         loader: torch_data.DataLoader[LoadedBatch] = torch_data.DataLoader(
             self.samples,
-            batch_sampler=_Places(self, start, stop),  # type: ignore[arg-type]
+            batch_sampler=_BatchSampler(self, start, stop),  # type: ignore[arg-type]
             num_workers=self.workers,
             timeout=STALLED_SECONDS if self.workers else 0,
             collate_fn=self.samples.collate,
             pin_memory=self.pin_memory,
-            # A fresh process costs a second, and forked ones may hang on the locks of torch's threads.
+            # Spawning costs a second, but a forked process may deadlock on the locks of torch's threads.
             multiprocessing_context="spawn" if self.workers else None,
-            worker_init_fn=_leave_signals_to_the_run,
-            generator=torch.Generator(),  # else the loader draws a seed from the global generator
+            worker_init_fn=_ignore_signals,
+            generator=torch.Generator(),  # otherwise the loader draws a seed from the global generator
         )
-        complained = False
+        warned = False
         for step, batch in zip(range(start, stop), _explain_lost_workers(loader, start, self.files), strict=True):
-            if batch.failure and not complained:  # once for all workers
+            if batch.failure and not warned:  # once for all workers
                 warnings.warn(f"{batch.failure}; images are decoded each time", stacklevel=2)
-                complained = True
+                warned = True
             for domain in "AB":
                 if domain not in batch.images:
-                    path, why = next(reversed(batch.bad_files.items()))
-                    gone = "" if Path(path).parent.is_dir() else f"; the folder {Path(path).parent} has gone"
-                    raise DataError(f"domain {domain}: no image can be read; the last one, {path}, {why}{gone}")
-            yield replace(batch, share=self._cut(step)[1])
+                    path, reason = next(reversed(batch.bad_files.items()))
+                    folder = Path(path).parent
+                    missing = "" if folder.is_dir() else f"; the folder {folder} no longer exists"
+                    raise DataError(f"domain {domain}: no image can be read; the last one, {path}, {reason}{missing}")
+            yield replace(batch, share=self._rank_part(step)[1])
 
-    def places(self, step: int) -> list[_Place]:
-        """Which samples step `step` is made of, in all processes."""
+    def positions(self, step: int) -> list[_Position]:
+        """The samples of a step, over all ranks."""
         epoch, batch = divmod(step, self.steps_per_epoch)
         first = batch * self.batch_size
-        return [_Place(epoch, index) for index in range(first, min(first + self.batch_size, len(self.samples)))]
+        return [_Position(epoch, index) for index in range(first, min(first + self.batch_size, len(self.samples)))]
 
-    def own_places(self, step: int) -> list[_Place]:
-        """Which of them are this process's; another one's where there are too few for all."""
-        return self.places(step)[self._cut(step)[0]]
+    def rank_positions(self, step: int) -> list[_Position]:
+        """This rank's samples of a step. With fewer samples than ranks, a rank without one repeats the first sample."""
+        return self.positions(step)[self._rank_part(step)[0]]
 
-    def _cut(self, step: int) -> tuple[slice, float]:
-        """This process's part of a step's samples, as even as can be, and how much of them it is: 0 where it has none."""
-        count = len(self.places(step))
+    def _rank_part(self, step: int) -> tuple[slice, float]:
+        """This rank's slice of a step's samples, split as evenly as possible, and its share of them (0 if it has none)."""
+        count = len(self.positions(step))
         size, more = divmod(count, self.world_size)
         first = self.rank * size + min(self.rank, more)
         last = first + size + (self.rank < more)
         return (slice(first, last), (last - first) / count) if last > first else (slice(0, 1), 0.0)
 
     def files(self, step: int) -> list[Path]:
-        """The files that this process reads for step `step`, if all can be read."""
-        return [path for place in self.own_places(step) for path in self.samples.files(place)]
+        """The files that this rank reads for a step, if all of them are readable."""
+        return [path for position in self.rank_positions(step) for path in self.samples.files(position)]
 
 
-class _Places:
-    """The steps of a run as a loader asks for them, none of them kept."""
+class _BatchSampler:
+    """The sample positions of each step, computed on demand."""
 
     def __init__(self, batches: TrainingBatches, start: int, stop: int) -> None:
         self.batches = batches
@@ -177,8 +177,8 @@ class _Places:
     def __len__(self) -> int:
         return len(self.steps)
 
-    def __iter__(self) -> Iterator[list[_Place]]:
-        return map(self.batches.own_places, self.steps)
+    def __iter__(self) -> Iterator[list[_Position]]:
+        return map(self.batches.rank_positions, self.steps)
 
 
 class _Samples(torch_data.Dataset[_Sample]):
@@ -191,64 +191,66 @@ class _Samples(torch_data.Dataset[_Sample]):
     def __len__(self) -> int:
         return max(len(self.dataset.files("A")), len(self.dataset.files("B")))
 
-    def __getitem__(self, place: _Place) -> _Sample:  # type: ignore[override]
-        """The images of one place; where a file cannot be read, the next one's."""
-        at, start_B = self._starts(place)
+    def __getitem__(self, position: _Position) -> _Sample:  # type: ignore[override]
+        """Load the images of a position. The next readable file replaces an unreadable one."""
+        start_A, start_B = self._first_indices(position)
         count_A, count_B = len(self.dataset.files("A")), len(self.dataset.files("B"))
         bad_files: dict[str, str] = {}
-        if self.dataset.pairing == "paired":  # a pair is left out together, and cropped and mirrored alike
-            pairs = ((("A", i, "crop"), ("B", i, "crop")) for i in _round(at, count_A))
-            taken = self._first_readable(pairs, place, bad_files)
+        if self.dataset.pairing == "paired":  # the images of a pair are skipped together, cropped and flipped alike
+            pairs = ((("A", i, "crop"), ("B", i, "crop")) for i in _cycle(start_A, count_A))
+            crops = self._load_first_readable(pairs, position, bad_files)
         else:
-            images_A = ((("A", i, "crop A"),) for i in _round(at, count_A))
-            images_B = ((("B", i, "crop B"),) for i in _round(start_B, count_B))
-            taken = self._first_readable(images_A, place, bad_files)
-            taken |= self._first_readable(images_B, place, bad_files)
-        return _Sample(taken, bad_files, self.source.failure)
+            images_A = ((("A", i, "crop A"),) for i in _cycle(start_A, count_A))
+            images_B = ((("B", i, "crop B"),) for i in _cycle(start_B, count_B))
+            crops = self._load_first_readable(images_A, position, bad_files)
+            crops |= self._load_first_readable(images_B, position, bad_files)
+        return _Sample(crops, bad_files, self.source.failure)
 
-    def files(self, place: _Place) -> list[Path]:
-        """The files of one place, the first that are tried."""
-        at, start_B = self._starts(place)
+    def files(self, position: _Position) -> list[Path]:
+        """The files that are tried first for a position."""
+        start_A, start_B = self._first_indices(position)
         return [
-            self._path("A", at % len(self.dataset.files("A"))),
+            self._path("A", start_A % len(self.dataset.files("A"))),
             self._path("B", start_B % len(self.dataset.files("B"))),
         ]
 
-    def _starts(self, place: _Place) -> tuple[int, int]:
-        """Numbers (modulo their counts) of the images of A and B that are tried first."""
-        at = self._order(place.epoch)[place.index]
+    def _first_indices(self, position: _Position) -> tuple[int, int]:
+        """The indices of the images of A and B that are tried first, modulo the size of each domain."""
+        index = self._order(position.epoch)[position.index]
         if self.dataset.pairing in ("paired", "sequential"):
-            return at, at
-        draws = random.Random(derive_seed(self.seed, "draw B", place.epoch, place.index))
-        return at, draws.randrange(len(self.dataset.files("B")))
+            return index, index
+        rng = random.Random(derive_seed(self.seed, "draw B", position.epoch, position.index))
+        return index, rng.randrange(len(self.dataset.files("B")))
 
     def _path(self, domain: str, index: int) -> Path:
         return self.dataset.files(domain)[index].path
 
-    def _first_readable(
-        self, candidates: Iterable[Sequence[tuple[str, int, str]]], place: _Place, bad_files: dict[str, str]
+    def _load_first_readable(
+        self, candidates: Iterable[Sequence[tuple[str, int, str]]], position: _Position, bad_files: dict[str, str]
     ) -> dict[str, Any]:
-        """Take the images of the first candidate that are all readable, noting the others; nothing if there is none."""
+        """Load the first candidate whose images are all readable and record the unreadable files; empty if there is none."""
         for images in candidates:
-            taken: dict[str, Any] = {}
+            crops: dict[str, Any] = {}
             for domain, index, purpose in images:
-                draws = random.Random(derive_seed(self.seed, purpose, place.epoch, place.index))
+                rng = random.Random(derive_seed(self.seed, purpose, position.epoch, position.index))
                 try:
-                    taken[domain] = self.source.take(domain, index, draws)
+                    crops[domain] = self.source.load_crop(domain, index, rng)
                 except DataError as error:
                     path = self._path(domain, index)
                     bad_files[printable(path)] = (
                         str(error).removeprefix(f"{path}: ").removeprefix(f"{printable(path)}: ")
                     )
-            if len(taken) == len(images):
-                return taken
+            if len(crops) == len(images):
+                return crops
         return {}
 
     def collate(self, samples: list[_Sample]) -> LoadedBatch:
-        """A batch of the domains of which every sample has an image."""
-        domains = [domain for domain in "AB" if all(domain in sample.taken for sample in samples)]
-        images = {domain: self.source.join(domain, [sample.taken[domain] for sample in samples]) for domain in domains}
-        bad_files = {path: why for sample in samples for path, why in sample.bad_files.items()}
+        """Batch the samples. A domain is left out if a sample has no image of it."""
+        domains = [domain for domain in "AB" if all(domain in sample.crops for sample in samples)]
+        images = {
+            domain: self.source.collate(domain, [sample.crops[domain] for sample in samples]) for domain in domains
+        }
+        bad_files = {path: reason for sample in samples for path, reason in sample.bad_files.items()}
         return LoadedBatch(images, bad_files, samples[-1].failure)
 
     def _order(self, epoch: int) -> list[int]:
@@ -261,7 +263,7 @@ class _Samples(torch_data.Dataset[_Sample]):
 def _explain_lost_workers(
     loader: "torch_data.DataLoader[LoadedBatch]", start: int, files_of: Callable[[int], Sequence[Path]]
 ) -> Iterator[LoadedBatch]:
-    with _signals_held() if loader.num_workers else nullcontext():
+    with _signals_blocked() if loader.num_workers else nullcontext():
         batches = iter(loader)
     step = start
     try:
@@ -273,49 +275,49 @@ def _explain_lost_workers(
             _end_workers(batches)
             files = ", ".join(map(str, files_of(step)))
             raise DataError(
-                f"no images came for {STALLED_SECONDS:.0f} s; the file system may stand still. Step {step + 1} waits for "
-                f"{files}; continue the run when they can be read again"
+                f"no images were loaded for {STALLED_SECONDS:.0f} s; the file system may hang. Step {step + 1} waits for "
+                f"{files}; resume the run when they can be read again"
             ) from error
         if "DataLoader worker" not in str(error):
             raise
         raise DataError(
-            "a process that loads images has ended; it may have run out of memory, or it imported a script that starts "
-            'training when it is imported (put that under `if __name__ == "__main__":`, or take workers = 0)'
+            "a worker process that loads images has ended. It may have run out of memory, or have imported a script that "
+            'starts training on import (put that code under `if __name__ == "__main__":`, or set workers = 0)'
         ) from error
 
 
 def _end_workers(batches: Any) -> None:
-    """End processes that hang: at its own end Python would wait for them without a bound."""
+    """Kill workers that hang: at exit, Python would wait for them forever."""
     batches._shutdown_workers()
     for worker in batches._workers:
         worker.kill()
 
 
-_LEFT_TO_THE_RUN = (signal.SIGINT, signal.SIGTERM)
+_MAIN_PROCESS_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def _signals_held() -> Iterator[None]:
-    """ProcessGroup started here come up with signals held back, until they leave them to the run."""
-    resource_tracker.ensure_running()  # when it starts it lets signals through again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT_TO_THE_RUN)
+def _signals_blocked() -> Iterator[None]:
+    """Block signals in the workers started here until `_ignore_signals` has run in them."""
+    resource_tracker.ensure_running()  # it unblocks signals when it starts
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _MAIN_PROCESS_SIGNALS)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _leave_signals_to_the_run(worker: int) -> None:
-    # Ctrl-C reaches the whole process group, and so does the SIGTERM of a service that is stopped or a job whose time is over;
-    # the run wants to finish its step, with a batch that may still be on its way. A second SIGTERM is the loader's own.
-    def pass_over(number: int, frame: FrameType | None) -> None:
+def _ignore_signals(worker: int) -> None:
+    # Ctrl-C and the SIGTERM of a service manager or job scheduler reach the whole process group. The main process finishes
+    # its step first and may still need a batch from this worker. A second SIGTERM comes from the loader.
+    def ignore_once(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, pass_over)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _LEFT_TO_THE_RUN)
+    signal.signal(signal.SIGTERM, ignore_once)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _MAIN_PROCESS_SIGNALS)
 
 
-def _round(start: int, count: int) -> Iterator[int]:
-    """Every index once, from `start` (modulo `count`) on."""
+def _cycle(start: int, count: int) -> Iterator[int]:
+    """Yield every index once, starting at `start` modulo `count`."""
     return ((start + offset) % count for offset in range(count))

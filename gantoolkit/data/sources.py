@@ -1,4 +1,4 @@
-"""Where the images of a step come from: decoded from their files each time, or kept from the first time on."""
+"""Sources of a step's images: decoded from their files each time, or read from a cache."""
 
 import random
 import warnings
@@ -20,16 +20,16 @@ from gantoolkit.recipes.settings import DataSettings
 __all__ = ["CacheMode", "HostSource", "Source", "open_source"]
 
 CacheMode = Literal["auto", "device", "file", "none"]
-"""Where decoded images are kept: `device`, in the memory of the device; `file`, in a file in the user's cache; `none`, nowhere;
-`auto`, on a CUDA device if they take at most a quarter of its free memory, else in a file."""
+"""Where decoded images are cached: `device`, in the memory of the device; `file`, in a file in the user's cache folder; `none`,
+nowhere; `auto`, on a CUDA device if they take at most a quarter of its free memory, otherwise in a file."""
 
 
 class Source(Protocol):
-    """Gives a batch in two steps, so that the first can be left to other processes.
+    """Loads a batch in two steps: `load_crop` may run in a worker process, `collate` joins its results.
 
     Args:
-        on_device: Whether batches come about on the device, in this process.
-        failure: What has gone wrong with a cache; empty if nothing has.
+        on_device: Whether batches are created on the device, in the main process.
+        failure: Why the cache no longer works; empty if it does.
     """
 
     on_device: bool
@@ -37,57 +37,57 @@ class Source(Protocol):
     @property
     def failure(self) -> str: ...
 
-    def take(self, domain: str, index: int, draws: random.Random) -> Any:
-        """One image, cropped and mirrored as is drawn, in a form that `join` knows.
+    def load_crop(self, domain: str, index: int, rng: random.Random) -> Any:
+        """Load a random crop of an image, in the form that `collate` accepts.
 
         Raises:
-            DataError: When it cannot be read, or is smaller than the crop.
+            DataError: When the image cannot be read or is smaller than the crop.
         """
         ...
 
-    def join(self, domain: str, taken: Sequence[Any]) -> Tensor:
-        """Images that were taken, as a batch (N, C, crop_size, crop_size) in [−1, 1]."""
+    def collate(self, domain: str, crops: Sequence[Any]) -> Tensor:
+        """Batch crops as (N, C, crop_size, crop_size) in [−1, 1]."""
         ...
 
 
 class HostSource:
-    """Images that are cropped and mirrored in the processes that read them.
+    """Images that are cropped and flipped in the process that reads them.
 
     Args:
-        reader: Reads them.
-        kept: Where their pixels are kept from then on.
+        reader: Reads the images.
+        cache: Stores the decoded pixels.
     """
 
     on_device = False
 
-    def __init__(self, reader: ImageReader, kept: PixelFile | None = None) -> None:
+    def __init__(self, reader: ImageReader, cache: PixelFile | None = None) -> None:
         self.reader = reader
-        self.kept = kept
+        self.cache = cache
 
     @property
     def failure(self) -> str:
-        return "" if self.kept is None else self.kept.failure
+        return "" if self.cache is None else self.cache.failure
 
-    def take(self, domain: str, index: int, draws: random.Random) -> Tensor:
-        return augment(self._read(domain, index), self.reader.settings, self.reader.encoding(domain), draws)
+    def load_crop(self, domain: str, index: int, rng: random.Random) -> Tensor:
+        return augment(self._read(domain, index), self.reader.settings, self.reader.encoding(domain), rng)
 
-    def join(self, domain: str, taken: Sequence[Tensor]) -> Tensor:
-        return torch.stack(list(taken))
+    def collate(self, domain: str, crops: Sequence[Tensor]) -> Tensor:
+        return torch.stack(list(crops))
 
     def _read(self, domain: str, index: int) -> np.ndarray:
-        if self.kept is None:
+        if self.cache is None:
             return self.reader.read(domain, index)
-        number = index if domain == "A" else len(self.reader.files("A")) + index
+        cache_index = index if domain == "A" else len(self.reader.files("A")) + index
         encoding = self.reader.encoding(domain)
-        pixels = self.kept.recall(number, encoding.channels, encoding.dtype)
+        pixels = self.cache.read(cache_index, encoding.channels, encoding.dtype)
         if pixels is None:
             pixels = self.reader.read(domain, index)
-            self.kept.keep(number, pixels)
+            self.cache.write(cache_index, pixels)
         return pixels
 
 
 def open_source(dataset: Dataset, settings: DataSettings, cache: CacheMode, device: torch.device) -> Source:
-    """A source for a run on `device`; where a cache cannot be had, one sentence of warning says what is done instead."""
+    """Open a source for a run on `device`. If the cache is not available, warn and fall back to a simpler one."""
     reader = ImageReader(dataset, settings)
     if cache == "none":
         return HostSource(reader)
@@ -96,17 +96,17 @@ def open_source(dataset: Dataset, settings: DataSettings, cache: CacheMode, devi
             return DeviceSource(reader, device)
         except DataError as error:
             if cache == "device":
-                warnings.warn(f"{error}; they are kept in a file", stacklevel=2)
+                warnings.warn(f"{error}; they are cached in a file instead", stacklevel=2)
     try:
-        return HostSource(reader, _open_file(reader))
+        return HostSource(reader, _open_cache_file(reader))
     except (DataError, OSError) as error:
         warnings.warn(f"{error}; images are decoded each time", stacklevel=2)
         return HostSource(reader)
 
 
-def _open_file(reader: ImageReader) -> PixelFile:
-    def measure() -> list[int]:
+def _open_cache_file(reader: ImageReader) -> PixelFile:
+    def max_sizes() -> list[int]:
         return [size * reader.encoding(domain).bytes_per_pixel for domain in "AB" for size in reader.sizes[domain]]
 
     count = sum(len(reader.files(domain)) for domain in "AB")
-    return PixelFile(find_cache_folder(), reader.digest(), count, measure)
+    return PixelFile(find_cache_folder(), reader.digest(), count, max_sizes)

@@ -1,1 +1,1 @@
-"""Files: atomic writes, TOML, tensors, and weights from strangers."""
+"""Files: atomic writes, TOML, tensors, and untrusted weights."""

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic writes: a file is written completely or not at all."""
 
 import contextlib
 import errno
@@ -15,22 +15,22 @@ _PART = ".part"
 
 @contextlib.contextmanager
 def whole_file(path: Path, check: Callable[[Path], None] | None = None) -> Iterator[Path]:
-    """Give a temporary path beside `path` to write to; then sync it and rename it to `path`, over what was there.
+    """Yield a temporary path beside `path` to write to, then sync that file and rename it to `path`, replacing any old file.
 
-    If the body fails, or the disk is full, the temporary file is removed and what was at `path` stays. Missing folders
-    are made.
+    If the block fails or the disk is full, the temporary file is removed and the old file remains. Missing folders are
+    created.
 
     Args:
-        check: Called with the temporary path once that is synced; what it raises is a failure too.
+        check: Called with the temporary path after the sync. If it raises, the old file remains.
 
     Raises:
-        OSError: When the file cannot be written; the message has no path of its own to speak of.
+        OSError: When the file cannot be written. Its message does not name `path`.
     """
     part = path.with_name(f".{path.name}{_PART}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
-        part.chmod(0o666 & ~_umask())  # some writers make files that only their owner can read
+        part.chmod(0o666 & ~_umask())  # some writers create files that only their owner can read
         _sync_file(part)
         if check is not None:
             check(part)
@@ -42,57 +42,57 @@ def whole_file(path: Path, check: Callable[[Path], None] | None = None) -> Itera
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files that a process which was killed within `whole_file` left in a folder."""
+    """Remove temporary files of `whole_file` from a folder, left there by a process that was killed."""
     for part in folder.glob(f".*{_PART}"):
         with contextlib.suppress(OSError):
             part.unlink()
 
 
 def printable(path: Path | str) -> str:
-    """A path, or text that names one, as every file and terminal takes it: bytes of names that are no UTF-8 are replaced."""
+    """Convert a path, or text that contains one, to valid Unicode: bytes that are not UTF-8 are replaced."""
     return str(path).encode(errors="surrogateescape").decode(errors="replace")
 
 
-def describe_absence(path: Path, wanted: str) -> str:
-    """Why a path is not to be opened: nothing is there, or no regular file; empty where it may be.
+def describe_absence(path: Path, expected: str) -> str:
+    """Why a path cannot be opened: it does not exist or is not a regular file; empty if it can.
 
-    A pipe or a device may have no end, or never begin.
+    Reading from a pipe or a device may never end, or never begin.
 
     Args:
-        wanted: What should be there, as in `an image file`.
+        expected: What the path should be, such as `an image file`.
     """
     if not path.exists():
         return "no such file"
     if path.is_file():
         return ""
-    return f"is {'a folder' if path.is_dir() else 'a pipe or a device'}, not {wanted}"
+    return f"is {'a folder' if path.is_dir() else 'a pipe or a device'}, not {expected}"
 
 
 def describe_failure(path: Path, error: Exception, needed: int = 0) -> str:
-    """Why a file cannot be written, in words; where that is for want of room, how much it needs and how much there is.
+    """Describe why a file cannot be written. If space is missing, state how much is needed and how much is available.
 
     Args:
-        error: An OSError, or what a library made of one: `... (os error 28)`.
-        needed: Bytes that were to be written.
+        error: An OSError, or the error of a library that quotes one: `... (os error 28)`.
+        needed: The number of bytes to be written.
     """
-    found = re.search(r"os error (\d+)", str(error))
-    number = getattr(error, "errno", None) or (int(found[1]) if found else 0)
-    reason = os.strerror(number) if number else str(error)
-    wanted = f"it needs {needed / 1e6:.1f} MB" if needed else "it needs more"
-    if number == errno.EFBIG:
-        import resource  # only where there are such limits
+    match = re.search(r"os error (\d+)", str(error))
+    code = getattr(error, "errno", None) or (int(match[1]) if match else 0)
+    reason = os.strerror(code) if code else str(error)
+    demand = f"it needs {needed / 1e6:.1f} MB" if needed else "it needs more"
+    if code == errno.EFBIG:
+        import resource  # not available on every platform
 
-        allowed, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
-        bound = "" if allowed == resource.RLIM_INFINITY else f", and a file may take {allowed / 1e6:.1f} MB"
-        reason += f"; {wanted} in one file{bound} (ulimit -f)"
-    elif number in (errno.ENOSPC, errno.EDQUOT):
-        room = "" if (free := _free_space(path)) is None else f", and {free / 1e6:.1f} MB are free"
-        reason += f"; {wanted}{room}"
+        limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+        supply = "" if limit == resource.RLIM_INFINITY else f", and a file may take {limit / 1e6:.1f} MB"
+        reason += f"; {demand} in one file{supply} (ulimit -f)"
+    elif code in (errno.ENOSPC, errno.EDQUOT):
+        supply = "" if (free := _free_space(path)) is None else f", and {free / 1e6:.1f} MB are free"
+        reason += f"; {demand}{supply}"
     return f"{path}: cannot be written ({reason})"
 
 
 def _free_space(path: Path) -> int | None:
-    """Bytes that are free where a path would lie; None where that cannot be said."""
+    """The free bytes on the disk of a path; None if unknown."""
     for folder in path.absolute().parents:
         with contextlib.suppress(OSError):
             return shutil.disk_usage(folder).free
@@ -100,16 +100,16 @@ def _free_space(path: Path) -> int | None:
 
 
 def _umask() -> int:
-    mask = os.umask(0o077)  # it can only be read by setting it
+    mask = os.umask(0o077)  # the umask can only be read by setting it
     os.umask(mask)
     return mask
 
 
 def _sync_file(path: Path) -> None:
-    """Wait until a file's content is on its disk, and let go of the system's copy in memory: who reads it then reads the disk.
+    """Flush a file to the disk and drop it from the page cache, so that the next reader reads the disk.
 
     Raises:
-        OSError: When the disk did not take it.
+        OSError: When the disk reports an error.
     """
     with path.open("rb") as file:
         os.fsync(file.fileno())
@@ -118,7 +118,7 @@ def _sync_file(path: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    # The rename itself lies in the folder; without this it may be lost with the power.
+    # The rename is stored in the folder; without a sync, a power failure may undo it.
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

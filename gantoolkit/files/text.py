@@ -1,4 +1,4 @@
-"""Text, JSON and CSV files, each written whole or not at all."""
+"""Text, JSON and CSV files, written atomically."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""Files of weights from strangers: tensors by name, and nothing else. No object is ever unpickled."""
+"""Untrusted weight files: tensors by name and nothing else. No Python object is ever unpickled."""
 
 import io
 import pickle
@@ -19,100 +19,100 @@ from gantoolkit.files.atomic import describe_absence
 __all__ = ["read_weights"]
 
 _WRAPPERS = ("state_dict", "model_state_dict", "params", "params_ema", "generator", "netG", "model")
-"""Under these keys other projects keep the weights when they save more than them."""
+"""The keys under which other projects store the weights beside other values."""
 
-_MAX_DEPTH = 4  # a table can be made to hold itself
-_MAX_RATIO, _SPARE = 2, 1 << 26
+_MAX_DEPTH = 4  # a dictionary may contain itself
+_MAX_RATIO, _EXTRA_BYTES = 2, 1 << 26
 _MAX_NESTING = 16
-# In a file that torch wrote before 2020: magic number, protocol, machine, what was saved, names of storages.
+# In the format that torch wrote before 2020: magic number, protocol, system, saved object, names of storages.
 _LEGACY_PICKLES = 5
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file or of one that `torch.save` wrote, on the CPU, in the file's order.
+    """Read the tensors of a safetensors file or a `torch.save` file to the CPU, in the file's order.
 
     Raises:
-        CheckpointError: When the file is missing, damaged, holds no named tensors, or needs Python objects to be loaded,
-            which could run code.
+        CheckpointError: When the file is missing or damaged, contains no named tensors, or contains other Python objects,
+            which could run code when loaded.
     """
     path = Path(path)
-    if problem := describe_absence(path, "a file of weights"):
+    if problem := describe_absence(path, "a weight file"):
         raise CheckpointError(f"{path}: {problem}")
     try:
         if _is_safetensors(path):
             return load_file(path)
-        _refuse_bomb(path)
-        _refuse_nested_keys(path)
+        _check_unpacked_size(path)
+        _check_tuple_depth(path)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what torch says of old kinds of tensors is for who wrote them
-            held = torch.load(path, map_location="cpu", weights_only=True)
+            warnings.simplefilter("ignore")  # torch's deprecation warnings are meant for the author of the file
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except CheckpointError:
         raise
     except pickle.UnpicklingError as error:
-        if "Unsupported operand" in str(error):  # no pickle at all
-            raise CheckpointError(f"{path}: is damaged, or no file of weights") from error
+        if "Unsupported operand" in str(error):  # not a pickle
+            raise CheckpointError(f"{path}: is damaged, or not a weight file") from error
         raise CheckpointError(
-            f"{path}: holds more than tensors, and loading that could run a stranger's code; it is refused. In the project "
-            "that it comes from, save only the weights: torch.save(network.state_dict(), ...)"
+            f"{path}: contains other objects than tensors, and loading them could run untrusted code. In the project that "
+            "wrote it, save only the weights: torch.save(network.state_dict(), ...)"
         ) from error
-    except Exception as error:  # a damaged pickle is a program with mistakes, and raises whatever those come to
+    except Exception as error:  # a damaged pickle may raise any exception
         reason = str(error).partition("\n")[0] or type(error).__name__
-        raise CheckpointError(f"{path}: is damaged, or no file of weights ({reason})") from error
-    found = _find_tensors(held)
-    if not found:
-        raise CheckpointError(f"{path}: holds no named tensors but {_describe(held)}")
-    for name, tensor in found.items():
-        _refuse_hollow(path, name, tensor)
-    return found
+        raise CheckpointError(f"{path}: is damaged, or not a weight file ({reason})") from error
+    tensors = _find_tensors(content)
+    if not tensors:
+        raise CheckpointError(f"{path}: contains {_describe(content)}, not named tensors")
+    for name, tensor in tensors.items():
+        _check_tensor(path, name, tensor)
+    return tensors
 
 
-def _refuse_bomb(path: Path) -> None:
-    """What torch writes is not compressed; what is may come to any size."""
+def _check_unpacked_size(path: Path) -> None:
+    """Reject compressed archives, which may unpack to any size; torch does not compress."""
     if not zipfile.is_zipfile(path):
         return
     with zipfile.ZipFile(path) as file:
         size = sum(info.file_size for info in file.infolist())
-    if size > _MAX_RATIO * path.stat().st_size + _SPARE:
-        raise CheckpointError(f"{path}: unpacks to more than {_MAX_RATIO} times its size; it is refused")
+    if size > _MAX_RATIO * path.stat().st_size + _EXTRA_BYTES:
+        raise CheckpointError(f"{path}: unpacks to more than {_MAX_RATIO} times its size, which is not allowed")
 
 
-def _refuse_nested_keys(path: Path) -> None:
-    """A tuple that holds one twice, which holds one twice, and so on, as a key: a hundred bytes, and hashing it never ends."""
+def _check_tuple_depth(path: Path) -> None:
+    """Reject deeply nested tuples: if each contains the next one twice, a hundred bytes make a key that never hashes."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as file:
             programs = [file.read(name) for name in file.namelist() if name.endswith(".pkl")]
         for program in programs:
-            _refuse_nested_tuples(path, io.BytesIO(program), 1)
+            _check_pickles(path, io.BytesIO(program), 1)
         return
     with path.open("rb") as file:
-        _refuse_nested_tuples(path, file, _LEGACY_PICKLES)
+        _check_pickles(path, file, _LEGACY_PICKLES)
 
 
-def _refuse_nested_tuples(path: Path, file: IO[bytes], pickles: int) -> None:
+def _check_pickles(path: Path, file: IO[bytes], pickles: int) -> None:
     for _ in range(pickles):
         try:
-            deepest = _nesting(file)
-        except (ValueError, IndexError):  # no pickle, or a damaged one: torch says so better
+            depth = _tuple_depth(file)
+        except (ValueError, IndexError):  # not a pickle or damaged, which torch reports better
             return
-        if deepest > _MAX_NESTING:
-            raise CheckpointError(f"{path}: holds tuples {deepest} deep, which no weights need; it is refused")
+        if depth > _MAX_NESTING:
+            raise CheckpointError(f"{path}: contains tuples nested {depth} deep, which is not allowed")
 
 
-def _nesting(program: IO[bytes]) -> int:
-    """How deep tuples lie in each other in the next pickle of a file; it is followed, not run."""
-    stack: list[int | None] = []  # the depth of each value; none for a mark
+def _tuple_depth(program: IO[bytes]) -> int:
+    """The nesting depth of tuples in the next pickle of a file, whose opcodes are traced without running them."""
+    stack: list[int | None] = []  # the depth of each value; None for a mark
     memo: dict[Any, int] = {}
     deepest = 0
     for opcode, argument, _ in pickletools.genops(program):
-        taken: list[int] = []
+        operands: list[int] = []
         if pickletools.markobject in opcode.stack_before:
             while (value := stack.pop()) is not None:
-                taken.append(value)
+                operands.append(value)
         for kind in opcode.stack_before:
             if kind is pickletools.markobject:
                 break
-            taken.append(stack.pop() or 0)
-        depth = max(taken, default=0) + opcode.name.startswith("TUPLE")
+            operands.append(stack.pop() or 0)
+        depth = max(operands, default=0) + opcode.name.startswith("TUPLE")
         deepest = max(deepest, depth)
         if opcode.name == "MEMOIZE":
             memo[len(memo)] = depth
@@ -126,12 +126,14 @@ def _nesting(program: IO[bytes]) -> int:
     return deepest
 
 
-def _refuse_hollow(path: Path, name: str, tensor: Tensor) -> None:
-    """A tensor whose shape says more than the file holds: whoever makes a network of that shape runs out of memory."""
+def _check_tensor(path: Path, name: str, tensor: Tensor) -> None:
+    """Reject tensors whose shape exceeds their data: a network of that shape could exhaust the memory."""
     if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized or tensor.is_nested:
-        raise CheckpointError(f"{path}: '{name}' is no plain tensor; save dense ones of floats or integers")
+        raise CheckpointError(f"{path}: '{name}' is not a plain tensor; save dense tensors of floats or integers")
     if tensor.nbytes > tensor.untyped_storage().nbytes():
-        raise CheckpointError(f"{path}: '{name}' {tuple(tensor.shape)} is larger than its data; save it contiguous")
+        raise CheckpointError(
+            f"{path}: '{name}' {tuple(tensor.shape)} is larger than its data; save it with .contiguous()"
+        )
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -140,16 +142,16 @@ def _is_safetensors(path: Path) -> bool:
     return start[8:] == b"{"
 
 
-def _find_tensors(held: Any, depth: int = 0) -> dict[str, Tensor]:
-    if not isinstance(held, Mapping) or depth > _MAX_DEPTH:
+def _find_tensors(content: Any, depth: int = 0) -> dict[str, Tensor]:
+    if not isinstance(content, Mapping) or depth > _MAX_DEPTH:
         return {}
-    tensors = {str(name): value for name, value in held.items() if isinstance(value, Tensor)}
+    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
     if tensors:
         return tensors
-    return next((found for key in _WRAPPERS if (found := _find_tensors(held.get(key), depth + 1))), {})
+    return next((weights for key in _WRAPPERS if (weights := _find_tensors(content.get(key), depth + 1))), {})
 
 
-def _describe(held: Any) -> str:
-    if isinstance(held, Mapping):
-        return f"a table with {', '.join(map(str, list(held)[:5])) or 'nothing in it'}"
-    return f"a {type(held).__name__}"
+def _describe(content: Any) -> str:
+    if isinstance(content, Mapping):
+        return f"a dictionary with {', '.join(map(str, list(content)[:5])) or 'no keys'}"
+    return f"a {type(content).__name__}"

@@ -73,7 +73,7 @@ def test_a_counted_skip(command, dataset: Path, tmp_path: Path) -> None:
     code, _, complaint = command("train", "cyclegan", "--data", dataset, "--out", tmp_path / "run", *TINY)
     assert code == 0
     assert complaint.count("another image takes its place") == 2
-    assert "02.jpg is no image that can be read" in complaint
+    assert "02.jpg is not a readable image" in complaint
     assert "01.png is damaged or cannot be read" in complaint
     code, output, complaint = command(
         "translate", tmp_path / "run", "--direction=A2B", dataset / "trainA", "--out", tmp_path / "out"
@@ -103,10 +103,10 @@ def bad_inputs(root: Path) -> dict[str, tuple[list[object], str]]:
         ),
         "empty folder": (
             [*train, "--data", root / "empty", *TINY],
-            "domain A is missing: no folder 'trainA'; there is no folder",
+            "domain A is missing: no folder 'trainA'; it contains no folder",
         ),
         "one domain": ([*train, "--data", root / "half", *TINY], "domain B is missing"),
-        "folders without images": ([*train, "--data", root / "hollow", *TINY], "trainA: holds no image"),
+        "folders without images": ([*train, "--data", root / "hollow", *TINY], "trainA: contains no image"),
         "unknown recipe": (
             ["train", "cyclegann", "--data", data, "--out", root / "run"],
             "no 'cyclegann'. Did you mean 'cyclegan'?",
@@ -115,7 +115,7 @@ def bad_inputs(root: Path) -> dict[str, tuple[list[object], str]]:
             ["train", root / "no.toml", "--data", data, "--out", root / "run"],
             "no.toml: cannot be read",
         ),
-        "no TOML": (["train", root / "broken.toml", "--data", data, "--out", root / "run"], "broken.toml: is no TOML"),
+        "no TOML": (["train", root / "broken.toml", "--data", data, "--out", root / "run"], "broken.toml: is not TOML"),
         "typo in a file": (
             ["train", root / "typo.toml", "--data", data, "--out", root / "run"],
             "did you mean 'cycle_weight'?",
@@ -149,7 +149,7 @@ def bad_inputs(root: Path) -> dict[str, tuple[list[object], str]]:
         "translate nothing": (["translate", root / "empty", "--out", root / "o"], "translate needs images"),
         "translate with an image": (
             ["translate", data / "trainA" / "00.png", data, "--out", root / "o"],
-            "is no file of gantoolkit",
+            "is not a gantoolkit file",
         ),
         "show what is not there": (["blocks", "show", "resent"], "no 'resent'. Did you mean 'resnet'?"),
         "a kind that is not there": (["blocks", "generator"], "no kind 'generator'. Did you mean 'generators'?"),

@@ -1,4 +1,4 @@
-"""Public data sets over HTTP, strangers' archives, and the commands that check, join and count images."""
+"""Downloads of public data sets, untrusted archives, and the commands that check, join and count images."""
 
 import functools
 import hashlib
@@ -31,13 +31,13 @@ from gantoolkit.recipes import list_recipe_files
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves one file, with ranges; it can be told to hang up early, or to have another file."""
+    """Serve one file, with range requests. Tests can close the connection early or replace the file."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.content = b""
         self.tag = '"first"'
-        self.hang_up_after: int | None = None
+        self.close_after: int | None = None
         self.requests: list[str | None] = []
 
     @property
@@ -49,14 +49,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self) -> None:
-        server, asked = self.server, self.headers.get("Range")
-        server.requests.append(asked)
+        server, byte_range = self.server, self.headers.get("Range")
+        server.requests.append(byte_range)
         if "horse2zebra" not in self.path:
             self.send_error(404)
             return
         start = 0
-        if asked and self.headers.get("If-Range") == server.tag:
-            start = int(asked.removeprefix("bytes=").removesuffix("-"))
+        if byte_range and self.headers.get("If-Range") == server.tag:
+            start = int(byte_range.removeprefix("bytes=").removesuffix("-"))
         if start and start >= len(server.content):
             self.send_response(416)
             self.send_header("Content-Range", f"bytes */{len(server.content)}")
@@ -67,7 +67,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.send_header("ETag", server.tag)
         self.end_headers()
-        self.wfile.write(body[: server.hang_up_after])
+        self.wfile.write(body[: server.close_after])
 
     def log_message(self, *arguments: Any) -> None:
         pass
@@ -75,56 +75,56 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with Server() as running:
-        thread = threading.Thread(target=functools.partial(running.serve_forever, poll_interval=0.02))
+    with Server() as instance:
+        thread = threading.Thread(target=functools.partial(instance.serve_forever, poll_interval=0.02))
         thread.start()
-        yield running
-        running.shutdown()
+        yield instance
+        instance.shutdown()
         thread.join()
 
 
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
-    """A data set as the web has it: one folder in a zip."""
-    made = make_dataset(tmp_path / "pack" / "horse2zebra", count_A=2, count_B=2, test=1)
-    return Path(shutil.make_archive(str(tmp_path / "horse2zebra"), "zip", made.parent))
+    """A data set as it is published: a zip file with one top-level folder."""
+    folder = make_dataset(tmp_path / "pack" / "horse2zebra", count_A=2, count_B=2, test=1)
+    return Path(shutil.make_archive(str(tmp_path / "horse2zebra"), "zip", folder.parent))
 
 
-def test_a_data_set_is_fetched_unpacked_and_ready(server: Server, archive: Path, tmp_path: Path, capsys) -> None:
+def test_download_command_unpacks_a_data_set(server: Server, archive: Path, tmp_path: Path, capsys) -> None:
     server.content = archive.read_bytes()
     out = tmp_path / "data"
     assert main(["data", "download", "horse2zebra", "--url", server.url, "--out", str(out)]) == 0
     printed = capsys.readouterr().out
     assert f"{len(server.content):,} bytes" in printed
     assert hashlib.sha256(server.content).hexdigest() in printed
-    assert len(open_dataset(out / "horse2zebra").A) == 2
-    assert sorted(path.name for path in out.iterdir()) == ["horse2zebra"]  # neither archive nor leftovers
+    assert len(open_dataset(out / "horse2zebra").files("A")) == 2
+    assert sorted(path.name for path in out.iterdir()) == ["horse2zebra"]  # no archive and no temporary files
     assert main(["data", "download", "horse2zebra", "--url", server.url, "--out", str(out)]) == 2
     assert "is there already" in capsys.readouterr().err
     assert len(server.requests) == 1
 
 
-def test_a_download_that_broke_off_goes_on_where_it_was(server: Server, tmp_path: Path) -> None:
+def test_broken_download_is_resumed(server: Server, tmp_path: Path) -> None:
     server.content = bytes(range(256)) * 20_000
-    server.hang_up_after = 3_000_000
+    server.close_after = 3_000_000
     target = tmp_path / "file.zip"
-    with pytest.raises(UnreachableError, match=r"[\d,]+ bytes are kept, the same command goes on from there"):
+    with pytest.raises(UnreachableError, match=r"[\d,]+ bytes are kept, and the same command resumes from there"):
         download(server.url, target)
     assert not target.exists()
-    kept = (tmp_path / "file.zip.part").stat().st_size
-    assert 0 < kept <= 3_000_000
-    server.hang_up_after = None
-    seen: list[tuple[int, int | None]] = []
-    done = download(server.url, target, progress=lambda *counts: seen.append(counts))
-    assert server.requests == [None, f"bytes={kept}-"]
-    assert done.resumed_at == kept
+    partial = (tmp_path / "file.zip.part").stat().st_size
+    assert 0 < partial <= 3_000_000
+    server.close_after = None
+    progress: list[tuple[int, int | None]] = []
+    done = download(server.url, target, progress=lambda *counts: progress.append(counts))
+    assert server.requests == [None, f"bytes={partial}-"]
+    assert done.resumed_at == partial
     assert target.read_bytes() == server.content
     assert done.sha256 == hashlib.sha256(server.content).hexdigest()
-    assert seen[-1] == (len(server.content), len(server.content))
+    assert progress[-1] == (len(server.content), len(server.content))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file.zip"]
 
 
-def test_a_download_that_was_killed_when_it_was_whole(server: Server, tmp_path: Path) -> None:
+def test_complete_download_that_was_killed_before_renaming(server: Server, tmp_path: Path) -> None:
     server.content = b"whole" * 1000
     (tmp_path / "file.zip.part").write_bytes(server.content)
     (tmp_path / "file.zip.part.json").write_text(json.dumps({"url": server.url, "tag": server.tag}))
@@ -133,17 +133,17 @@ def test_a_download_that_was_killed_when_it_was_whole(server: Server, tmp_path: 
     assert [path.name for path in tmp_path.iterdir()] == ["file.zip"]
 
 
-def test_another_file_under_the_same_address_is_fetched_anew(server: Server, tmp_path: Path) -> None:
-    server.content, server.hang_up_after = b"old" * 1_000_000, 2_000_000
+def test_changed_file_is_downloaded_again(server: Server, tmp_path: Path) -> None:
+    server.content, server.close_after = b"old" * 1_000_000, 2_000_000
     with pytest.raises(UnreachableError):
         download(server.url, tmp_path / "file.zip")
-    server.content, server.tag, server.hang_up_after = b"new" * 900_000, '"second"', None
+    server.content, server.tag, server.close_after = b"new" * 900_000, '"second"', None
     done = download(server.url, tmp_path / "file.zip")
     assert (tmp_path / "file.zip").read_bytes() == server.content
     assert done.resumed_at == 0
 
 
-def test_a_wrong_checksum_keeps_nothing(server: Server, tmp_path: Path) -> None:
+def test_wrong_checksum_deletes_the_download(server: Server, tmp_path: Path) -> None:
     server.content = b"something else"
     with pytest.raises(DataError, match=f"its SHA-256 is {hashlib.sha256(server.content).hexdigest()}, not 00"):
         download(server.url, tmp_path / "file.zip", sha256="00")
@@ -151,8 +151,8 @@ def test_a_wrong_checksum_keeps_nothing(server: Server, tmp_path: Path) -> None:
     assert download(server.url, tmp_path / "file.zip", sha256=hashlib.sha256(server.content).hexdigest().upper())
 
 
-def test_what_the_server_lacks_and_servers_that_are_not_there(server: Server, tmp_path: Path, capsys) -> None:
-    with pytest.raises(DataError, match="the server answers 404 Not Found"):
+def test_missing_file_and_unreachable_server(server: Server, tmp_path: Path, capsys) -> None:
+    with pytest.raises(DataError, match="the server responded with 404 Not Found"):
         download(server.url.replace("horse2zebra", "nothing"), tmp_path / "file.zip")
     nowhere = "http://127.0.0.1:9/horse2zebra.zip"
     assert main(["data", "download", "horse2zebra", "--url", nowhere, "--out", str(tmp_path / "data")]) == 2
@@ -162,28 +162,28 @@ def test_what_the_server_lacks_and_servers_that_are_not_there(server: Server, tm
     assert message.count("\n") == 1
 
 
-def test_a_full_disk_is_noticed_before_anything_is_fetched(server: Server, tmp_path: Path, monkeypatch) -> None:
+def test_full_disk_is_detected_before_downloading(server: Server, tmp_path: Path, monkeypatch) -> None:
     server.content = b"x" * 5000
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1))  # type: ignore[attr-defined]
     with pytest.raises(DataError, match="5,000 bytes are needed, 1 are free"):
         download(server.url, tmp_path / "file.zip")
 
 
-def test_an_archive_fetched_by_other_means(archive: Path, tmp_path: Path, capsys) -> None:
+def test_archive_that_was_downloaded_by_other_means(archive: Path, tmp_path: Path, capsys) -> None:
     out = tmp_path / "data"
     assert main(["data", "download", "horse2zebra", "--archive", str(archive), "--out", str(out)]) == 0
     assert "look at them with: gantoolkit data check" in capsys.readouterr().out
-    assert len(open_dataset(out / "horse2zebra", split="test").B) == 1
-    assert archive.is_file(), "it is the user's file"
+    assert len(open_dataset(out / "horse2zebra", split="test").files("B")) == 1
+    assert archive.is_file(), "the user's file was deleted"
     assert main(["data", "download", "x", "--archive", str(archive), "--sha256", "12", "--out", str(out)]) == 2
     assert main(["data", "download", "../x", "--archive", str(archive), "--out", str(out)]) == 2
     assert "is no name of a folder" in capsys.readouterr().err
 
 
-def test_what_cannot_be_asked_for_is_said_in_one_sentence(archive: Path, tmp_path: Path, capsys) -> None:
+def test_invalid_requests_are_explained_in_one_sentence(archive: Path, tmp_path: Path, capsys) -> None:
     for arguments, message in (
         (["--archive", str(archive)], "say what to call it"),
-        (["x", "--url", "ftp://somewhere/x.zip"], "ftp://somewhere/x.zip: is no address on the web"),
+        (["x", "--url", "ftp://somewhere/x.zip"], "ftp://somewhere/x.zip: is not a web address"),
         (["x", "--archive", str(tmp_path / "nothing")], "nothing: no such file"),
     ):
         assert main(["data", "download", *arguments, "--out", str(tmp_path / "data")]) == 2
@@ -192,17 +192,17 @@ def test_what_cannot_be_asked_for_is_said_in_one_sentence(archive: Path, tmp_pat
         assert error.count("\n") == 1
     folder = str(tmp_path / "pack" / "horse2zebra" / "trainA")
     assert main(["data", "pair", folder, folder, "--out", str(tmp_path / "pairs")]) == 2
-    assert "is A and B at once" in capsys.readouterr().err
+    assert "is used as A and as B" in capsys.readouterr().err
 
 
 def test_names_of_public_data_sets() -> None:
-    with pytest.raises(DataError, match=r"no public data set 'horse2zebr'\. Did you mean 'horse2zebra'"):
+    with pytest.raises(DataError, match=r"unknown public data set 'horse2zebr'\. Did you mean 'horse2zebra'"):
         find_public_dataset("horse2zebr")
-    with pytest.raises(DataError, match=r"cityscapes: its license lets nobody pass it on: .*cityscapes-dataset\.com"):
+    with pytest.raises(DataError, match=r"cityscapes: its license forbids redistribution: .*cityscapes-dataset\.com"):
         find_public_dataset("cityscapes")
-    assert all(each.url.startswith("https://") for each in CATALOG.values() if each.name != "cityscapes")
+    assert all(dataset.url.startswith("https://") for name, dataset in CATALOG.items() if name != "cityscapes")
     applications = {name for name in list_recipe_files() if not name.startswith("ablations/")} - {"demo"}
-    assert applications <= set(CATALOG), "a recipe names a data set that cannot be fetched by that name"
+    assert applications <= set(CATALOG), "a recipe is named after a data set that is not in the catalog"
 
 
 # Archives
@@ -211,7 +211,7 @@ def test_names_of_public_data_sets() -> None:
 def zip_of(*members: tuple[str, bytes], mode: int = 0) -> bytes:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Python finds it odd, too, to write a name twice
+        warnings.simplefilter("ignore")  # Python warns of duplicate names
         for name, content in members:
             info = zipfile.ZipInfo(name)
             info.external_attr = mode << 16
@@ -239,11 +239,11 @@ def tar_of(*members: tuple[str, Any], kind: bytes = tarfile.REGTYPE, link: str =
         (zip_of(("..\\outside.jpg", b"x")), "points outside the archive"),
         (zip_of(("C:/outside.jpg", b"x")), "points outside the archive"),
         (zip_of(("link", b"/etc/passwd"), mode=0o120777), "'link' is a link or a device"),
-        (zip_of(("a.jpg", b"x"), ("a.jpg", b"y")), "holds 'a.jpg' twice"),
+        (zip_of(("a.jpg", b"x"), ("a.jpg", b"y")), "contains 'a.jpg' twice"),
         (zip_of(("bomb.jpg", bytes(150_000_000))), "unpacks to more than 20 times its size"),
-        (zip_of(), "holds no file"),
+        (zip_of(), "contains no files"),
         (zip_of((".", b"x")), "'.' points outside the archive"),
-        (zip_of(("a", b"x"), ("a/b", b"y")), "holds 'a' twice|cannot be unpacked"),
+        (zip_of(("a", b"x"), ("a/b", b"y")), "contains 'a' twice|cannot be unpacked"),
         (tar_of(("../outside.jpg", b"x")), "points outside the archive"),
         (tar_of(("/outside.jpg", b"x"), form=""), "points outside the archive"),
         (tar_of(("link", b""), kind=tarfile.SYMTYPE, link="/etc"), "'link' is a link or a device"),
@@ -256,7 +256,7 @@ def tar_of(*members: tuple[str, Any], kind: bytes = tarfile.REGTYPE, link: str =
         (b"not an archive", "is neither a zip nor a tar archive"),
         (b"", "is neither a zip nor a tar archive"),
     ],
-    ids=lambda value: value if isinstance(value, str) else "archive",  # gzip notes the second it was made in
+    ids=lambda value: value if isinstance(value, str) else "archive",  # gzip stores the time of its creation
 )
 def test_hostile_archives_leave_nothing(content: bytes, message: str, tmp_path: Path) -> None:
     (tmp_path / "box").mkdir()
@@ -269,22 +269,22 @@ def test_hostile_archives_leave_nothing(content: bytes, message: str, tmp_path: 
 
 
 @pytest.mark.parametrize("form", ["zip", "gz", "", "bz2", "xz"])
-def test_archives_of_every_usual_form(form: str, tmp_path: Path) -> None:
+def test_archives_of_every_common_format(form: str, tmp_path: Path) -> None:
     members = (
         ("set/trainA/1.jpg", b"one"),
         ("set/trainB/ä 2.jpg", b"two"),
-        ("set/.DS_Store", b"a desktop's"),
-        ("__MACOSX/set/trainA/._1.jpg", b"litter"),
+        ("set/.DS_Store", b"desktop"),
+        ("__MACOSX/set/trainA/._1.jpg", b"desktop"),
     )
     (tmp_path / "archive").write_bytes(zip_of(*members) if form == "zip" else tar_of(*members, form=form))
     assert unpack(tmp_path / "archive", tmp_path / "data") == 2
     assert (tmp_path / "data" / "trainA" / "1.jpg").read_bytes() == b"one"
     assert (tmp_path / "data" / "trainB" / "ä 2.jpg").read_bytes() == b"two"
-    with pytest.raises(DataError, match="exists already"):
+    with pytest.raises(DataError, match="already exists"):
         unpack(tmp_path / "archive", tmp_path / "data")
 
 
-def test_an_archive_without_a_folder_of_its_own(tmp_path: Path) -> None:
+def test_archive_without_a_top_level_folder(tmp_path: Path) -> None:
     (tmp_path / "archive").write_bytes(zip_of(("trainA/1.jpg", b"one"), ("trainB/1.jpg", b"two")))
     unpack(tmp_path / "archive", tmp_path / "data")
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["trainA", "trainB"]
@@ -293,51 +293,53 @@ def test_an_archive_without_a_folder_of_its_own(tmp_path: Path) -> None:
 # Pairs side by side
 
 
-def test_pairs_are_joined_and_come_apart_again(tmp_path: Path) -> None:
+def test_joined_pairs_are_split_again(tmp_path: Path) -> None:
     root = make_dataset(tmp_path / "set", count_A=10, count_B=10, test=0)
     counts = join_pairs(root / "trainA", root / "trainB", tmp_path / "pairs", test_share=0.2)
     assert counts == {"train": 8, "test": 2}
     data = open_dataset(tmp_path / "pairs", pairing="paired")
     assert data.pairing == "paired"
-    for A, B in zip(data.A, data.B, strict=True):
+    for A, B in zip(data.files("A"), data.files("B"), strict=True):
         assert A.half
         assert read_image(A) == read_image(root / "trainA" / f"{A.path.stem}.png")
         assert read_image(B) == read_image(root / "trainB" / f"{A.path.stem}.png")
         assert read_image(A, 1).mode == "L"
     again = join_pairs(root / "trainA", root / "trainB", tmp_path / "again", test_share=0.2)
     assert again == counts
-    names = [sorted(path.name for path in (tmp_path / each / "test").iterdir()) for each in ("pairs", "again")]
+    names = [sorted(path.name for path in (tmp_path / folder / "test").iterdir()) for folder in ("pairs", "again")]
     assert names[0] == names[1]
 
 
 def test_pairs_that_cannot_be_joined(tmp_path: Path) -> None:
     root = make_dataset(tmp_path / "set", count_A=2, count_B=2, test=0)
     make_image(9).save(root / "trainA" / "alone.png")
-    with pytest.raises(DataError, match="trainB: 1 files have no partner of their name, 'alone' first"):
+    with pytest.raises(DataError, match="trainB: 1 files have no partner of the same name, 'alone' first"):
         join_pairs(root / "trainA", root / "trainB", tmp_path / "out")
     (root / "trainA" / "alone.png").unlink()
     make_image(9, (30, 30)).save(root / "trainB" / "01.png")
-    with pytest.raises(DataError, match=r"01: is 40×36 in A and 30×30 in B; --resize brings B to the size of A"):
+    with pytest.raises(DataError, match=r"01: is 40×36 in A and 30×30 in B; --resize resizes B to the size of A"):
         join_pairs(root / "trainA", root / "trainB", tmp_path / "out1")
     join_pairs(root / "trainA", root / "trainB", tmp_path / "out2", resize=True)
     assert read_image(tmp_path / "out2" / "train" / "01.png").size == (80, 36)
     with pytest.raises(DataError, match="out2: is not empty"):
         join_pairs(root / "trainA", root / "trainB", tmp_path / "out2")
     make_image(9).save(root / "trainA" / "01.jpg")
-    with pytest.raises(DataError, match=r"01\.(jpg|png) and 01\.(jpg|png) have one name"):
+    with pytest.raises(DataError, match=r"01\.(jpg|png) and 01\.(jpg|png) have the same name"):
         join_pairs(root / "trainA", root / "trainB", tmp_path / "out3")
 
 
-def test_an_odd_width_is_no_pair(tmp_path: Path) -> None:
+def test_image_of_odd_width_cannot_be_split(tmp_path: Path) -> None:
     make_image(1, (41, 20)).save(tmp_path / "odd.png")
-    with pytest.raises(DataError, match="is 41 pixels wide; two images of one width side by side cannot be that"):
+    with pytest.raises(
+        DataError, match="is 41 pixels wide; two images of equal width side by side need an even number"
+    ):
         read_image(ImageFile(tmp_path / "odd.png", "left"))
 
 
-# Looking through a data set
+# Surveys
 
 
-def test_a_sound_set_has_no_problem(dataset: Path, capsys) -> None:
+def test_good_data_set_has_no_problems(dataset: Path, capsys) -> None:
     assert find_problems(survey(dataset)) == []
     assert main(["data", "check", str(dataset)]) == 0
     out = capsys.readouterr().out
@@ -345,8 +347,8 @@ def test_a_sound_set_has_no_problem(dataset: Path, capsys) -> None:
     assert "for recipes that learn without pairs only: 1 files have no partner" in out
 
 
-def test_every_planted_flaw_is_found(dataset: Path, capsys) -> None:
-    (dataset / "trainA" / "broken.jpg").write_bytes(b"no image")
+def test_every_flaw_is_found(dataset: Path, capsys) -> None:
+    (dataset / "trainA" / "broken.jpg").write_bytes(b"not an image")
     Image.new("RGB", (50, 50), "teal").save(dataset / "trainA" / "flat.png")
     shutil.copy(dataset / "trainA" / "00.png", dataset / "trainA" / "copy.png")
     shutil.copy(dataset / "trainA" / "01.png", dataset / "testA" / "leak.png")
@@ -357,13 +359,13 @@ def test_every_planted_flaw_is_found(dataset: Path, capsys) -> None:
     texts = "\n".join(problem.text for problem in find_problems(survey(dataset)))
     for expected in (
         "trainA: 1 of 8 files cannot be read; the first, ",
-        "trainA: 1 images show one color only",
-        "trainA: 1 images are there more than once",
-        "1 images are in trainA and in trainB, so the domains are not two",
-        "1 images are in trainA and in testA, so the test says too much",
+        "trainA: 1 images show a single color",
+        "trainA: 1 images have duplicates",
+        "1 images are in trainA and in trainB, so the domains overlap",
+        "1 images are in trainA and in testA, so test scores are too good",
         "trainB: 1 images are smaller than 32 pixels, such as 20×20",
-        "trainB: 1 images are more than 1.5 times as long as wide, such as 200×50",
-        "trainB: 1 of 8 images show no color",
+        "trainB: 1 images have an aspect ratio above 1.5, such as 200×50",
+        "trainB: 1 of 8 images are gray",
     ):
         assert expected in texts
     assert main(["data", "check", str(dataset)]) == 3
@@ -372,38 +374,38 @@ def test_every_planted_flaw_is_found(dataset: Path, capsys) -> None:
 
 def test_test_images_of_one_domain_are_not_used(dataset: Path) -> None:
     shutil.rmtree(dataset / "testB")
-    (dataset / "test").mkdir()  # of no meaning beside trainA and trainB
+    (dataset / "test").mkdir()  # ignored beside trainA and trainB
     make_image(1, (41, 20)).save(dataset / "test" / "odd.png")
-    found = survey(dataset)
-    assert list(found.domains) == ["trainA", "trainB"]
-    assert [problem.text for problem in find_problems(found)] == [
+    data = survey(dataset)
+    assert list(data.domains) == ["trainA", "trainB"]
+    assert [problem.text for problem in find_problems(data)] == [
         "testA is not used: the other domain has no test images"
     ]
     assert open_test_images(dataset) is None
 
 
-def test_two_domains_that_are_one_are_an_error(tmp_path: Path, capsys) -> None:
+def test_identical_domains_are_an_error(tmp_path: Path, capsys) -> None:
     root = make_dataset(tmp_path / "set", count_A=3, count_B=0, test=0)
     shutil.copytree(root / "trainA", root / "trainB")
     assert main(["data", "check", str(root)]) == 2
     assert "error: 3 images are in trainA and in trainB" in capsys.readouterr().out
 
 
-def test_counting_draws_a_contact_sheet(dataset: Path, tmp_path: Path, capsys) -> None:
+def test_stats_command_draws_a_contact_sheet(dataset: Path, tmp_path: Path, capsys) -> None:
     assert main(["data", "stats", str(dataset), "--sheet", str(tmp_path / "sheet.png")]) == 0
     out = capsys.readouterr().out
     assert "trainA" in out
     assert "40×36" in out
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.size == (8 * 96, 4 * (20 + 2 * 96))
-    drawn = draw_contact_sheet(survey(dataset), columns=4, rows=1, side=40)
-    # The first cell holds the first image of trainA, made smaller.
+    small = draw_contact_sheet(survey(dataset), columns=4, rows=1, side=40)
+    # The first cell shows the first image of trainA.
     expected = read_image(dataset / "trainA" / "00.png")
     expected.thumbnail((36, 36), Image.Resampling.LANCZOS)
     left, top = (40 - expected.width) // 2, 20 + (40 - expected.height) // 2
-    assert drawn.crop((left, top, left + expected.width, top + expected.height)) == expected
+    assert small.crop((left, top, left + expected.width, top + expected.height)) == expected
 
 
-def test_a_set_that_is_not_there(tmp_path: Path, capsys) -> None:
+def test_missing_data_set(tmp_path: Path, capsys) -> None:
     assert main(["data", "check", str(tmp_path / "nothing")]) == 2
     assert "no such folder" in capsys.readouterr().err

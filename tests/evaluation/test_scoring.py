@@ -291,7 +291,7 @@ def test_unusable_test_images_are_reported_before_training(
         gantoolkit.train(evaluated_recipe, dataset, tmp_path / "other", device="cpu")
     (dataset / "testB" / "another.png").write_bytes(b"not an image")
     shutil.copytree(dataset / "testB", dataset / "testA")
-    with pytest.raises(DataError, match=r"another\.png: is no image"):
+    with pytest.raises(DataError, match=r"another\.png: is not a readable image"):
         gantoolkit.train(evaluated_recipe, dataset, tmp_path / "third", device="cpu")
 
 

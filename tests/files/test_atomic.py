@@ -7,7 +7,7 @@ import pytest
 from gantoolkit.files.atomic import describe_failure, remove_leftovers, whole_file
 
 
-def test_a_file_appears_whole_with_the_mode_that_new_files_have(tmp_path: Path) -> None:
+def test_file_appears_complete_with_the_default_mode(tmp_path: Path) -> None:
     (tmp_path / "plain").touch()
     with whole_file(tmp_path / "new" / "file.txt") as part:
         part.write_text("content")
@@ -18,7 +18,7 @@ def test_a_file_appears_whole_with_the_mode_that_new_files_have(tmp_path: Path) 
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["file.txt"]
 
 
-def test_a_failure_leaves_what_was_there_and_nothing_else(tmp_path: Path) -> None:
+def test_failure_keeps_the_old_file_and_no_temporary_file(tmp_path: Path) -> None:
     (tmp_path / "file.txt").write_text("before")
 
     def fail() -> None:
@@ -32,7 +32,7 @@ def test_a_failure_leaves_what_was_there_and_nothing_else(tmp_path: Path) -> Non
     assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
 
 
-def test_what_does_not_pass_its_check_takes_no_place(tmp_path: Path) -> None:
+def test_failed_check_keeps_the_old_file(tmp_path: Path) -> None:
     (tmp_path / "file.txt").write_text("before")
 
     def refuse(part: Path) -> None:
@@ -45,7 +45,7 @@ def test_what_does_not_pass_its_check_takes_no_place(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
 
 
-def test_leftovers_go_and_other_hidden_files_stay(tmp_path: Path) -> None:
+def test_temporary_files_are_removed_and_other_hidden_files_stay(tmp_path: Path) -> None:
     for name in (".step-1.part", ".lock", "my.part", "notes"):
         (tmp_path / name).touch()
     remove_leftovers(tmp_path)
@@ -53,7 +53,7 @@ def test_leftovers_go_and_other_hidden_files_stay(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [
         (
             OSError(errno.ENOSPC, "full"),
@@ -62,8 +62,8 @@ def test_leftovers_go_and_other_hidden_files_stay(tmp_path: Path) -> None:
         (OSError(errno.EFBIG, "large"), r"f: cannot be written \(File too large; it needs 2\.0 MB in one file.*\)"),
         (RuntimeError("I/O error: (os error 28)"), r"No space left on device; it needs 2\.0 MB, and"),
         (PermissionError(errno.EACCES, "no"), r"f: cannot be written \(Permission denied\)"),
-        (RuntimeError("unheard of"), r"f: cannot be written \(unheard of\)"),
+        (RuntimeError("unknown"), r"f: cannot be written \(unknown\)"),
     ],
 )
-def test_a_failure_is_described_with_the_room_that_it_needs(error: Exception, said: str, tmp_path: Path) -> None:
-    assert re.search(said, describe_failure(tmp_path / "not yet" / "f", error, 2_000_000))
+def test_failure_is_described_with_the_space_needed(error: Exception, message: str, tmp_path: Path) -> None:
+    assert re.search(message, describe_failure(tmp_path / "not yet" / "f", error, 2_000_000))

@@ -1,4 +1,4 @@
-"""What strangers' files have in common here: each is refused in one sentence."""
+"""Shared fixture for untrusted files: each is rejected with a one-sentence error."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,15 +9,15 @@ from gantoolkit.errors import GantoolkitError
 
 
 @pytest.fixture
-def refused() -> Callable[..., str]:
-    """Call a reader that has to refuse; the sentence."""
+def error_message() -> Callable[..., str]:
+    """A function that calls a reader, checks that it raises a `GantoolkitError`, and returns the message."""
 
     def call(read: Callable[..., Any], *arguments: Any, **options: Any) -> str:
         with pytest.raises(GantoolkitError) as error:
             read(*arguments, **options)
-        sentence = str(error.value)
-        assert sentence.isprintable(), f"more than one line, or codes for a terminal: {sentence!r}"
-        assert 0 < len(sentence) <= 2000
-        return sentence
+        message = str(error.value)
+        assert message.isprintable(), f"more than one line, or terminal control codes: {message!r}"
+        assert 0 < len(message) <= 2000
+        return message
 
     return call

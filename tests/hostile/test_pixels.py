@@ -1,4 +1,4 @@
-"""Files of values that lie or are damaged: the right values or one sentence, and no more memory than an image takes."""
+"""Hostile and damaged array files: correct values or a one-sentence error, and bounded memory."""
 
 import contextlib
 import io
@@ -54,54 +54,54 @@ def read(path: Path, encoding: Encoding) -> np.ndarray | str:
 @pytest.mark.parametrize("name", FILES)
 @settings(max_examples=150)
 @given(data=st.data())
-def test_whatever_is_changed_gives_an_image_or_a_sentence(name: str, data: st.DataObject, tmp_path_factory) -> None:
+def test_any_change_gives_an_image_or_an_error(name: str, data: st.DataObject, tmp_path_factory) -> None:
     content, encoding = FILES[name]
     changed = bytearray(content)
     for _ in range(data.draw(st.integers(1, 4))):
-        # Heads are where lies are told.
-        place = data.draw(st.integers(0, min(len(changed), 300) - 1) | st.integers(0, len(changed) - 1))
-        changed[place] = data.draw(st.integers(0, 255))
+        # Most changes that matter are in the header.
+        position = data.draw(st.integers(0, min(len(changed), 300) - 1) | st.integers(0, len(changed) - 1))
+        changed[position] = data.draw(st.integers(0, 255))
     cut = data.draw(st.integers(0, len(changed)) | st.just(len(changed)))
     path = tmp_path_factory.getbasetemp() / f"changed-{name}"
     path.write_bytes(changed[:cut])
-    found = read(path, encoding)
-    if isinstance(found, str):
-        assert found.startswith(str(path))
-        assert "\n" not in found
-        assert found.isprintable()
+    result = read(path, encoding)
+    if isinstance(result, str):
+        assert result.startswith(str(path))
+        assert "\n" not in result
+        assert result.isprintable()
     else:
-        assert found.dtype == encoding.dtype
-        assert found.shape[2] == encoding.channels
-        assert np.isfinite(found).all()
+        assert result.dtype == encoding.dtype
+        assert result.shape[2] == encoding.channels
+        assert np.isfinite(result).all()
     with contextlib.suppress(DataError):
         read_pixel_size(path, encoding)
 
 
 @pytest.mark.parametrize("tag", [256, 257], ids=["width", "height"])
-def test_a_tiff_that_says_it_is_huge_is_refused_before_it_is_decoded(tag: int, tmp_path: Path) -> None:
+def test_tiff_with_a_huge_size_is_rejected_before_decoding(tag: int, tmp_path: Path) -> None:
     content = bytearray(_tiff(_FLOATS, planarconfig="contig", photometric="minisblack"))
     with tifffile.TiffFile(io.BytesIO(bytes(content))) as file:
-        place = file.pages.first.tags[tag].valueoffset
+        offset = file.pages.first.tags[tag].valueoffset
         wide = file.pages.first.tags[tag].dtype == 4
-    content[place : place + (4 if wide else 2)] = struct.pack("<I" if wide else "<H", 2**31 - 1 if wide else 65535)
+    content[offset : offset + (4 if wide else 2)] = struct.pack("<I" if wide else "<H", 2**31 - 1 if wide else 65535)
     other = 257 if tag == 256 else 256
     with tifffile.TiffFile(io.BytesIO(bytes(content))) as file:
-        second = file.pages.first.tags[other].valueoffset
+        offset = file.pages.first.tags[other].valueoffset
         wide = file.pages.first.tags[other].dtype == 4
-    content[second : second + (4 if wide else 2)] = struct.pack("<I" if wide else "<H", 2**31 - 1 if wide else 65535)
+    content[offset : offset + (4 if wide else 2)] = struct.pack("<I" if wide else "<H", 2**31 - 1 if wide else 65535)
     (tmp_path / "huge.tif").write_bytes(content)
     assert "pixels are more than the" in read(tmp_path / "huge.tif", UNIT)
 
 
-def test_an_array_that_says_it_is_huge_takes_no_memory(tmp_path: Path) -> None:
+def test_array_with_a_huge_shape_takes_no_memory(tmp_path: Path) -> None:
     for shape in ((1 << 40, 2), (100_000, 100_000, 2), (8, 8, 2)):
-        head = io.BytesIO()
-        np.lib.format.write_array_header_1_0(head, {"descr": "<f8", "fortran_order": False, "shape": shape})
-        (tmp_path / "x.npy").write_bytes(head.getvalue())
+        header = io.BytesIO()
+        np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": shape})
+        (tmp_path / "x.npy").write_bytes(header.getvalue())
         assert isinstance(read(tmp_path / "x.npy", UNIT), str)
 
 
-def test_an_array_of_objects_is_not_unpickled(tmp_path: Path) -> None:
+def test_array_of_objects_is_not_unpickled(tmp_path: Path) -> None:
     class Evil:
         def __reduce__(self) -> tuple:
             return Path.touch, (tmp_path / "ran",)

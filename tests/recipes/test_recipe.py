@@ -110,7 +110,7 @@ def test_each_mistake_is_one_clear_sentence(changes: dict[str, object], message:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("recipe = ", "is no TOML"),
+        ("recipe = ", "is not TOML"),
         ("recipe = 3", "is no name"),
         ('recipe = "cyclgan"', "no 'cyclgan'. Did you mean 'cyclegan'?"),
         ("identity_weight = 5.0", 'says neither recipe = "..." to start from nor system = "..."'),

@@ -197,7 +197,7 @@ class TestDamage:
         with monkeypatch.context() as patch:
             patch.setattr(tensorfile, "save_file", lie)
             with pytest.raises(
-                CheckpointError, match="was not kept: the disk gives back other bytes than it was given"
+                CheckpointError, match="was not saved: the disk returns different bytes from those written"
             ):
                 run.train(device="cpu", stop_at=4)
         assert contents(run.folder) == before

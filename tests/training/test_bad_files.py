@@ -47,9 +47,9 @@ def make_pipe(path: Path) -> None:
 
 HARMS: dict[str, tuple[Callable[[Path], object], str]] = {
     "deleted": (Path.unlink, "no such file"),
-    "replaced by another image": (replace, "was replaced while the run trained"),
-    "replaced by garbage": (lambda path: path.write_bytes(b"\0" * 500), "is no image that can be read"),
-    "emptied": (lambda path: path.write_bytes(b""), "is no image that can be read"),
+    "replaced by another image": (replace, "was replaced during training"),
+    "replaced by garbage": (lambda path: path.write_bytes(b"\0" * 500), "is not a readable image"),
+    "emptied": (lambda path: path.write_bytes(b""), "is not a readable image"),
     "cut off": (truncate, "is damaged or cannot be read"),
     "replaced by a folder": (make_folder, "is a folder, not an image file"),
     "replaced by a pipe": (make_pipe, "is a pipe or a device, not an image file"),
@@ -151,7 +151,9 @@ class TestTooMany:
         away = tmp_path / "away"
         run = Run.start(recipe, dataset, tmp_path / "run")
         noted = Harm(6, lambda: (dataset / "trainA").rename(away))
-        with pytest.raises(DataError, match=r"no image can be read; .*no such file; the folder .*trainA has gone"):
+        with pytest.raises(
+            DataError, match=r"no image can be read; .*no such file; the folder .*trainA no longer exists"
+        ):
             run.train(device="cpu", cache="none", callbacks=[noted])
         newest = run.folder.newest_checkpoint(run.recipe)
         assert newest is not None
@@ -181,7 +183,7 @@ class TestTooMany:
             (data / "trainA" / f"{number:02d}.png").write_text("no image")
         recipe = long.swap({"data.max_bad_files": 30, "training.epochs": 1})
         page = gantoolkit.train(recipe, data, tmp_path / "run", device="cpu", cache="none").report.read_text()
-        assert page.count("is no image that can be read") == 20
+        assert page.count("is not a readable image") == 20
         assert "<li>and 2 more</li>" in page
 
 
@@ -192,10 +194,10 @@ class Stalling(HostSource):
         super().__init__(reader)
         self.flag = flag
 
-    def take(self, domain: str, index: int, draws: random.Random) -> torch.Tensor:
+    def load_crop(self, domain: str, index: int, rng: random.Random) -> torch.Tensor:
         while self.flag.exists():
             time.sleep(0.1)
-        return super().take(domain, index, draws)
+        return super().load_crop(domain, index, rng)
 
 
 def test_a_file_system_that_stands_still_ends_the_run_after_a_time_with_the_files_it_waits_for(
@@ -217,7 +219,8 @@ def test_a_file_system_that_stands_still_ends_the_run_after_a_time_with_the_file
     with monkeypatch.context() as patch:
         patch.setattr(sampling, "open_source", lambda data, settings, *_: Stalling(ImageReader(data, settings), flag))
         with pytest.raises(
-            DataError, match=r"no images came for 5 s; .* Step \d+ waits for .*trainA/.*png, .*trainB/.*png; continue"
+            DataError,
+            match=r"no images were loaded for 5 s; .* Step \d+ waits for .*trainA/.*png, .*trainB/.*png; resume",
         ):
             run.train(device="cpu", workers=1, callbacks=[Harm(2, stall)])
     assert started

@@ -213,7 +213,7 @@ def test_a_signal_at_any_moment_ends_it_with_its_code_and_a_second_one_at_once(
     assert newest_step(folder) == 2  # the third one is in the middle of the second step
     expect("SIGTERM", "open */samples/.*.part", 1, 143, saved)
     assert newest_step(folder) == 10
-    expect("SIGINT", "torn open */checkpoints/.*.part", 1, 2, "was not kept")  # a disk that lies, and a signal too
+    expect("SIGINT", "torn open */checkpoints/.*.part", 1, 2, "was not saved")  # a disk that lies, and a signal too
     assert newest_step(folder) == 10
     expect("SIGTERM", "open */checkpoints/.*.part", 1, 143, saved)
     assert newest_step(folder) == 15

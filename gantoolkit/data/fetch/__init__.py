@@ -1,1 +1,1 @@
-"""Public data sets: download, unpack, check."""
+"""Public data sets: catalog, download and unpacking."""

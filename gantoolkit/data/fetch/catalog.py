@@ -1,4 +1,4 @@
-"""The paper's public data sets: where each is had, and what it shows."""
+"""The paper's public data sets: their contents and download addresses."""
 
 from dataclasses import dataclass
 
@@ -12,32 +12,32 @@ _PIX2PIX = "https://efrosgans.eecs.berkeley.edu/pix2pix/datasets/{}.tar.gz"
 
 @dataclass(frozen=True)
 class PublicDataset:
-    """One archive on the web.
+    """A public data set.
 
     Args:
-        name: What it is called here.
-        shows: What A and B show, and whether there are pairs.
-        url: Its archive; empty where the license lets nobody offer one.
-        instead: How to come by it where there is no archive.
+        name: Its name in gantoolkit.
+        shows: The contents of A and B, and whether they are pairs.
+        url: The address of its archive; empty if its license forbids redistribution.
+        instructions: How to obtain it if there is no archive.
     """
 
     name: str
     shows: str
     url: str
-    instead: str = ""
+    instructions: str = ""
 
 
 CATALOG = {
-    each.name: each
-    for each in (
+    dataset.name: dataset
+    for dataset in (
         PublicDataset("apple2orange", "apples ↔ oranges (ImageNet)", _CYCLEGAN.format("apple2orange")),
         PublicDataset("cezanne2photo", "Cézanne's paintings ↔ photographs", _CYCLEGAN.format("cezanne2photo")),
         PublicDataset(
             "cityscapes",
             "label maps ↔ street photographs, pairs",
             "",
-            "its license lets nobody pass it on: get gtFine and leftImg8bit at https://www.cityscapes-dataset.com, and join "
-            "label maps and photographs of one name with `gantoolkit data pair`",
+            "its license forbids redistribution: download gtFine and leftImg8bit from https://www.cityscapes-dataset.com, and "
+            "join label maps and photographs of the same name with `gantoolkit data pair`",
         ),
         PublicDataset("edges2handbags", "edges | handbags, pairs side by side", _PIX2PIX.format("edges2handbags")),
         PublicDataset(
@@ -58,15 +58,15 @@ CATALOG = {
 
 
 def find_public_dataset(name: str) -> PublicDataset:
-    """The data set of that name.
+    """Look up a public data set by name.
 
     Raises:
-        DataError: When there is none, or nobody may offer it.
+        DataError: When the name is unknown, or the license of the data set forbids redistribution.
     """
     if name not in CATALOG:
         hint = did_you_mean(name, CATALOG)
-        raise DataError(f"data: no public data set '{name}'.{hint} Known: {', '.join(CATALOG)}")
-    found = CATALOG[name]
-    if not found.url:
-        raise DataError(f"{name}: {found.instead}")
-    return found
+        raise DataError(f"data: unknown public data set '{name}'.{hint} Known: {', '.join(CATALOG)}")
+    dataset = CATALOG[name]
+    if not dataset.url:
+        raise DataError(f"{name}: {dataset.instructions}")
+    return dataset

@@ -138,7 +138,7 @@ def test_custom_palette(tmp_path: Path) -> None:
     [
         ("classes = 3", "invalid 'classes'"),
         ('[[classes]]\nname = "a"\ncolor = [0, 0, 300]', "a palette has"),
-        ("[[", "is no TOML"),
+        ("[[", "is not TOML"),
         (
             '[[classes]]\nname = "a"\ncolor = [0, 0, 3]\n[[classes]]\nname = "b"\ncolor = [0, 0, 3]',
             "duplicate color",

@@ -73,7 +73,7 @@ def test_bad_files_are_skipped_and_counted(command, dataset: Path, tmp_path: Pat
     code, _, errors = command("train", "cyclegan", "--data", dataset, "--out", tmp_path / "run", *TINY)
     assert code == 0
     assert errors.count("another image is used instead") == 2
-    assert "02.jpg is no image that can be read" in errors
+    assert "02.jpg is not a readable image" in errors
     assert "01.png is damaged or cannot be read" in errors
     code, output, errors = command(
         "translate", tmp_path / "run", "--direction=A2B", dataset / "trainA", "--out", tmp_path / "out"
@@ -103,10 +103,10 @@ def bad_inputs(root: Path) -> dict[str, tuple[list[object], str]]:
         ),
         "empty folder": (
             [*train, "--data", root / "empty", *TINY],
-            "domain A is missing: no folder 'trainA'; there is no folder",
+            "domain A is missing: no folder 'trainA'; it contains no folder",
         ),
         "one domain": ([*train, "--data", root / "half", *TINY], "domain B is missing"),
-        "folders without images": ([*train, "--data", root / "no-images", *TINY], "trainA: holds no image"),
+        "folders without images": ([*train, "--data", root / "no-images", *TINY], "trainA: contains no image"),
         "unknown recipe": (
             ["train", "cyclegann", "--data", data, "--out", root / "run"],
             "no 'cyclegann'. Did you mean 'cyclegan'?",
@@ -117,7 +117,7 @@ def bad_inputs(root: Path) -> dict[str, tuple[list[object], str]]:
         ),
         "invalid TOML": (
             ["train", root / "broken.toml", "--data", data, "--out", root / "run"],
-            "broken.toml: is no TOML",
+            "broken.toml: is not TOML",
         ),
         "typo in a file": (
             ["train", root / "typo.toml", "--data", data, "--out", root / "run"],
@@ -143,16 +143,16 @@ def bad_inputs(root: Path) -> dict[str, tuple[list[object], str]]:
             ["train", "cyclegan", "--data", data, "--out", root / "file" / "run", *TINY],
             "cannot be written",
         ),
-        "resume without a run": (["train", "--resume", root / "empty"], "is no run (it holds no recipe.toml)"),
+        "resume without a run": (["train", "--resume", root / "empty"], "is not a run (it holds no recipe.toml)"),
         "resume with settings": (
             ["train", "--resume", root / "empty", "--set", "a=1"],
             "--resume continues a run as it is",
         ),
-        "translate without a run": (["translate", root / "empty", data, "--out", root / "o"], "is no run"),
+        "translate without a run": (["translate", root / "empty", data, "--out", root / "o"], "is not a run"),
         "translate without images": (["translate", root / "empty", "--out", root / "o"], "translate needs images"),
         "translate with an image": (
             ["translate", data / "trainA" / "00.png", data, "--out", root / "o"],
-            "is no file of gantoolkit",
+            "is not a gantoolkit file",
         ),
         "show an unknown block": (["blocks", "show", "resent"], "no 'resent'. Did you mean 'resnet'?"),
         "unknown kind": (["blocks", "generator"], "no kind 'generator'. Did you mean 'generators'?"),

@@ -1,4 +1,4 @@
-"""`python -m gantoolkit` is the command `gantoolkit`."""
+"""`python -m gantoolkit`: the same as the command `gantoolkit`."""
 
 import atexit
 import contextlib
@@ -14,22 +14,25 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def run() -> int:
-    """The command, in a process of its own: from the first moment to the last a signal ends it with its documented code."""
-    _leave_when_asked(None)
-    atexit.register(_ignore_signals)  # the last of what is registered so: Python's own end would let a signal kill it
+    """Run the command as a whole process: a signal ends it with the documented exit code at any moment."""
+    _exit_on_signals(None)
+    atexit.register(_ignore_signals)  # runs last: a signal during Python's own shutdown would kill the process
     from gantoolkit.cli import main
 
     code = main()
-    with contextlib.suppress(OSError, ValueError):  # a reader that has gone, or a stream that was closed
+    with contextlib.suppress(OSError, ValueError):  # a closed pipe or stream
         sys.stdout.flush()
-    _leave_when_asked(code)
+    _exit_on_signals(code)
     return code
 
 
-def _leave_when_asked(code: int | None) -> None:
-    """Until the command begins, and once it is over, nothing is to be saved: leave at once.
+def _exit_on_signals(code: int | None) -> None:
+    """Let a signal end the process at once: before the command begins and after it ends there is nothing to save.
 
-    What an exception would interrupt then, an import or Python's own end, does not always let it through, nor in one sentence.
+    Raising an exception is not reliable there: imports and Python's shutdown may swallow it or print a traceback.
+
+    Args:
+        code: The exit code of the finished command; None before it begins.
     """
 
     def leave(number: int, frame: FrameType | None) -> None:

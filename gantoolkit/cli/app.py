@@ -1,4 +1,4 @@
-"""The command `gantoolkit`, its exit codes, and what it prints when something is wrong."""
+"""The command `gantoolkit`: its subcommands, exit codes and error messages."""
 
 import contextlib
 import errno
@@ -43,7 +43,7 @@ from gantoolkit.runtime.version import __version__
 
 __all__ = ["app", "main"]
 
-_ALONE = (
+_SINGLE_PROCESS = (
     "ablate",
     "bench",
     "card",
@@ -56,17 +56,18 @@ _ALONE = (
     "translate",
     "train-segmenter",
 )
-"""Commands that would do everything, and write every file, once in each process of a launcher."""
+"""Commands that cannot run under torchrun: each process would do all the work and write every file."""
 
 app = cyclopts.App(
     name="gantoolkit",
     version=f"gantoolkit {__version__}",
     suppress_keyboard_interrupt=False,
     help=(
-        "Train CycleGAN and its relatives on your own images, and translate with them.\n\n"
-        "Exit codes: 0 done; 1 a mistake in gantoolkit or in a plugin; 2 bad input, with one sentence that says what "
-        "would be right; 3 some files were skipped, a data set has flaws, or a block breaks a rule; 130 stopped by Ctrl-C "
-        "and 143 by SIGTERM: what trains finishes its step and saves everything first; a second signal ends it at once."
+        "Train CycleGAN and related methods on your own images, and translate images with them.\n\n"
+        "Exit codes: 0 success; 1 an error in gantoolkit or in a plugin; 2 bad input, with one sentence that says what "
+        "would be right; 3 some files were skipped, a data set has problems, or a block breaks a rule; 130 stopped by "
+        "Ctrl-C; 143 stopped by SIGTERM. On either signal, training finishes its step and saves; a second signal ends the "
+        "process at once."
     ),
 )
 app.command(train.train)
@@ -93,49 +94,47 @@ app.command(blocks.recipes)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code."""
-    # Threads that wait for each other by spinning stand still on a machine whose cores are shared: seen 50 times slower.
-    # Read when torch is loaded, which the commands do as late as they can.
+    """Run one command and return its exit code."""
+    # OpenMP reads these variables when torch is loaded, which the commands do as late as possible.
+    # Spinning threads block each other on shared cores: up to 50 times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # But for some microseconds they may: to be woken takes longer than what many operations of a step do.
+    # A few microseconds of spinning are worth it: waking a thread takes longer than many operations of a step.
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else torch's profiler, loaded with it, talks on stderr
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # keeps torch's profiler from printing to stderr
     warnings.showwarning = _show_warning
     try:
-        _refuse_launchers(sys.argv[1:] if arguments is None else arguments)
-        with _both_signals_interrupt():
+        _check_launcher(sys.argv[1:] if arguments is None else arguments)
+        with _sigterm_interrupts():
             result = app(arguments, exit_on_error=False, print_error=True, result_action="return_value")
     except GantoolkitError as error:
-        _complain(str(error))
+        _print_error(str(error))
         return BAD_INPUT
     except cyclopts.CycloptsError:
         return BAD_INPUT
     except BrokenPipeError:
-        sys.stderr.close()  # the reader, `head` for instance, has had enough; nothing is left to say it to
+        sys.stderr.close()  # the reader, such as `head`, has closed the pipe
         return SUCCESS
     except KeyboardInterrupt as interrupt:
         is_terminated = signal.SIGTERM in interrupt.args
-        _complain("terminated" if is_terminated else "interrupted")
+        _print_error("terminated" if is_terminated else "interrupted")
         return TERMINATED if is_terminated else INTERRUPTED
     except MemoryError:
-        _complain(
-            "not enough memory, not even for what comes before the work; close other programs, or take another machine"
-        )
+        _print_error("not enough memory even to start the command; close other programs, or use another machine")
         return BAD_INPUT
     except Exception as error:
         if os.environ.get("GANTOOLKIT_TRACEBACK", "0") != "0":
             raise
-        if _is_about_a_path(error):
-            _complain(f"a path that was given cannot be one on this system ({error}); write another")
+        if _is_invalid_path(error):
+            _print_error(f"a path in the command is not valid on this system ({error}); use another path")
             return BAD_INPUT
-        _complain(_blame(error))
+        _print_error(_describe_internal_error(error))
         return INTERNAL_ERROR
     return result if isinstance(result, int) else SUCCESS
 
 
 @contextmanager
-def _both_signals_interrupt() -> Iterator[None]:
-    """SIGTERM raises KeyboardInterrupt as Ctrl-C does: what is half-written is removed on the way out."""
+def _sigterm_interrupts() -> Iterator[None]:
+    """Let SIGTERM raise KeyboardInterrupt as Ctrl-C does, so that partial files are removed."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -143,59 +142,60 @@ def _both_signals_interrupt() -> Iterator[None]:
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt(signal.Signals(number))
 
-    before = {kind: signal.signal(kind, interrupt) for kind in (signal.SIGINT, signal.SIGTERM)}
+    previous = {kind: signal.signal(kind, interrupt) for kind in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        for kind, handler in before.items():
+        for kind, handler in previous.items():
             signal.signal(kind, handler)
 
 
-def _is_about_a_path(error: Exception) -> bool:
+def _is_invalid_path(error: Exception) -> bool:
     if isinstance(error, OSError):
         return error.errno in (errno.ENAMETOOLONG, errno.ELOOP)
     return isinstance(error, ValueError) and "embedded null" in str(error)
 
 
-def _blame(error: Exception) -> str:
-    """Where an error that nobody expected happened, and whose code that is."""
+def _describe_internal_error(error: Exception) -> str:
+    """Say where an unexpected error occurred: in gantoolkit, or in which plugin."""
     owners = {
         entry.target.partition(":")[0].partition(".")[0]: entry.distribution
         for registry in REGISTRIES.values()
         for entry in registry.entries()
     }
-    owner, place = "gantoolkit", ""
-    for frame in traceback.walk_tb(error.__traceback__):
-        found = owners.get(frame[0].f_globals.get("__name__", "").partition(".")[0])
-        if found is not None:
-            owner, place = found, f"{frame[0].f_code.co_filename}, line {frame[1]}"
+    owner, location = "gantoolkit", ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        package = frame.f_globals.get("__name__", "").partition(".")[0]
+        if package in owners:
+            owner, location = owners[package], f"{frame.f_code.co_filename}, line {line}"
     return (
-        f"{type(error).__name__}: {error} ({place}). This is a mistake in {owner}, not in what you asked for; set "
-        "GANTOOLKIT_TRACEBACK=1 to see how it came to it"
+        f"{type(error).__name__}: {error} ({location}). This is a mistake in {owner}, not in your command; set "
+        "GANTOOLKIT_TRACEBACK=1 to see the traceback"
     )
 
 
-def _complain(message: str) -> None:
-    with contextlib.suppress(OSError, MemoryError):  # the exit code says it too
-        Console(stderr=True, soft_wrap=True).print(f"{_speaker()}[bold red]error:[/] ", end="", highlight=False)
+def _print_error(message: str) -> None:
+    with contextlib.suppress(OSError, MemoryError):  # the exit code reports the error in any case
+        Console(stderr=True, soft_wrap=True).print(f"{_process_prefix()}[bold red]error:[/] ", end="", highlight=False)
         print(message, file=sys.stderr)
 
 
 def _show_warning(message: Warning | str, *details: object, **more: object) -> None:
-    print(f"{_speaker()}warning: {message}", file=sys.stderr)
+    print(f"{_process_prefix()}warning: {message}", file=sys.stderr)
 
 
-def _speaker() -> str:
-    """Which of the processes that a launcher has started speaks; where there is one alone it need not say so."""
+def _process_prefix() -> str:
+    """The rank of this process, to put before its messages; empty if it is the only one."""
     try:
         return f"process {launched_rank()}: " if launched_world_size() > 1 else ""
-    except GantoolkitError:  # the command will say it
+    except GantoolkitError:  # the command reports it
         return ""
 
 
-def _refuse_launchers(arguments: Sequence[str]) -> None:
-    launched_rank()  # says what is wrong with it
-    if launched_world_size() > 1 and arguments and arguments[0] in _ALONE:
+def _check_launcher(arguments: Sequence[str]) -> None:
+    """Check torchrun's environment, and refuse commands that cannot share their work."""
+    launched_rank()  # raises if the environment is not valid
+    if launched_world_size() > 1 and arguments and arguments[0] in _SINGLE_PROCESS:
         raise GantoolkitError(
             f"gantoolkit {arguments[0]} cannot share its work among the processes that torchrun starts; call it without"
         )

@@ -25,77 +25,76 @@ def bench(
     device: str = "auto",
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
 ) -> None:
-    """Measure training steps of a recipe on this machine: pairs a second, share of what the device can do, memory, and where
-    time goes.
+    """Measure training steps of a recipe on this machine: speed, device utilization, memory, and where the time goes.
 
-    Steps are taken on random images; reading images is not in them. What the device can do is measured too, by a large matrix
-    product.
+    The steps use random images; reading images is not included. Utilization is relative to a large matrix product, which is
+    measured too.
 
     Parameters
     ----------
     recipe
         A recipe's name (`gantoolkit recipes`) or the path of a .toml file.
     settings
-        Change a field of the recipe, as often as you like: --set data.crop_size=128 --set training.batch_size=4.
+        Change a field of the recipe, such as --set data.crop_size=128. May be repeated.
     steps
-        Steps to time, after two that are not.
+        Number of steps to time, after two warm-up steps.
     device
         cpu, cuda, cuda:1, or auto.
     json_file
-        Write everything to this file too.
+        Also write the results to this file.
     """
     from gantoolkit import cost
     from gantoolkit.files.text import write_json
     from gantoolkit.recipes import find_recipe
 
     changes = dict(parse_setting(setting) for setting in settings or [])
-    measured = cost.bench(find_recipe(recipe, changes), device=device, steps=steps)
-    print_bench(measured)
+    result = cost.bench(find_recipe(recipe, changes), device=device, steps=steps)
+    print_bench(result)
     if json_file is not None:
-        write_json(json_file, asdict(measured))
+        write_json(json_file, asdict(result))
 
 
-def print_bench(measured: "Bench") -> None:
-    """The figures, then where the time of a step goes."""
+def print_bench(result: "Bench") -> None:
+    """Print the measured values, then where the time of a step goes."""
     from gantoolkit.runtime.memory import format_bytes
 
     facts = {
-        "speed": f"{measured.pairs_per_second:.3g} pairs/s, {format_seconds(measured.seconds_per_step)} a step "
-        f"(median of {len(measured.seconds)}, {format_seconds(min(measured.seconds))} to "
-        f"{format_seconds(max(measured.seconds))})"
+        "speed": f"{result.pairs_per_second:.3g} pairs/s, {format_seconds(result.seconds_per_step)} a step "
+        f"(median of {len(result.seconds)}, {format_seconds(min(result.seconds))} to "
+        f"{format_seconds(max(result.seconds))})"
     }
-    rate = measured.matrix_rate
-    if measured.flops is not None:
-        facts["work"] = f"{format_count(measured.flops)}FLOP a step, {format_count(measured.flops_per_second)}FLOP/s"
+    rate = result.matrix_rate
+    if result.flops is not None:
+        facts["work"] = f"{format_count(result.flops)}FLOP a step, {format_count(result.flops_per_second)}FLOP/s"
         facts["share"] = (
-            f"{measured.share_of_matrix_rate:.1%} of {format_count(rate.flops_per_second)}FLOP/s, which a product of "
+            f"{result.share_of_matrix_rate:.1%} of {format_count(rate.flops_per_second)}FLOP/s, which a product of "
             f"{rate.side}×{rate.side} matrices in {rate.arithmetic} reaches here"
         )
-    if measured.memory_bytes is not None:
-        facts["memory"] = f"{format_bytes(measured.memory_bytes)} at the peak ({measured.memory_kind})"
-    if measured.predicted_bytes is not None:
-        facts["predicted"] = f"{format_bytes(measured.predicted_bytes)} of tensors"
-    size = f"batches of {measured.batch_size}, crops of {measured.crop_size}×{measured.crop_size}"
-    print_facts(f"{measured.recipe} on {measured.device}: {size}", facts)
-    _print_shares("stage of a step", measured.stages)
-    _print_shares("operator, without those it calls", measured.operators)
-    for note in measured.notes:
+    if result.memory_bytes is not None:
+        facts["memory"] = f"{format_bytes(result.memory_bytes)} at the peak ({result.memory_kind})"
+    if result.predicted_bytes is not None:
+        facts["predicted"] = f"{format_bytes(result.predicted_bytes)} of tensors"
+    size = f"batches of {result.batch_size}, crops of {result.crop_size}×{result.crop_size}"
+    print_facts(f"{result.recipe} on {result.device}: {size}", facts)
+    _print_shares("stage of a step", result.stages)
+    _print_shares("operator, own time", result.operators)
+    for note in result.notes:
         print(note)
 
 
 def print_facts(title: str, facts: dict[str, str]) -> None:
-    """A heading, and lines with a name and what is to be said of it."""
+    """Print a heading, and one line for each fact: its name and its text."""
     from rich.console import Console
 
     console = Console(soft_wrap=True, highlight=False)
     console.print(title, markup=False, style="bold")
     width = max(map(len, facts))
-    for name, said in facts.items():
-        console.print(f"  {name:<{width}}  {said}", markup=False)
+    for name, text in facts.items():
+        console.print(f"  {name:<{width}}  {text}", markup=False)
 
 
 def format_count(number: float | None) -> str:
-    """A number with a prefix, such as `1.29 T`.
+    """Format a number with an SI prefix, such as `1.29 T`.
 
     >>> format_count(1_288_298_299_392), format_count(11_708)
     ('1.29 T', '11.7 k')
@@ -108,7 +107,7 @@ def format_count(number: float | None) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """A short time, such as `15.4 s` or `231 ms`.
+    """Format a short duration, such as `15.4 s` or `231 ms`.
 
     >>> format_seconds(15.432), format_seconds(0.2312)
     ('15.4 s', '231 ms')
@@ -125,6 +124,6 @@ def _print_shares(title: str, shares: "Sequence[Share]") -> None:
     table.add_column(title, no_wrap=True)
     table.add_column("a step", no_wrap=True, justify="right")
     table.add_column("share", no_wrap=True, justify="right")
-    for one in shares:
-        table.add_row(one.name, format_seconds(one.seconds), f"{one.share:.1%}")
+    for share in shares:
+        table.add_row(share.name, format_seconds(share.seconds), f"{share.share:.1%}")
     print_whole(table)

@@ -1,4 +1,4 @@
-"""`gantoolkit blocks` and `gantoolkit recipes`: what is there, and what it takes."""
+"""`gantoolkit blocks` and `gantoolkit recipes`."""
 
 import inspect
 
@@ -11,17 +11,17 @@ from gantoolkit.plugins import REGISTRIES
 
 __all__ = ["app", "find_kinds", "recipes"]
 
-app = cyclopts.App(name="blocks", help="List the blocks by kind; `blocks show NAME` explains one.")
+app = cyclopts.App(name="blocks", help="List the blocks by kind; `blocks show NAME` describes one.")
 
 
 @app.default
 def list_blocks(kind: str | None = None, /) -> None:
-    """List the blocks, imported or not, by kind.
+    """List the blocks by kind, without importing them.
 
     Parameters
     ----------
     kind
-        One kind only, such as generators.
+        List only this kind, such as generators.
     """
     if kind is not None and kind not in REGISTRIES:
         hint = did_you_mean(kind, REGISTRIES)
@@ -33,20 +33,20 @@ def list_blocks(kind: str | None = None, /) -> None:
 
 @app.command
 def show(name: str, /) -> None:
-    """Explain a block: what it is for, and its parameters with their types and defaults.
+    """Describe a block: its purpose, and its parameters with their types and defaults.
 
     Parameters
     ----------
     name
-        A block's name, with its kind in front where two kinds share it: image_pools/none.
+        A block's name. If two kinds share it, put the kind in front: image_pools/none.
     """
     from gantoolkit.registry.signature import read_parameters
 
     console = Console(soft_wrap=True, highlight=False)
-    for position, kind in enumerate(find_kinds(name)):
+    for index, kind in enumerate(find_kinds(name)):
         entry = REGISTRIES[kind].find(name.rpartition("/")[2])
         block = entry.load()
-        if position:
+        if index:
             console.print()
         console.print(f"[bold]{entry.name}[/], one of {kind}, from {entry.distribution} {entry.version}")
         console.print(_summary(block), markup=False)
@@ -54,16 +54,14 @@ def show(name: str, /) -> None:
         for heading in ("parameter", "type", "default", ""):
             table.add_column(heading)
         for parameter in read_parameters(block).values():
-            kind_and_default = str(parameter).rpartition(", ")
-            table.add_row(
-                parameter.name, kind_and_default[0], kind_and_default[2].removeprefix("default "), parameter.doc
-            )
+            type_text, _, default = str(parameter).rpartition(", ")
+            table.add_row(parameter.name, type_text, default.removeprefix("default "), parameter.doc)
         if table.row_count:
             console.print(table)
 
 
 def recipes() -> None:
-    """List the recipes that `gantoolkit train` knows by name."""
+    """List the recipes that `gantoolkit train` accepts by name."""
     from gantoolkit.recipes import list_recipe_files
 
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
@@ -76,30 +74,30 @@ def recipes() -> None:
 
 
 def find_kinds(name: str) -> list[str]:
-    """The kinds that know a block of this name, which may have its kind in front: `image_pools/none`.
+    """The kinds that have a block of this name. The name may have its kind in front: `image_pools/none`.
 
     Raises:
-        PluginError: When none does.
+        PluginError: When there is no such block.
     """
-    wanted_kind, _, short = name.rpartition("/")
-    wanted = {kind: registry for kind, registry in REGISTRIES.items() if wanted_kind in ("", kind)}
-    found = [kind for kind, registry in wanted.items() if short in registry]
-    found = found or [kind for kind, registry in wanted.items() if registry.hidden(short)]  # asking will say so
-    if not found:
-        everything = sorted({known for registry in REGISTRIES.values() for known in registry.names()})
-        hint = did_you_mean(short, everything)
-        raise PluginError(f"blocks: no '{name}'.{hint} See `gantoolkit blocks`")
-    return found
+    prefix, _, short = name.rpartition("/")
+    registries = {kind: registry for kind, registry in REGISTRIES.items() if prefix in ("", kind)}
+    kinds = [kind for kind, registry in registries.items() if short in registry]
+    # Finding a hidden block raises the error that says why it is hidden.
+    kinds = kinds or [kind for kind, registry in registries.items() if registry.hidden(short)]
+    if not kinds:
+        names = sorted({known for registry in REGISTRIES.values() for known in registry.names()})
+        raise PluginError(f"blocks: no '{name}'.{did_you_mean(short, names)} See `gantoolkit blocks`")
+    return kinds
 
 
 def _names_of(kind: str) -> list[str]:
-    """Names, qualified where two distributions offer the same one."""
+    """The names of a kind's blocks, qualified where two distributions provide the same name."""
     entries = REGISTRIES[kind].entries()
     names = [entry.name for entry in entries]
     return [entry.qualified_name if names.count(entry.name) > 1 else entry.name for entry in entries]
 
 
 def _summary(block: object) -> str:
-    """A block's docstring down to its list of arguments."""
+    """A block's docstring up to its list of arguments."""
     text = inspect.getdoc(block) or "(no documentation)"
     return text.partition("\nArgs:")[0].strip()

@@ -1,4 +1,4 @@
-"""`gantoolkit check`: the rules of a block's kind, from the command line."""
+"""`gantoolkit check`."""
 
 from typing import Annotated, Any
 
@@ -25,40 +25,40 @@ def check(
     layers: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
     device: str = "auto",
 ) -> int:
-    """Try a block on every rule of its kind's protocol: on the CPU, and on CUDA too where there is one.
+    """Test a block against every rule of its kind's protocol, on the CPU and, if available, on CUDA.
 
-    Exit code 3 says that a rule is broken.
+    The exit code is 3 if a rule is broken.
 
     Parameters
     ----------
     name
-        A block's name, with its kind in front where two kinds share it: image_pools/none.
+        A block's name. If two kinds share it, put the kind in front: image_pools/none.
     settings
-        A parameter of the block, as often as you like: --set width=8.
+        Set a parameter of the block, such as --set width=8. May be repeated.
     sizes
-        Heights and widths to try, in pixels; by default some that suit the block.
+        Heights and widths to test, in pixels. Default: sizes that the block accepts.
     layers
-        For a feature extractor, the layers to ask for.
+        For a feature extractor: the layers to request.
     device
-        cpu, cuda, or auto: the CPU, then CUDA where there is one.
+        cpu, cuda, or auto: the CPU, then CUDA if available.
     """
     from gantoolkit.runtime.device import available_devices, select_device
 
     with requires_extra("testing", "gantoolkit check", PluginError):
         from gantoolkit.testing import RULEBOOKS, Subject
 
-    names = available_devices() if device == "auto" else [device]
+    devices = available_devices() if device == "auto" else [device]
     console = Console(soft_wrap=True, highlight=False)
-    broken = 0
+    broken_count = 0
     short = name.rpartition("/")[2]
     parameters: dict[str, Any] = {}
     for field, value in map(parse_setting, settings or []):
         merge_field(parameters, field.split("."), value, short)
     for kind in find_kinds(name):
         block = BlockSpec.of(short, **parameters)
-        for device_name in names:
+        for device_name in devices:
             subject = Subject(kind, block, select_device(device_name), sizes, layers or ())
-            subject.factory()  # a block that cannot be had, or a wrong parameter, breaks no rule
+            subject.factory()  # a block that cannot be loaded, or a wrong parameter, is an error and not a broken rule
             console.print(f"[bold]{subject}[/], on {subject.device}")
             for rule in RULEBOOKS[kind].rules:
                 outcome = rule.run(subject)
@@ -66,7 +66,7 @@ def check(
                 console.print(f"  [{_STYLES[outcome.state]}]{outcome.state:14}[/] {rule.name}", end="")
                 print(reason)
                 if outcome.state == "broken":
-                    broken += 1
+                    broken_count += 1
                     print("".join(f"                 {line}\n" for line in outcome.message.splitlines()[1:]), end="")
-    print(f"{broken} broken" if broken else "no rule is broken")
-    return INCOMPLETE if broken else 0
+    print(f"{broken_count} broken" if broken_count else "no rule is broken")
+    return INCOMPLETE if broken_count else 0

@@ -19,16 +19,16 @@ def demo(
     out: Path = Path("runs/demo"),
     device: str = "auto",
 ) -> int:
-    """Train a small CycleGAN on built-in photographs and measure it against the known answer; minutes on a CPU.
+    """Train a small CycleGAN on built-in photographs and compare its output with the ground truth: minutes on a CPU.
 
-    Domain A shows photographs as sepia prints, domain B as blue cyanotypes; the two are never seen as pairs.
+    Domain A holds photographs as sepia prints, domain B as blue cyanotypes. Training never sees them as pairs.
 
     Parameters
     ----------
     settings
-        Change a field of the recipe `demo`, as often as you like: --set generator=unet.
+        Change a field of the recipe `demo`, such as --set generator=unet. May be repeated.
     out
-        Folder for the photographs, the run and the pictures; a run that is there is continued.
+        Folder for the photographs, the run and the pictures. An existing run resumes.
     device
         cpu, cuda, cuda:1, or auto.
     """
@@ -39,10 +39,10 @@ def demo(
     from gantoolkit.demo import run_demo
 
     result = run_demo(out, dict(map(parse_setting, settings or [])), device=device, watch=TrainingProgress)
-    title = f"PSNR against the right answer on held-out photographs, at step {result.end.step}"
+    title = f"PSNR against the ground truth on held-out photographs, at step {result.end.step}"
     table = Table(box=None, padding=(0, 2, 0, 0), title=title, title_justify="left", title_style="bold")
     table.add_column("", no_wrap=True)
-    for heading in ("doing nothing", "one flat color", "before training", "after training"):
+    for heading in ("input unchanged", "one flat color", "before training", "after training"):
         table.add_column(heading)
     for direction, psnr in result.psnr.items():
         cells = [f"{psnr[name]:.1f} dB" for name in ("input", "flat color", "untrained", "trained")]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter, validators
 
-from gantoolkit.cli.exit_codes import INCOMPLETE
+from gantoolkit.cli.exit_codes import INCOMPLETE, SUCCESS
 from gantoolkit.cli.train import parse_setting
 from gantoolkit.errors import DataError
 
@@ -29,10 +29,10 @@ def evaluate(
     generators: Literal["last", "best"] = "last",
     device: str = "auto",
 ) -> int:
-    """Measure runs on test images: a table here, and CSV, JSON and a page with pictures in a folder.
+    """Score runs on test images: print a table, and write CSV, JSON and a page with pictures.
 
-    Where the files of testA and testB have the same names they are taken for pairs. Beside the runs stand references that need
-    no network: the input itself, the truth itself, the truth of another image.
+    Files of testA and testB with the same names count as pairs. The table also lists references that need no network: the
+    input itself, the ground truth itself, and the ground truth of another image.
 
     Parameters
     ----------
@@ -41,16 +41,16 @@ def evaluate(
     out
         Folder for scores.csv, images.csv, scores.json and report.html.
     data
-        Folder of the data set, if it is not the one that a run was trained on.
+        Folder of the data set. Default: the one that each run was trained on.
     metrics
-        A metric's name (`gantoolkit blocks metrics`), or a parameter of one, as often as you like: --metric psnr --metric
-        fid.backbone=resnet18; l1, psnr and ssim by default.
+        A metric's name (`gantoolkit blocks metrics`) or a parameter of a metric, such as --metric psnr --metric
+        fid.backbone=resnet18. May be repeated. Default: l1, psnr and ssim.
     split
-        Which images: test means testA and testB, or halves of the images in test.
+        Name of the split: test means testA and testB, or the two halves of the images in test.
     images
-        At most so many of each domain, spread evenly.
+        Use at most this many images of each domain, evenly spaced.
     generators
-        The last ones, or those that were best while the run trained (training.evaluate_every).
+        The last ones, or the best ones according to the recipe's metric (training.evaluate_every).
     device
         cpu, cuda, cuda:1, or auto.
     """
@@ -62,40 +62,42 @@ def evaluate(
 
     if not runs:
         raise DataError("evaluate needs runs: gantoolkit evaluate runs/one runs/two --out scores")
-    chosen = choose_metrics(*parse_metrics(metrics or list(DEFAULT_METRICS)))
-    opened = {path: Run.open(path, data=data) for path in dict.fromkeys(runs)}
-    names = _short_names(list(opened))
+    metric_blocks = choose_metrics(*parse_metrics(metrics or list(DEFAULT_METRICS)))
+    runs_by_path = {path: Run.open(path, data=data) for path in dict.fromkeys(runs)}
+    names = _short_names(list(runs_by_path))
+    is_best = generators == "best"
     scored: list[Scored] = []
     references: list[RunScores] = []
-    seen: list[object] = []
-    for path, run in opened.items():
-        measured = EvaluationImages.open(run.data, run.recipe.data, split=split).take(images).readable()
-        print(f"measuring {names[path]} …", file=sys.stderr, flush=True)
-        scores = score_run(run, measured, chosen, name=names[path], best=generators == "best", device=device)
-        scored.append(Scored(scores, run, measured, best=generators == "best"))
-        look = (run.data.resolve(), run.recipe.data.resize, run.recipe.data.load_size, run.recipe.data.crop_size)
-        if look not in seen:
-            seen.append(look)
-            references += score_references(measured, list(scores.directions), chosen)
-    everything = [each.scores for each in scored] + references
-    print_scores(everything)
-    files = write_scores(everything, out)
+    preparations: list[object] = []
+    for path, run in runs_by_path.items():
+        test_images = EvaluationImages.open(run.data, run.recipe.data, split=split).take(images).readable()
+        print(f"evaluating {names[path]} …", file=sys.stderr, flush=True)
+        scores = score_run(run, test_images, metric_blocks, name=names[path], best=is_best, device=device)
+        scored.append(Scored(scores, run, test_images, best=is_best))
+        # Runs that prepare the same images in the same way share their references.
+        preparation = (run.data.resolve(), run.recipe.data.resize, run.recipe.data.load_size, run.recipe.data.crop_size)
+        if preparation not in preparations:
+            preparations.append(preparation)
+            references += score_references(test_images, list(scores.directions), metric_blocks)
+    all_scores = [result.scores for result in scored] + references
+    print_scores(all_scores)
+    files = write_scores(all_scores, out)
     page = out / "report.html"
     write_page(page, scored, references, title="Scores", device=device)
     print("written: " + ", ".join(str(path) for path in [*files, page]))
-    return report_skipped(each.scores for each in scored)
+    return report_skipped(result.scores for result in scored)
 
 
-def report_skipped(scores: "Iterable[RunScores]") -> int:
-    """Say which files could not be read; the exit code."""
-    skipped = {reason for each in scores for reason in each.skipped}
-    for reason in sorted(skipped):
+def report_skipped(results: "Iterable[RunScores]") -> int:
+    """Print which files could not be read, and return the exit code."""
+    reasons = {reason for scores in results for reason in scores.skipped}
+    for reason in sorted(reasons):
         print(f"skipped: {reason}", file=sys.stderr)
-    return INCOMPLETE if skipped else 0
+    return INCOMPLETE if reasons else SUCCESS
 
 
-def print_scores(scores: "Sequence[RunScores]") -> None:
-    """A table for each direction."""
+def print_scores(results: "Sequence[RunScores]") -> None:
+    """Print one table for each direction."""
     from rich.console import Console
     from rich.table import Table
 
@@ -103,40 +105,40 @@ def print_scores(scores: "Sequence[RunScores]") -> None:
     from gantoolkit.plugins import Direction
 
     console = Console(soft_wrap=True, highlight=False)
-    for direction in directions_of(scores):
-        rows = [each for each in scores if direction in each.directions]
-        way = Direction(direction)
-        title = f"{way.source} → {way.target}, 95 % intervals over {rows[0].directions[direction].images} images"
+    for direction in map(Direction, directions_of(results)):
+        rows = [scores for scores in results if direction in scores.directions]
+        count = rows[0].directions[direction].images
+        title = f"{direction.source} → {direction.target}, 95 % intervals over {count} images"
         table = Table(box=None, padding=(0, 2, 0, 0), title=title, title_justify="left", title_style="bold")
-        names = figure_names(scores, direction)
+        names = figure_names(results, direction)
         table.add_column("", no_wrap=True)
         for name in names:
             table.add_column(name, no_wrap=True)
-        for each in rows:
-            figures = each.directions[direction].figures
-            style = None if each.path else "italic"
-            table.add_row(each.name, *(format_figure(figures.get(name)) for name in names), style=style)
+        for scores in rows:
+            values = scores.directions[direction].figures
+            style = None if scores.path else "italic"
+            table.add_row(scores.name, *(format_figure(values.get(name)) for name in names), style=style)
         print_whole(table)
-        for said in dict.fromkeys(said for each in rows for said in each.directions[direction].notes):
-            console.print(f"  {said}", markup=False, style="dim")
+        for note in dict.fromkeys(note for scores in rows for note in scores.directions[direction].notes):
+            console.print(f"  {note}", markup=False, style="dim")
 
 
 def print_whole(table: "Table") -> None:
-    """Print a table as wide as it is: a line that is too long is better wrapped by the terminal than cut off here."""
+    """Print a table in full width: the terminal wraps long lines, where rich would cut them off."""
     from rich.console import Console
 
-    needed = Console(width=10_000).measure(table).maximum
-    Console(soft_wrap=True, highlight=False, width=max(Console().width, needed)).print(table)
+    width = Console(width=10_000).measure(table).maximum
+    Console(soft_wrap=True, highlight=False, width=max(Console().width, width)).print(table)
 
 
 def parse_metrics(texts: "Sequence[str]") -> tuple[list[str], dict[str, Any]]:
-    """Names of metrics, and their parameters by dotted path, from words such as `psnr` and `fid.backbone=resnet18`."""
+    """Parse words such as `psnr` and `fid.backbone=resnet18` into metric names, and parameters by dotted path."""
     names = dict.fromkeys(text.partition("=")[0].partition(".")[0] for text in texts)
     return list(names), dict(parse_setting(text) for text in texts if "=" in text)
 
 
 def _short_names(runs: Sequence[Path]) -> dict[Path, str]:
-    """The last part of each path, or as many as it takes to tell them apart."""
+    """The last part of each path, or as many parts as make the names unique."""
     for depth in range(1, 20):
         names = {path: "/".join(path.resolve().parts[-depth:]) for path in runs}
         if len(set(names.values())) == len(runs):

@@ -26,26 +26,26 @@ def plan(
     device: str = "auto",
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
 ) -> None:
-    """Predict the memory and the time of training a recipe, and propose the largest batch and the largest crop that fit.
+    """Predict the memory and time that training a recipe needs, and propose the largest batch and the largest crop that fit.
 
-    Memory is counted without taking any. Time is measured on small crops, for about half a minute, and grows with the work.
+    Memory is computed without allocating it. Time is measured on small crops for about half a minute, and extrapolated.
 
     Parameters
     ----------
     recipe
         A recipe's name (`gantoolkit recipes`) or the path of a .toml file.
     settings
-        Change a field of the recipe, as often as you like: --set data.crop_size=512 --set training.batch_size=4.
+        Change a field of the recipe, such as --set data.crop_size=512. May be repeated.
     data
-        Folder of the data set; it says how many steps the run has.
+        Folder of the data set, which determines the number of steps.
     steps
-        How many steps, where there is no data set yet.
+        Number of steps, if there is no data set yet.
     memory
-        What the run may take, such as 12GB; by default what the device has left.
+        Memory that the run may use, such as 12GB. Default: what is free on the device.
     device
         cpu, cuda, cuda:1, or auto.
     json_file
-        Write everything to this file too.
+        Also write the results to this file.
     """
     from gantoolkit import cost
     from gantoolkit.files.text import write_json
@@ -54,17 +54,17 @@ def plan(
 
     changes = dict(parse_setting(setting) for setting in settings or [])
     limit = None if memory is None else parse_bytes(memory)
-    made = cost.plan(find_recipe(recipe, changes), data=data, steps=steps, device=device, memory=limit)
-    print_plan(made)
+    result = cost.plan(find_recipe(recipe, changes), data=data, steps=steps, device=device, memory=limit)
+    print_plan(result)
     if json_file is not None:
-        write_json(json_file, asdict(made))
+        write_json(json_file, asdict(result))
 
 
-def print_plan(made: "Plan") -> None:
-    """The figures, then the settings that fit."""
+def print_plan(result: "Plan") -> None:
+    """Print the predicted values, then the settings that fit."""
     from gantoolkit.runtime.memory import MARGIN, format_bytes
 
-    cost = made.cost
+    cost = result.cost
     parts = {
         "weights": cost.weight_bytes,
         "gradients": cost.gradient_bytes,
@@ -72,36 +72,38 @@ def print_plan(made: "Plan") -> None:
         "image pools": cost.pool_bytes,
         "the step itself": cost.working_bytes,
     }
-    listed = ", ".join(f"{name} {format_bytes(size)}" for name, size in parts.items() if size)
-    verdict = {True: "fits into", False: "does not fit into", None: ""}[made.fits]
-    there = "; how much there is, is not known here" if made.available_bytes is None else ""
-    if made.available_bytes is not None:
-        there = f": {verdict} {format_bytes(made.available_bytes)}"
+    breakdown = ", ".join(f"{name} {format_bytes(size)}" for name, size in parts.items() if size)
+    if result.available_bytes is None:
+        verdict = "; the available memory is not known"
+    else:
+        verdict = f": {'fits' if result.fits else 'does not fit'} into {format_bytes(result.available_bytes)}"
     facts = {
-        "memory": f"{format_bytes(cost.peak_bytes)} at the peak: {listed}",
-        "to have": f"{format_bytes(made.needed_bytes)} with a margin of {MARGIN:.0%}{there}",
+        "memory": f"{format_bytes(cost.peak_bytes)} at the peak: {breakdown}",
+        "to have": f"{format_bytes(result.needed_bytes)} with a margin of {MARGIN:.0%}{verdict}",
         "work": f"{format_count(cost.flops)}FLOP a step"
-        + "".join(f", {format_count(flops)}FLOP to translate {way}" for way, flops in made.translation_flops.items()),
-        "time": _describe_time(made.time),
+        + "".join(
+            f", {format_count(flops)}FLOP to translate {name}" for name, flops in result.translation_flops.items()
+        ),
+        "time": _describe_time(result.time),
     }
-    if made.hours is not None:
-        likely, least, most = (_describe_hours(hours) for hours in made.hours)
-        facts["run"] = f"{made.steps:,} steps: {likely}, between {least} and {most}"
-    size = f"batches of {made.batch_size}, crops of {made.crop_size}×{made.crop_size}"
-    print_facts(f"{made.recipe} on {made.device}: {size}", facts)
-    for proposal in made.proposals:
-        words = " ".join(f"--set {setting}" for setting in proposal.settings) or "as it is"
+    if result.hours is not None:
+        likely, least, most = (_describe_hours(hours) for hours in result.hours)
+        facts["run"] = f"{result.steps:,} steps: {likely}, between {least} and {most}"
+    size = f"batches of {result.batch_size}, crops of {result.crop_size}×{result.crop_size}"
+    print_facts(f"{result.recipe} on {result.device}: {size}", facts)
+    for proposal in result.proposals:
+        options = " ".join(f"--set {setting}" for setting in proposal.settings) or "as it is"
         print(
             f"largest that fits: batches of {proposal.batch_size}, crops of {proposal.crop_size}×{proposal.crop_size}, "
-            f"{format_bytes(proposal.needed_bytes)}: {words}"
+            f"{format_bytes(proposal.needed_bytes)}: {options}"
         )
-    if made.available_bytes is not None and not made.proposals:
-        print("no batch and no crop of it fits; take a smaller generator")
+    if result.available_bytes is not None and not result.proposals:
+        print("no batch and no crop of it fits; use a smaller generator")
 
 
 def _describe_time(estimate: "TimeEstimate | None") -> str:
     if estimate is None:
-        return "not measured: not even a step on small crops fits into the memory here"
+        return "not measured: even a step on small crops does not fit into the available memory"
     last = estimate.probes[-1]
     return (
         f"{format_seconds(estimate.seconds_per_step)} a step, between {format_seconds(estimate.low)} and "

@@ -1,4 +1,4 @@
-"""`gantoolkit plugins`: who offers blocks, and the start of a package that does."""
+"""`gantoolkit plugins`: list distributions that provide blocks, or start one."""
 
 from pathlib import Path
 
@@ -11,13 +11,13 @@ from gantoolkit.registry.registry import API_VERSION, find_unknown_kinds
 __all__ = ["app"]
 
 app = cyclopts.App(
-    name="plugins", help="List the distributions that offer blocks; `plugins new` starts one of your own."
+    name="plugins", help="List the distributions that provide blocks; `plugins new` creates one of your own."
 )
 
 
 @app.default
 def list_plugins() -> None:
-    """List every distribution that offers blocks, with each block and whether it can be loaded."""
+    """List every distribution that provides blocks, its blocks, and whether each can be loaded."""
     rows = [("distribution", "version", "kind", "block", "state")]
     for kind, registry in REGISTRIES.items():
         for entry in registry.entries():
@@ -26,7 +26,7 @@ def list_plugins() -> None:
                 state = "ok"
                 if entry.api_version != API_VERSION:
                     state = f"ok, through an adapter from plugin API v{entry.api_version}; v{API_VERSION} is current"
-                registry.find(entry.name)  # refused where two distributions offer it
+                registry.find(entry.name)  # raises if two distributions provide the name
             except PluginError as error:
                 state = str(error)
             rows.append((entry.distribution, entry.version, kind, entry.name, state))
@@ -35,29 +35,29 @@ def list_plugins() -> None:
         for entry in find_unknown_kinds(REGISTRIES)
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    for *facts, state in rows:  # one line each, however long: an error is to be read, and found by grep
-        print(*(fact.ljust(width) for fact, width in zip(facts, widths, strict=True)), state, sep="  ")
+    for *cells, state in rows:  # one line each, however long, so that grep finds errors
+        print(*(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)), state, sep="  ")
 
 
 @app.command
 def new(distribution: str, /, *, kind: str, out: Path = Path()) -> None:
-    """Write a distribution with one working block: entry point, block, tests, README, a license to fill in.
+    """Create a distribution with one working block: entry point, block, tests, README, and a license to fill in.
 
-    It installs, and passes its tests and `gantoolkit check`, as it is.
+    It can be installed as it is, and passes its tests and `gantoolkit check`.
 
     Parameters
     ----------
     distribution
-        Its name, such as gantoolkit-stripes; the block is called what is left without gantoolkit-.
+        Its name, such as gantoolkit-stripes. The block has this name without gantoolkit-.
     kind
         The kind of block, such as generators.
     out
-        The folder to write it into.
+        The folder in which to create it.
     """
     from gantoolkit.scaffold import write_distribution
 
-    made = write_distribution(distribution, kind, out)
-    print(f"wrote {made.folder}")
-    for path in made.files:
-        print(f"  {path.relative_to(made.folder)}")
-    print(f"now: pip install --editable '{made.folder}[test]' && gantoolkit check {kind}/{made.block}")
+    result = write_distribution(distribution, kind, out)
+    print(f"wrote {result.folder}")
+    for path in result.files:
+        print(f"  {path.relative_to(result.folder)}")
+    print(f"next: pip install --editable '{result.folder}[test]' && gantoolkit check {kind}/{result.block}")

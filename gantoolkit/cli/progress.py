@@ -1,4 +1,4 @@
-"""What the terminal shows while a run trains."""
+"""The progress display of a training run."""
 
 import contextlib
 import sys
@@ -16,11 +16,11 @@ from gantoolkit.training import CheckpointSaved, Event, RunEnded, SamplesDrawn, 
 __all__ = ["TrainingProgress"]
 
 _LINE_SECONDS = 10.0
-"""Between two lines where there is no terminal to draw a bar on."""
+"""The time between two lines of output that is not a terminal."""
 
 
 class TrainingProgress:
-    """A callback that shows rate, time left and losses: a bar on a terminal, now and then a line elsewhere."""
+    """A callback that shows speed, remaining time and losses: a bar on a terminal, otherwise a line every ten seconds."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -28,21 +28,21 @@ class TrainingProgress:
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
         self.bar = Progress(
             *columns,
-            TextColumn("{task.fields[rate]}"),
+            TextColumn("{task.fields[speed]}"),
             TimeRemainingColumn(),
             console=self.console,
             disable=not self.console.is_terminal,
         )
-        self.task = self.bar.add_task(run.recipe.name, total=None, rate="")
-        self.first: tuple[int, float] | None = None
-        self.shown = time.monotonic()
+        self.task = self.bar.add_task(run.recipe.name, total=None, speed="")
+        self.start: tuple[int, float] | None = None
+        self.updated_at = time.monotonic()
         self.bad_files: set[str] = set()
         self.is_mute = False
-        """Whether nobody can be told anything any more: then the run goes on alone, with its log and its report."""
+        """Whether the output is no longer writable. The run continues without it, with its log and its report."""
 
     def __enter__(self) -> "TrainingProgress":
         try:
-            self.say(f"{self.run.recipe.name} learns from {self.run.data} into {self.run.path}")
+            self.say(f"training {self.run.recipe.name} on {self.run.data} into {self.run.path}")
             self.bar.start()
         except (OSError, UnicodeError, SystemExit):
             self.is_mute = True
@@ -52,14 +52,14 @@ class TrainingProgress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with contextlib.suppress(OSError, UnicodeError, SystemExit):
-            self.bar.stop()  # also after an error: the terminal wants its cursor back
+            self.bar.stop()  # restores the cursor, also after an error
 
     def __call__(self, event: Event) -> None:
         if self.is_mute:
             return
         try:
             self.show(event)
-        except (OSError, UnicodeError, SystemExit):  # rich leaves with the last one where the reader has gone
+        except (OSError, UnicodeError, SystemExit):  # rich raises SystemExit if the pipe is closed
             self.is_mute = True
 
     def show(self, event: Event) -> None:
@@ -72,41 +72,41 @@ class TrainingProgress:
                 self.say(f"step {step}: saved {path}")
             case RunEnded(step, reason, report):
                 self.bar.stop()
-                self.say_end(step, reason, report)
+                self.show_end(step, reason, report)
 
     def show_step(self, event: StepDone) -> None:
         now = time.monotonic()
-        for path, why in event.bad_files.items():
+        for path, reason in event.bad_files.items():
             if path not in self.bad_files:
                 self.bad_files.add(path)
-                print(f"warning: {path} {why}; another image takes its place", file=sys.stderr)
+                print(f"warning: {path} {reason}; another image is used instead", file=sys.stderr)
         if event.skipped:
             message = f"warning: step {event.step}: {event.skipped} was not finite and was skipped"
             print(message, file=sys.stderr)
-        if self.first is None:
-            self.first = (event.step - 1, now)
-        pause = 0.5 if self.console.is_terminal else _LINE_SECONDS
-        if now - self.shown < pause and event.step < event.steps:
+        if self.start is None:
+            self.start = (event.step - 1, now)
+        interval = 0.5 if self.console.is_terminal else _LINE_SECONDS
+        if now - self.updated_at < interval and event.step < event.steps:
             return
-        self.shown = now
-        steps, seconds = event.step - self.first[0], max(now - self.first[1], 1e-9)
-        rate = f"{steps / seconds:.2f} steps/s" if steps > 1 else ""
+        self.updated_at = now
+        steps, seconds = event.step - self.start[0], max(now - self.start[1], 1e-9)
+        speed = f"{steps / seconds:.2f} steps/s" if steps > 1 else ""
         losses = " ".join(f"{name} {float(value):.3f}" for name, value in event.losses.items() if "total" not in name)
         if self.console.is_terminal:
-            self.bar.update(self.task, completed=event.step, total=event.steps, rate=rate, description=losses)
+            self.bar.update(self.task, completed=event.step, total=event.steps, speed=speed, description=losses)
         else:
-            left = (event.steps - event.step) * seconds / steps
-            parts = (f"step {event.step}/{event.steps}", rate, f"{_in_words(left)} left")
+            remaining = (event.steps - event.step) * seconds / steps
+            parts = (f"step {event.step}/{event.steps}", speed, f"{_format_duration(remaining)} left")
             self.say(f"{', '.join(filter(None, parts))}{f': {losses}' if losses else ''}")
 
-    def say_end(self, step: int, reason: str, report: Path) -> None:
-        words = {
+    def show_end(self, step: int, reason: str, report: Path) -> None:
+        phrases = {
             "finished": "finished",
-            "stopped": "stopped as asked",
+            "stopped": "stopped as requested",
             "SIGINT": "interrupted",
             "SIGTERM": "terminated",
         }
-        self.say(f"{words[reason]} at step {step}; report: {report}")
+        self.say(f"{phrases[reason]} at step {step}; report: {report}")
         if reason != "finished":
             command = "gantoolkit" if launched_world_size() == 1 else "torchrun ... -m gantoolkit"
             self.say(f"continue with: {command} train --resume {self.run.path}")
@@ -115,6 +115,6 @@ class TrainingProgress:
         self.console.print(text, markup=False)
 
 
-def _in_words(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     hours, minutes = divmod(round(seconds / 60), 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min" if minutes else f"{seconds:.0f} s"

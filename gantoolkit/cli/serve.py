@@ -4,6 +4,7 @@ from typing import Annotated
 
 from cyclopts import Parameter, validators
 
+from gantoolkit.cli.exit_codes import SUCCESS
 from gantoolkit.errors import DataError, requires_extra
 
 __all__ = ["serve"]
@@ -22,29 +23,30 @@ def serve(
     queue: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=200))] = 16,
     device: str = "auto",
 ) -> int:
-    """Open a page on which trained generators are tried, until Ctrl-C: an image, its translation, and the way back.
+    """Serve a page for trying trained generators, until Ctrl-C: an image, its translation, and its reconstruction.
 
-    Programs ask for the same over HTTP; /api/openapi.json describes it. Images are in memory while they are translated, and
-    nowhere else. The page can be reached from this machine alone unless --host says otherwise; then it asks for a token.
+    Programs can use the same HTTP API, which /api/openapi.json describes. Images are kept in memory while they are
+    translated, and nowhere else. The page can be reached from this machine only, unless --host says otherwise; then a token
+    is required.
 
     Parameters
     ----------
     models
-        Runs' folders and generators' files, side by side; NAME=PATH gives one another name than the path's.
+        Run folders and generator files. NAME=PATH sets the name of a model.
     host
         Address to bind to.
     port
         Port to bind to.
     names
-        A host name under which others reach it, as often as you like; needed with --host 0.0.0.0.
+        A host name by which others reach the server. May be repeated. Required with --host 0.0.0.0.
     token
-        What visitors have to bring; made up where others than this machine can reach it.
+        Token that visitors must send. By default, one is generated if other machines can reach the server.
     max_megabytes
-        The most that an image file may have.
+        Largest image file, in megabytes.
     max_pixels
-        The most that an image may have.
+        Largest image, in pixels.
     queue
-        Images that may wait; further ones are told when to come again.
+        Number of images that may wait. Further requests are answered with the time after which to retry.
     device
         cpu, cuda, cuda:1, or auto.
     """
@@ -60,9 +62,9 @@ def serve(
     token = choose_token(host, token)
     limits = Limits(bytes=1_000_000 * max_megabytes, pixels=max_pixels)
     with listen(host, port) as listening:
-        opened = open_models(models, device=device)
-        for name, model in opened.items():
+        models_by_name = open_models(models, device=device)
+        for name, model in models_by_name.items():
             print(f"{name}: {', '.join(model.translators)}", flush=True)
         print(address_of(host, port, names or [], token), flush=True)
-        run_server(opened, listening, hosts=hosts, token=token, limits=limits, places=queue)
-    return 0
+        run_server(models_by_name, listening, hosts=hosts, token=token, limits=limits, places=queue)
+    return SUCCESS

@@ -6,20 +6,22 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from gantoolkit.cli.exit_codes import SUCCESS
+
 __all__ = ["show"]
 
 
 def show(model: Path, /, *, as_json: Annotated[bool, Parameter(name="--json", negative=())] = False) -> int:
-    """Say what is in a generator's file, or in those of a run: direction, recipe, channels, training.
+    """Describe a generator file, or those of a run: direction, recipe, channels, training.
 
-    Nothing but the file's header is read, and no network built, so that a file from anywhere can be looked at.
+    Only the file's header is read and no network is built, so untrusted files can be inspected.
 
     Parameters
     ----------
     model
-        A generator's file, or a run's folder.
+        A generator file or a run's folder.
     as_json
-        For programs.
+        Print JSON.
     """
     from gantoolkit.run import Run
 
@@ -27,39 +29,39 @@ def show(model: Path, /, *, as_json: Annotated[bool, Parameter(name="--json", ne
     if model.is_dir():
         run = Run.open(model)
         files = [run.find_generator(direction) for direction in run.directions()]
-    found = [_read(path) for path in files]
+    descriptions = [_describe(path) for path in files]
     if as_json:
-        print(json.dumps(found, indent=1))
-        return 0
-    for place, about in enumerate(found):
-        if place:
+        print(json.dumps(descriptions, indent=1))
+        return SUCCESS
+    for index, description in enumerate(descriptions):
+        if index:
             print()
-        for name, value in about.items():
+        for name, value in description.items():
             if name != "differs":
                 print(f"{name.replace('_', ' ')}: {value}")
-        for path, (here, there) in about["differs"].items():
-            print(f"  {path} = {here!r}  (by default {there!r})")
-    return 0
+        for field, (value, default) in description["differs"].items():
+            print(f"  {field} = {value!r}  (by default {default!r})")
+    return SUCCESS
 
 
-def _read(path: Path) -> dict:
-    """What a file says, in the order in which it is shown."""
+def _describe(path: Path) -> dict:
+    """The facts in a generator file's header, in the order in which they are shown."""
     from gantoolkit.data.encoding import encoding_of
     from gantoolkit.errors import GantoolkitError
     from gantoolkit.recipes import Recipe
     from gantoolkit.runs import read_generator_header
 
     header = read_generator_header(path)
-    about = {"file": str(path), "direction": header.direction}
+    facts = {"file": str(path), "direction": header.direction}
     try:
         recipe = Recipe.from_toml(header.recipe, where=str(path))
         source, target = encoding_of(recipe.data, header.direction[:1]), encoding_of(recipe.data, header.direction[-1:])
         differs = recipe.diff(Recipe.from_base(recipe.base)) if recipe.base else {}
-        about |= {"recipe": recipe.name, "base": recipe.base, "images": f"{source}; to {target}"}
+        facts |= {"recipe": recipe.name, "base": recipe.base, "images": f"{source}; to {target}"}
         problem = ""
-    except GantoolkitError as error:  # made with blocks that are not installed here, say
+    except GantoolkitError as error:  # for instance, a block that is not installed
         differs, problem = {}, str(error)
-    about |= {"steps": header.step, "parameters": header.parameters, "bytes": path.stat().st_size}
-    about |= {"origin": header.origin} if header.origin else {}
-    about |= {"cannot_be_used_here": problem} if problem else {}
-    return about | {"differs": differs}
+    facts |= {"steps": header.step, "parameters": header.parameters, "bytes": path.stat().st_size}
+    facts |= {"origin": header.origin} if header.origin else {}
+    facts |= {"cannot_be_used_here": problem} if problem else {}
+    return facts | {"differs": differs}

@@ -1,4 +1,4 @@
-"""`gantoolkit study`: serving a perceptual study, and reading what came of it."""
+"""`gantoolkit study`: run a perceptual study and report its results."""
 
 import sys
 from pathlib import Path
@@ -7,13 +7,12 @@ from typing import Annotated
 import cyclopts
 from cyclopts import Parameter, validators
 
+from gantoolkit.cli.exit_codes import SUCCESS
 from gantoolkit.errors import DataError, requires_extra
 
 __all__ = ["app"]
 
-app = cyclopts.App(
-    name="study", help="Let people say which of two images is real, and count how often a fake fools them."
-)
+app = cyclopts.App(name="study", help="Ask people which of two images is real, and report how often a fake fools them.")
 
 _Count = Annotated[int, Parameter(validator=validators.Number(gte=0, lte=1000))]
 
@@ -34,17 +33,17 @@ def serve(
     side: Annotated[int, Parameter(validator=validators.Number(gte=32, lte=1024))] = 256,
     participants: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 1000,
 ) -> int:
-    """Open the page of a study, with the protocol of the paper (Zhu et al. 2017, §5.1.2), until Ctrl-C.
+    """Serve the page of a study, with the protocol of the paper (Zhu et al. 2017, §5.1.2), until Ctrl-C.
 
-    Every answer is kept as soon as it is given, in one transaction; the same command goes on with a study that was stopped.
-    The page can be reached from this machine alone unless --host says otherwise; then it asks for a token.
+    Every answer is stored at once, in one transaction. The same command resumes a study that was stopped. The page can be
+    reached from this machine only, unless --host says otherwise; then a token is required.
 
     Parameters
     ----------
     real
         Folder of real images.
     fakes
-        An algorithm and the folder of its images, as often as you like: --fake cyclegan=fakes/cyclegan.
+        An algorithm and the folder of its images, such as --fake cyclegan=fakes/cyclegan. May be repeated.
     database
         File for the answers.
     host
@@ -52,19 +51,19 @@ def serve(
     port
         Port to bind to.
     names
-        A host name under which others reach it, as often as you like; needed with --host 0.0.0.0.
+        A host name by which others reach the server. May be repeated. Required with --host 0.0.0.0.
     token
-        What visitors from elsewhere have to bring; one is made up by default.
+        Token that visitors from other machines must send. By default, one is generated.
     practice
-        Trials with feedback, which do not count.
+        Number of practice trials, which give feedback and do not count.
     counted
-        Trials that count.
+        Number of trials that count.
     exposure
-        Seconds for which both images are seen.
+        Time for which both images are shown, in seconds.
     side
-        Side in pixels of the square in which images are sent.
+        Side of the square in which images are shown, in pixels.
     participants
-        Sessions that may be begun.
+        Largest number of sessions.
     """
     from gantoolkit.evaluation.study import Materials, Protocol, Store
 
@@ -73,28 +72,28 @@ def serve(
         from gantoolkit.web.listening import address_of, choose_token, names_of
 
     folders: dict[str, Path] = {}
-    for given in fakes:
-        name, equals, folder = given.partition("=")
+    for option in fakes:
+        name, equals, folder = option.partition("=")
         if not equals or not name or not folder:
-            raise DataError(f"--fake {given}: write NAME=DIR, such as --fake cyclegan=fakes/cyclegan")
+            raise DataError(f"--fake {option}: write NAME=DIR, such as --fake cyclegan=fakes/cyclegan")
         if name in folders:
-            raise DataError(f"--fake {given}: there are two algorithms of the name {name}")
+            raise DataError(f"--fake {option}: there are two algorithms of the name {name}")
         folders[name] = Path(folder)
-    names_of(host, names or [])  # says what is wrong with them before images are read
+    names_of(host, names or [])  # raises before images are read
     materials = Materials.open(real, folders, side=side)
     for problem in materials.problems:
         print(f"warning: {problem}", file=sys.stderr)
-    wanted = practice + counted
+    trials = practice + counted
     for name, files in {"the real images": materials.real, **materials.fakes}.items():
-        if len(files) < wanted:
-            print(f"warning: {name}: {len(files)} for {wanted} trials; some are seen twice", file=sys.stderr)
+        if len(files) < trials:
+            print(f"warning: {name}: {len(files)} images for {trials} trials; some are shown twice", file=sys.stderr)
     protocol = Protocol(practice, counted, exposure, participants)
     roots = {"": real, **folders}
-    listed = {
+    file_names = {
         name: [path.relative_to(roots[name]).as_posix() for path in files]
         for name, files in {"": materials.real, **materials.fakes}.items()
     }
-    store = Store(database, protocol, listed.pop(""), listed)
+    store = Store(database, protocol, file_names.pop(""), file_names)
     token = choose_token(host, token)
     print(f"study of {', '.join(folders)}, answers in {database}", flush=True)
     print(address_of(host, port, names or [], token), flush=True)
@@ -102,17 +101,17 @@ def serve(
         run_server(store, materials, host=host, port=port, names=names or [], token=token)
     finally:
         store.close()
-    return 0
+    return SUCCESS
 
 
 @app.command
 def report(database: Path, /, *, out: Path) -> int:
-    """Count how often fakes were taken for real: a table here, and CSV, JSON and a page with a chart in a folder.
+    """Report how often fakes were judged to be real: print a table, and write CSV, JSON and a page with a chart.
 
     Parameters
     ----------
     database
-        The study's file; it may be in use.
+        The study's file. The study may still be running.
     out
         Folder for study.csv, study.json, trials.csv and study.html.
     """
@@ -124,12 +123,12 @@ def report(database: Path, /, *, out: Path) -> int:
     table = Table(box=None, padding=(0, 2, 0, 0))
     for heading in ("", "fooled", "95 % interval", "over", "trials", "finished", "not finished"):
         table.add_column(heading)
-    for each in summarize_study(database):
+    for row in summarize_study(database):
         cells = ("", "", "")
-        if each.trials and each.share.low is not None and each.share.high is not None:
-            interval = f"{100 * each.share.low:.1f} to {100 * each.share.high:.1f} %"
-            cells = (f"{100 * each.share.value:.1f} %", interval, each.interval)
-        table.add_row(each.algorithm, *cells, str(each.trials), str(each.participants), str(each.unfinished))
+        if row.trials and row.share.low is not None and row.share.high is not None:
+            interval = f"{100 * row.share.low:.1f} to {100 * row.share.high:.1f} %"
+            cells = (f"{100 * row.share.value:.1f} %", interval, row.interval)
+        table.add_row(row.algorithm, *cells, str(row.trials), str(row.participants), str(row.unfinished))
     print_whole(table)
     print("written: " + ", ".join(str(path) for path in write_summary(database, out)))
-    return 0
+    return SUCCESS

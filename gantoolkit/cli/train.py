@@ -26,12 +26,13 @@ def train(
     cache: Literal["auto", "device", "file", "none"] = "auto",
     stop_at: Annotated[int | None, Parameter(validator=validators.Number(gte=0))] = None,
 ) -> int:
-    """Train a recipe on a folder of images, or continue a run.
+    """Train a recipe on a folder of images, or resume a run.
 
-    The folder holds `trainA` and `trainB`, or `train` with A and B side by side in each image; test images, where there are
-    some, give the samples. A run that is in --out already is continued. Ctrl-C and SIGTERM finish the step and save.
+    The folder holds `trainA` and `trainB`, or `train` with A and B side by side in each image. Samples are drawn from the
+    test images, if there are any. If --out holds a run of this recipe, it resumes. On Ctrl-C and SIGTERM the run finishes
+    its step and saves.
 
-    Started by `torchrun -m gantoolkit`, all its processes share each batch.
+    Under `torchrun -m gantoolkit`, all processes share each batch.
 
     Parameters
     ----------
@@ -42,19 +43,19 @@ def train(
     out
         Folder of the run.
     resume
-        Folder of a run to continue; --data only if its data set has moved.
+        Folder of a run to resume. Add --data only if its data set has moved.
     settings
-        Change a field of the recipe, as often as you like: --set generator.blocks=6 --set data.crop_size=128.
+        Change a field of the recipe, such as --set generator.blocks=6 --set data.crop_size=128. May be repeated.
     device
         cpu, cuda, cuda:1, or auto.
     workers
-        Processes that load images; they change nothing but the speed.
+        Number of processes that load images. It affects only the speed.
     cache
-        Where decoded images are kept, which changes nothing but the speed either: `device`, in its memory; `file`, in a file
-        in the user's cache, where later runs find them; `none`, nowhere; `auto`, on a CUDA device if they take at most a
-        quarter of its free memory, else in a file.
+        Where to keep decoded images; it affects only the speed. `device`: in the device's memory. `file`: in a file in the
+        user's cache folder, which later runs reuse. `none`: nowhere. `auto`: on a CUDA device if they fit into a quarter of
+        its free memory, else in a file.
     stop_at
-        Save and stop after this step; the run can be continued.
+        Save and stop after this step. The run can be resumed.
     """
     from gantoolkit.cli.progress import TrainingProgress
     from gantoolkit.recipes import find_recipe
@@ -63,10 +64,11 @@ def train(
 
     if resume is not None:
         if recipe is not None or out is not None or settings:
-            raise RecipeError("--resume continues a run as it is; leave out the recipe, --out and --set")
+            raise RecipeError("--resume continues a run as it is; omit the recipe, --out and --set")
         run = Run.open(resume, data=data)
     else:
-        missing = [name for name, given in (("a recipe", recipe), ("--data", data), ("--out", out)) if given is None]
+        arguments = {"a recipe": recipe, "--data": data, "--out": out}
+        missing = [name for name, value in arguments.items() if value is None]
         if recipe is None or data is None or out is None:
             raise RecipeError(f"train needs {' and '.join(missing)}: gantoolkit train cyclegan --data DIR --out RUN")
         changes = dict(parse_setting(setting) for setting in settings or [])
@@ -78,7 +80,7 @@ def train(
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
-    """Split `field=value`; the value is read as TOML reads it, and a bare word is a string.
+    """Split `field=value`. The value is parsed as TOML; a bare word is a string.
 
     >>> parse_setting("data.crop_size=64"), parse_setting("generator=unet"), parse_setting("cycle_weight=[10, 0]")
     (('data.crop_size', 64), ('generator', 'unet'), ('cycle_weight', [10, 0]))
@@ -94,5 +96,5 @@ def parse_setting(text: str) -> tuple[str, Any]:
     except (ValueError, RecursionError):
         return field.strip(), value
     if isinstance(parsed["value"], int) and parsed["value"].bit_length() > 63:
-        return field.strip(), value  # which no field takes: Python does not even write such a number down
+        return field.strip(), value  # no field accepts it, and Python refuses to print such a number
     return field.strip(), parsed["value"]

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter, validators
 
 from gantoolkit import load
-from gantoolkit.cli.exit_codes import INCOMPLETE
+from gantoolkit.cli.exit_codes import INCOMPLETE, SUCCESS
 from gantoolkit.errors import DataError
 from gantoolkit.files.atomic import printable
 
@@ -29,38 +29,38 @@ def translate(
     compile: Annotated[bool, Parameter(negative=())] = False,
     tile: int | Literal["auto", "none"] = "auto",
 ) -> int:
-    """Translate images and videos with a trained generator; each keeps its size and name.
+    """Translate images and videos with a trained generator. Each keeps its size and name.
 
-    A line for each file in manifest.jsonl, in the folder of the translations, says what came from what; the same command
-    goes on where it was stopped.
+    The output folder's manifest.jsonl has one line for each file, with its source. The same command resumes where it was
+    stopped.
 
     Parameters
     ----------
     model
-        A run's folder, a generator's file, or a repository on the Hugging Face Hub: owner/name, owner/name@revision.
+        A run's folder, a generator file, or a repository on the Hugging Face Hub: owner/name, owner/name@revision.
     sources
-        Files, folders, archives, and patterns in quotes, such as 'photos/**/*.jpg'; the tree below them is kept.
+        Files, folders, archives, and quoted patterns such as 'photos/**/*.jpg'. Subfolders are preserved.
     out
         Folder for the translations.
     direction
-        A2B or B2A; needed where there are both.
+        A2B or B2A. Required if the model has both.
     batch_size
-        Images, or frames of a video, translated together, where their sizes agree.
+        Number of images of the same size, or frames of a video, to translate together.
     form
-        Write png, jpg, tif or npy; by default each file keeps its format, if that can hold the translation.
+        Write png, jpg, tif or npy. By default, each file keeps its format if that can hold the translation.
     resize
-        Make the shorter side of each image so many pixels first; its translation has that size.
+        First resize each image so that its shorter side has this many pixels. The translation has that size.
     again
-        Translate also what the manifest says is done.
+        Translate all files, including those that the manifest lists as done.
     device
         cpu, cuda, cuda:1, or auto.
     precision
-        What the network computes in; auto takes what is soonest done on the device.
+        Arithmetic of the network. auto selects the fastest on the device.
     compile
-        Compile the network first: a minute or two, for many images.
+        Compile the network first. This takes a minute or two and pays off for many images.
     tile
-        The most pixels that a side of what is translated at once has; auto takes tiles where the free memory asks for them.
-        The result is that of the whole image.
+        Largest side of a tile, in pixels. auto uses tiles if the image does not fit into the free memory. Tiles give the
+        same result as the whole image.
     """
     from rich.progress import Progress
 
@@ -75,14 +75,14 @@ def translate(
         pixels = None if tile == "none" else tile
         translator = load(str(model), direction, device=device, precision=precision, compile=compile, tile=pixels)
         targets = plan_targets(files, out, form=form, encoding=translator.generator.target)
-        how = {"generator": fingerprint(translator), "precision": translator.generator.precision, "resize": resize}
-        manifest = Manifest(out, how)
+        options = {"generator": fingerprint(translator), "precision": translator.generator.precision, "resize": resize}
+        manifest = Manifest(out, options)
         if again:
             manifest.forget(targets.values())
         counts = {"done": 0, "kept": 0, "skipped": 0}
         with Progress(disable=not sys.stdout.isatty()) as bars:
-            whole = bars.add_task(f"Translating {translator.direction}", total=len(targets))
-            frames = bars.add_task("", total=None, visible=False)
+            file_task = bars.add_task(f"Translating {translator.direction}", total=len(targets))
+            frame_task = bars.add_task("", total=None, visible=False)
             for result in translate_files(
                 translator,
                 targets,
@@ -90,16 +90,16 @@ def translate(
                 resize=resize,
                 manifest=manifest,
                 progress=lambda video, done, total: bars.update(
-                    frames, description=video.path.name, completed=done, total=total, visible=True
+                    frame_task, description=video.path.name, completed=done, total=total, visible=True
                 ),
             ):
-                bars.update(whole, advance=1)
-                bars.update(frames, visible=False)
+                bars.update(file_task, advance=1)
+                bars.update(frame_task, visible=False)
                 counts["skipped" if result.problem else "kept" if result.up_to_date else "done"] += 1
                 if result.problem:
                     print(f"skipped: {printable(result.problem)}", file=sys.stderr)
-    told = [f"{counts['done']} file{'s' if counts['done'] != 1 else ''} translated into {out}"]
-    told += [f"{counts['kept']} there already"] if counts["kept"] else []
-    told += [f"{counts['skipped']} skipped"] if counts["skipped"] else []
-    print(", ".join(told) + f"; what came from what: {out / NAME}")
-    return INCOMPLETE if counts["skipped"] else 0
+    parts = [f"{counts['done']} file{'s' if counts['done'] != 1 else ''} translated into {out}"]
+    parts += [f"{counts['kept']} there already"] if counts["kept"] else []
+    parts += [f"{counts['skipped']} skipped"] if counts["skipped"] else []
+    print(", ".join(parts) + f"; sources are listed in {out / NAME}")
+    return INCOMPLETE if counts["skipped"] else SUCCESS

@@ -1,4 +1,4 @@
-"""`gantoolkit check`: what it prints, and its exit codes."""
+"""`gantoolkit check`: output and exit codes."""
 
 import builtins
 import re
@@ -13,7 +13,7 @@ from gantoolkit.testing import RULEBOOKS
 
 
 class Unbounded(nn.Module):
-    """Makes images of any value."""
+    """A generator whose output is not bounded."""
 
     size_multiple = 1
 
@@ -34,25 +34,25 @@ def unbounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
     code = main(["check", *arguments])
-    output, complaint = capsys.readouterr()
-    return code, output, re.sub(r"\x1b\[[0-9;]*m", "", complaint)
+    output, errors = capsys.readouterr()
+    return code, output, re.sub(r"\x1b\[[0-9;]*m", "", errors)
 
 
-def test_a_block_of_the_library_keeps_every_rule(capsys) -> None:
+def test_built_in_block_breaks_no_rule(capsys) -> None:
     code, output, _ = run(capsys, "patchgan", "--set", "width=4", "--set", "layers=1", "--device", "cpu")
     assert code == 0
     assert all(f" {rule.name}" in output for rule in RULEBOOKS["discriminators"].rules)
     assert output.endswith("no rule is broken\n")
 
 
-def test_a_name_of_two_kinds_is_tried_as_both(capsys) -> None:
+def test_name_of_two_kinds_is_checked_as_both(capsys) -> None:
     code, output, _ = run(capsys, "l1")
     assert code == 0
     assert "image_losses: 'l1'" in output
     assert "metrics: 'l1'" in output
 
 
-def test_a_broken_rule_is_exit_code_3(capsys, unbounded: None) -> None:
+def test_broken_rule_gives_exit_code_3(capsys, unbounded: None) -> None:
     code, output, _ = run(capsys, "unbounded", "--device", "cpu")
     assert code == INCOMPLETE == 3
     assert re.search(r"broken +output_is_in_range\n +The protocol wants: .*\n +Found: .*\n +Smallest example: ", output)
@@ -68,22 +68,22 @@ def test_a_broken_rule_is_exit_code_3(capsys, unbounded: None) -> None:
         (["patchgan", "--device", "toaster"], r"toaster"),
     ],
 )
-def test_bad_input_is_one_sentence(capsys, arguments: list[str], sentence: str) -> None:
-    code, _, complaint = run(capsys, *arguments)
+def test_bad_input_gives_one_sentence(capsys, arguments: list[str], sentence: str) -> None:
+    code, _, errors = run(capsys, *arguments)
     assert code == 2
-    assert re.search(sentence, complaint)
-    assert "Traceback" not in complaint
+    assert re.search(sentence, errors)
+    assert "Traceback" not in errors
 
 
-def test_without_the_extra_it_says_what_to_install(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
+def test_missing_extra_says_what_to_install(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    original_import = builtins.__import__
 
-    def refuse(name: str, *arguments, **more):
+    def import_without_hypothesis(name: str, *arguments, **options):
         if name == "gantoolkit.testing":
             raise ModuleNotFoundError("No module named 'hypothesis'")
-        return real(name, *arguments, **more)
+        return original_import(name, *arguments, **options)
 
-    monkeypatch.setattr(builtins, "__import__", refuse)
-    code, _, complaint = run(capsys, "patchgan")
+    monkeypatch.setattr(builtins, "__import__", import_without_hypothesis)
+    code, _, errors = run(capsys, "patchgan")
     assert code == 2
-    assert "pip install gantoolkit[testing]" in complaint
+    assert "pip install gantoolkit[testing]" in errors

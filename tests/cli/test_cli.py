@@ -1,4 +1,4 @@
-"""The commands as a person types them: what they print, their exit codes, and what bad input gets."""
+"""The commands as a person types them: output, exit codes, and errors for bad input."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def test_train_stop_resume_translate(command, dataset: Path, tmp_path: Path) -> 
     run = tmp_path / "run"
     code, output, _ = command("train", "cyclegan", "--data", dataset, "--out", run, *TINY, "--stop-at", 3)
     assert code == 0
-    assert f"stopped as asked at step 3; report: {run / 'report.html'}" in output
+    assert f"stopped as requested at step 3; report: {run / 'report.html'}" in output
     assert f"continue with: gantoolkit train --resume {run}" in output
     code, output, _ = command("train", "--resume", run, "--device=cpu")
     assert code == 0
@@ -47,7 +47,7 @@ def test_train_stop_resume_translate(command, dataset: Path, tmp_path: Path) -> 
     assert (tmp_path / "again" / "00.png").read_bytes() == (tmp_path / "out" / "00.png").read_bytes()
 
 
-def test_a_recipe_file_and_settings(command, dataset: Path, tmp_path: Path) -> None:
+def test_recipe_file_and_settings(command, dataset: Path, tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text('recipe = "cyclegan"\nidentity_weight = 2.5\n')
     code, _, _ = command(
@@ -66,32 +66,32 @@ def test_a_recipe_file_and_settings(command, dataset: Path, tmp_path: Path) -> N
     assert "identity_weight = 2.5" in (tmp_path / "run" / "recipe.toml").read_text()
 
 
-def test_a_counted_skip(command, dataset: Path, tmp_path: Path) -> None:
+def test_bad_files_are_skipped_and_counted(command, dataset: Path, tmp_path: Path) -> None:
     content = (dataset / "trainA" / "01.png").read_bytes()
     (dataset / "trainA" / "01.png").write_bytes(content[: len(content) // 2])
     (dataset / "trainA" / "02.jpg").write_text("text")
-    code, _, complaint = command("train", "cyclegan", "--data", dataset, "--out", tmp_path / "run", *TINY)
+    code, _, errors = command("train", "cyclegan", "--data", dataset, "--out", tmp_path / "run", *TINY)
     assert code == 0
-    assert complaint.count("another image takes its place") == 2
-    assert "02.jpg is not a readable image" in complaint
-    assert "01.png is damaged or cannot be read" in complaint
-    code, output, complaint = command(
+    assert errors.count("another image is used instead") == 2
+    assert "02.jpg is not a readable image" in errors
+    assert "01.png is damaged or cannot be read" in errors
+    code, output, errors = command(
         "translate", tmp_path / "run", "--direction=A2B", dataset / "trainA", "--out", tmp_path / "out"
     )
     assert code == 3
     assert "4 files translated" in output
     assert "2 skipped" in output
-    assert complaint.count("skipped: ") == 2
+    assert errors.count("skipped: ") == 2
 
 
 def bad_inputs(root: Path) -> dict[str, tuple[list[object], str]]:
-    """Arguments, and what the one sentence says."""
+    """For each case: the arguments, and a part of the error message."""
     data = make_dataset(root / "data")
     (root / "empty").mkdir()
     (root / "half" / "trainA").mkdir(parents=True)
     make_image(0).save(root / "half" / "trainA" / "a.png")
-    (root / "hollow" / "trainA").mkdir(parents=True)
-    (root / "hollow" / "trainB").mkdir(parents=True)
+    (root / "no-images" / "trainA").mkdir(parents=True)
+    (root / "no-images" / "trainB").mkdir(parents=True)
     (root / "broken.toml").write_text("recipe = \n")
     (root / "typo.toml").write_text('recipe = "cyclegan"\ncycle_wieght = 3.0\n')
     (root / "file").touch()
@@ -106,7 +106,7 @@ def bad_inputs(root: Path) -> dict[str, tuple[list[object], str]]:
             "domain A is missing: no folder 'trainA'; it contains no folder",
         ),
         "one domain": ([*train, "--data", root / "half", *TINY], "domain B is missing"),
-        "folders without images": ([*train, "--data", root / "hollow", *TINY], "trainA: contains no image"),
+        "folders without images": ([*train, "--data", root / "no-images", *TINY], "trainA: contains no image"),
         "unknown recipe": (
             ["train", "cyclegann", "--data", data, "--out", root / "run"],
             "no 'cyclegann'. Did you mean 'cyclegan'?",
@@ -115,7 +115,10 @@ def bad_inputs(root: Path) -> dict[str, tuple[list[object], str]]:
             ["train", root / "no.toml", "--data", data, "--out", root / "run"],
             "no.toml: cannot be read",
         ),
-        "no TOML": (["train", root / "broken.toml", "--data", data, "--out", root / "run"], "broken.toml: is not TOML"),
+        "invalid TOML": (
+            ["train", root / "broken.toml", "--data", data, "--out", root / "run"],
+            "broken.toml: is not TOML",
+        ),
         "typo in a file": (
             ["train", root / "typo.toml", "--data", data, "--out", root / "run"],
             "did you mean 'cycle_weight'?",
@@ -130,7 +133,7 @@ def bad_inputs(root: Path) -> dict[str, tuple[list[object], str]]:
             [*train, "--data", data, *TINY[:-1], "--device", "tpu9"],
             "device 'tpu9' cannot be used here",
         ),
-        "more than the memory": (
+        "more than the available memory": (
             [*train, "--data", data, *TINY, "--set=generator.width=100000"],
             "its networks are too large",
         ),
@@ -140,19 +143,19 @@ def bad_inputs(root: Path) -> dict[str, tuple[list[object], str]]:
             ["train", "cyclegan", "--data", data, "--out", root / "file" / "run", *TINY],
             "cannot be written",
         ),
-        "resume what is no run": (["train", "--resume", root / "empty"], "is no run (it holds no recipe.toml)"),
+        "resume without a run": (["train", "--resume", root / "empty"], "is not a run (it holds no recipe.toml)"),
         "resume with settings": (
             ["train", "--resume", root / "empty", "--set", "a=1"],
             "--resume continues a run as it is",
         ),
-        "translate with no run": (["translate", root / "empty", data, "--out", root / "o"], "is no run"),
-        "translate nothing": (["translate", root / "empty", "--out", root / "o"], "translate needs images"),
+        "translate without a run": (["translate", root / "empty", data, "--out", root / "o"], "is not a run"),
+        "translate without images": (["translate", root / "empty", "--out", root / "o"], "translate needs images"),
         "translate with an image": (
             ["translate", data / "trainA" / "00.png", data, "--out", root / "o"],
             "is not a gantoolkit file",
         ),
-        "show what is not there": (["blocks", "show", "resent"], "no 'resent'. Did you mean 'resnet'?"),
-        "a kind that is not there": (["blocks", "generator"], "no kind 'generator'. Did you mean 'generators'?"),
+        "show an unknown block": (["blocks", "show", "resent"], "no 'resent'. Did you mean 'resnet'?"),
+        "unknown kind": (["blocks", "generator"], "no kind 'generator'. Did you mean 'generators'?"),
     }
 
 
@@ -165,32 +168,32 @@ def bad_inputs(root: Path) -> dict[str, tuple[list[object], str]]:
         "folders without images",
         "unknown recipe",
         "missing recipe file",
-        "no TOML",
+        "invalid TOML",
         "typo in a file",
         "typo in a setting",
         "setting without a value",
         "unknown block",
         "unknown device",
-        "more than the memory",
+        "more than the available memory",
         "no partner",
         "no out",
         "out is a file",
-        "resume what is no run",
+        "resume without a run",
         "resume with settings",
-        "translate with no run",
-        "translate nothing",
+        "translate without a run",
+        "translate without images",
         "translate with an image",
-        "show what is not there",
-        "a kind that is not there",
+        "show an unknown block",
+        "unknown kind",
     ],
 )
-def test_bad_input_is_one_sentence_and_exit_code_2(name: str, command, tmp_path: Path) -> None:
+def test_bad_input_gives_one_sentence_and_exit_code_2(name: str, command, tmp_path: Path) -> None:
     arguments, message = bad_inputs(tmp_path)[name]
-    code, _, complaint = command(*arguments)
+    code, _, errors = command(*arguments)
     assert code == 2
-    assert message in complaint
-    assert complaint.startswith("error: ")
-    assert complaint.count("\n") == 1
+    assert message in errors
+    assert errors.startswith("error: ")
+    assert errors.count("\n") == 1
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
@@ -204,13 +207,13 @@ def test_bad_input_is_one_sentence_and_exit_code_2(name: str, command, tmp_path:
         ["translate", "run", "a.png", "--out=o", "--batch-size=0"],
     ],
 )
-def test_misspelt_commands_are_refused(arguments: list[str], command) -> None:
-    code, _, complaint = command(*arguments)
+def test_misspelled_commands_are_errors(arguments: list[str], command) -> None:
+    code, _, errors = command(*arguments)
     assert code == 2
-    assert "Traceback" not in complaint
+    assert "Traceback" not in errors
 
 
-def test_a_wrong_data_folder_leaves_nothing_behind(command, dataset: Path, tmp_path: Path) -> None:
+def test_wrong_data_folder_creates_no_run(command, dataset: Path, tmp_path: Path) -> None:
     train = ["train", "cyclegan", "--out", tmp_path / "run", *TINY, "--stop-at"]
     assert command(*train, 1, "--data", tmp_path / "nowhere")[0] == 2
     assert not (tmp_path / "run").exists()
@@ -220,29 +223,29 @@ def test_a_wrong_data_folder_leaves_nothing_behind(command, dataset: Path, tmp_p
     assert command("train", "--resume", tmp_path / "run", "--stop-at", 3, "--device=cpu")[0] == 0
 
 
-def test_another_recipes_run_is_not_touched(command, dataset: Path, tmp_path: Path) -> None:
+def test_run_of_another_recipe_is_not_changed(command, dataset: Path, tmp_path: Path) -> None:
     train = ["train", "cyclegan", "--data", dataset, "--out", tmp_path / "run", *TINY, "--stop-at", 1]
     assert command(*train)[0] == 0
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
-    code, _, complaint = command(*train, "--set", "cycle_weight=3.0")
+    code, _, errors = command(*train, "--set", "cycle_weight=3.0")
     assert code == 2
-    assert "holds a run of another recipe: cycle_weight is 3.0 here and 10.0 there; choose another --out" in complaint
+    assert "holds a run of another recipe: cycle_weight is 3.0 here and 10.0 there; choose another --out" in errors
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
 
 
-def test_a_full_disk_while_translating(command, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_while_translating(command, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command("train", "cyclegan", "--data", dataset, "--out", tmp_path / "run", *TINY, "--stop-at", 1)
 
-    def full(self: Image.Image, path: Path, *details: object, **more: object) -> None:
+    def fail_to_save(self: Image.Image, path: Path, *arguments: object, **options: object) -> None:
         Path(path).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Image.Image, "save", full)
-    code, _, complaint = command(
+    monkeypatch.setattr(Image.Image, "save", fail_to_save)
+    code, _, errors = command(
         "translate", tmp_path / "run", "--direction=A2B", dataset / "testA", "--out", tmp_path / "out"
     )
     assert code == 2
-    assert "cannot be written (No space left on device; it needs more" in complaint
+    assert "cannot be written (No space left on device; it needs more" in errors
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["manifest.jsonl"]
 
 
@@ -254,7 +257,7 @@ def test_blocks_by_kind(command) -> None:
     assert command("blocks", "image_pools")[1] == "image_pools: history, none\n"
 
 
-def test_show_explains_a_block(command) -> None:
+def test_show_describes_a_block(command) -> None:
     code, output, _ = command("blocks", "show", "resnet")
     assert code == 0
     assert re.search(r"blocks +int, ≥ 1 +9 +Residual blocks", output)
@@ -282,36 +285,37 @@ def test_help_and_version(command) -> None:
     )
 
 
-def test_the_page_of_the_command_line_is_up_to_date() -> None:
+def test_command_line_page_is_up_to_date() -> None:
     page = Path(__file__).parents[2] / "docs" / "reference" / "cli.md"
-    # In a program of its own: the usage lines follow how that was started.
+    # In its own process: the usage lines depend on how the program was started.
     code = "from gantoolkit.cli.app import app; print(app.generate_docs(), end='')"
-    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert page.read_text(encoding="utf-8") == made, f"remove {page.name} and run `make docs/reference/{page.name}`"
+    expected = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert page.read_text(encoding="utf-8") == expected, f"remove {page.name} and run `make docs/reference/{page.name}`"
 
 
 class TestDemoSet:
-    def test_it_is_an_ordinary_dataset_with_a_known_answer(self, tmp_path: Path) -> None:
+    def test_dataset_has_ground_truth(self, tmp_path: Path) -> None:
         pytest.importorskip("skimage")
         from gantoolkit.data import open_dataset, read_image
         from gantoolkit.demo import make_demo_set
 
         root = make_demo_set(tmp_path / "photographs", crops=10)
-        assert len(open_dataset(root).A) == len(open_dataset(root).B) == 10
+        dataset = open_dataset(root)
+        assert len(dataset.files("A")) == len(dataset.files("B")) == 10
         pairs = open_dataset(root, split="test", pairing="paired")
-        assert len(pairs.A) == 28 + 54
-        # Both prints are straight lines in the luminance: either one tells the other, but for rounding.
-        for path_A, path_B in zip(pairs.A[:5], pairs.B[:5], strict=True):
+        assert len(pairs.files("A")) == 28 + 54
+        # Both prints are linear in the luminance, so each determines the other up to rounding.
+        for path_A, path_B in zip(pairs.files("A")[:5], pairs.files("B")[:5], strict=True):
             sepia, cyanotype = (np.asarray(read_image(path), dtype=float) / 255 for path in (path_A, path_B))
             luminance = (sepia[..., 1] - 0.06) / (0.93 - 0.06)
             expected = 0.08 + luminance * (1.0 - 0.08)
             assert np.abs(cyanotype[..., 1] - expected).max() < 1.6 / 255
-        again = {path: path.read_bytes() for path in root.rglob("*.png")}
+        contents = {path: path.read_bytes() for path in root.rglob("*.png")}
         assert make_demo_set(tmp_path / "again", crops=10)
-        for path, content in again.items():
+        for path, content in contents.items():
             assert (tmp_path / "again" / path.relative_to(root)).read_bytes() == content
 
-    def test_it_trains_and_measures(self, command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_demo_trains_and_scores(self, command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.importorskip("skimage")
         from gantoolkit.demo import make_demo_set, session
 
@@ -322,34 +326,38 @@ class TestDemoSet:
         assert code == 0
         assert "width = 5" in (tmp_path / "demo" / "run" / "recipe.toml").read_text()
         assert "sepia → cyanotype" in output
-        figures = json.loads((tmp_path / "demo" / "demo.json").read_text())
-        assert figures["step"] == 8
-        # Doing nothing is the same for every network.
-        assert figures["psnr"]["A2B"]["input"] == pytest.approx(13.9, abs=1)
+        results = json.loads((tmp_path / "demo" / "demo.json").read_text())
+        assert results["step"] == 8
+        # The score of the unchanged input does not depend on the network.
+        assert results["psnr"]["A2B"]["input"] == pytest.approx(13.9, abs=1)
         for name in ("demo.png", "photograph.png"):
             with Image.open(tmp_path / "demo" / name) as picture:
                 assert min(picture.size) > 300
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
-def test_a_run_outlives_what_its_progress_is_shown_in(dataset: Path, tmp_path: Path) -> None:
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full exists only on Linux")
+def test_run_continues_when_its_output_is_not_writable(dataset: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "gantoolkit", "train", "cyclegan", "--data", str(dataset), *TINY]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run(
+        result = subprocess.run(
             [*command, "--out", str(tmp_path / "full")],
             stdout=full,
             stderr=subprocess.PIPE,
             env=environment,
             check=False,
         )
-    assert done.returncode == 0, done.stderr
-    reads, writes = os.pipe()
-    os.close(reads)  # a reader that has gone
-    done = subprocess.run(
-        [*command, "--out", str(tmp_path / "pipe")], stdout=writes, stderr=subprocess.PIPE, env=environment, check=False
+    assert result.returncode == 0, result.stderr
+    read_end, write_end = os.pipe()
+    os.close(read_end)  # the reader has closed the pipe
+    result = subprocess.run(
+        [*command, "--out", str(tmp_path / "pipe")],
+        stdout=write_end,
+        stderr=subprocess.PIPE,
+        env=environment,
+        check=False,
     )
-    os.close(writes)
-    assert done.returncode == 0, done.stderr
+    os.close(write_end)
+    assert result.returncode == 0, result.stderr
     for name in ("full", "pipe"):
         assert (tmp_path / name / "report.html").is_file()

@@ -1,4 +1,4 @@
-"""What a generator's file says, read without building anything; and one call that opens it."""
+"""`gantoolkit show`, which builds no network, and `gantoolkit.load`."""
 
 import json
 import subprocess
@@ -32,28 +32,27 @@ def run(dataset: Path, tmp_path: Path) -> Path:
 
 
 class TestShow:
-    def test_a_file(self, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_file(self, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
         path = run / "generators" / "A2B.safetensors"
         assert main(["show", str(path)]) == 0
-        said = capsys.readouterr().out
-        assert "direction: A2B" in said
-        assert "images: gray, 8-bit; to RGB, 8-bit" in said
-        assert "steps: 2" in said
-        assert "generator.width = 4  (by default 64)" in said
-        network = build_system(make_tiny().swap({"data.channels_A": 1, "identity_weight": 0.0}).resolve()).directions[
-            "A2B"
-        ]
-        assert f"parameters: {sum(tensor.numel() for tensor in network.state_dict().values())}\n" in said
+        output = capsys.readouterr().out
+        assert "direction: A2B" in output
+        assert "images: gray, 8-bit; to RGB, 8-bit" in output
+        assert "steps: 2" in output
+        assert "generator.width = 4  (by default 64)" in output
+        recipe = make_tiny().swap({"data.channels_A": 1, "identity_weight": 0.0}).resolve()
+        network = build_system(recipe).directions["A2B"]
+        assert f"parameters: {sum(tensor.numel() for tensor in network.state_dict().values())}\n" in output
 
-    def test_a_run_for_programs(self, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_run_as_json(self, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["show", str(run), "--json"]) == 0
-        found = json.loads(capsys.readouterr().out)
-        assert [about["direction"] for about in found] == ["A2B", "B2A"]
-        assert found[1]["images"] == "RGB, 8-bit; to gray, 8-bit"
-        assert found[0]["differs"]["data.channels_A"] == [1, 3]
-        assert found[0]["bytes"] == (run / "generators" / "A2B.safetensors").stat().st_size
+        files = json.loads(capsys.readouterr().out)
+        assert [file["direction"] for file in files] == ["A2B", "B2A"]
+        assert files[1]["images"] == "RGB, 8-bit; to gray, 8-bit"
+        assert files[0]["differs"]["data.channels_A"] == [1, 3]
+        assert files[0]["bytes"] == (run / "generators" / "A2B.safetensors").stat().st_size
 
-    def test_a_block_that_is_not_installed(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_block_that_is_not_installed(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         text = make_tiny().resolve().to_toml().replace('name = "resnet"', 'name = "acme"')
         header = {
             "format": "gantoolkit generator 1",
@@ -62,17 +61,19 @@ class TestShow:
             "step": 5,
             "origin": "net.pth",
         }
-        write_tensors(tmp_path / "made.safetensors", {"weight": torch.zeros(2, 3)}, header)
-        assert main(["show", str(tmp_path / "made.safetensors")]) == 0
-        said = capsys.readouterr().out
-        assert "cannot be used here: " in said
-        assert "acme" in said
-        assert "parameters: 6" in said
-        assert "origin: net.pth" in said
+        write_tensors(tmp_path / "file.safetensors", {"weight": torch.zeros(2, 3)}, header)
+        assert main(["show", str(tmp_path / "file.safetensors")]) == 0
+        output = capsys.readouterr().out
+        assert "cannot be used here: " in output
+        assert "acme" in output
+        assert "parameters: 6" in output
+        assert "origin: net.pth" in output
 
     @pytest.mark.parametrize("kind", ["missing", "foreign", "cut", "picture"])
-    def test_what_is_none(self, kind: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        path = tmp_path / "made.safetensors"
+    def test_file_that_is_not_a_generator(
+        self, kind: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        path = tmp_path / "file.safetensors"
         if kind == "foreign":
             save_file({"weight": torch.zeros(1)}, path)
         elif kind == "cut":
@@ -80,24 +81,24 @@ class TestShow:
         elif kind == "picture":
             make_image(0).save(path, "PNG")
         assert main(["show", str(path)]) == 2
-        complaint = capsys.readouterr().err
-        assert "made.safetensors" in complaint
-        assert "Traceback" not in complaint
+        errors = capsys.readouterr().err
+        assert "file.safetensors" in errors
+        assert "Traceback" not in errors
 
-    def test_a_header_alone(self, run: Path) -> None:
+    def test_read_generator_header(self, run: Path) -> None:
         header = read_generator_header(run / "generators" / "B2A.safetensors")
         assert (header.direction, header.step, header.origin) == ("B2A", 2, "")
 
 
 class TestLoad:
-    def test_a_file_and_a_run(self, run: Path) -> None:
+    def test_file_and_run_translate_alike(self, run: Path) -> None:
         image = make_image(3)
         by_file = gantoolkit.load(run / "generators" / "B2A.safetensors", device="cpu")(image)
         by_run = gantoolkit.load(str(run), "B2A", device="cpu", tile=None)(image)
         assert isinstance(by_file, Image.Image)
         assert np.array_equal(np.asarray(by_file), np.asarray(by_run))
 
-    def test_mistakes(self, run: Path) -> None:
+    def test_errors(self, run: Path) -> None:
         with pytest.raises(DataError, match="say --direction A2B or --direction B2A"):
             gantoolkit.load(run)
         with pytest.raises(DataError, match="translates A2B, not B2A"):
@@ -105,6 +106,6 @@ class TestLoad:
         with pytest.raises(CheckpointError, match="no such file"):
             gantoolkit.load(run / "generators" / "C.safetensors")
 
-    def test_the_package_alone_brings_no_torch(self) -> None:
+    def test_importing_the_package_does_not_import_torch(self) -> None:
         code = "import gantoolkit, sys; gantoolkit.load; sys.exit('torch' in sys.modules)"
         assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

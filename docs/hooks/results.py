@@ -107,7 +107,14 @@ def plan_rows(result: dict[str, Any]) -> list[list[str]]:
 def tile_rows(result: dict[str, Any]) -> list[list[str]]:
     """Tiled translation: one row per size and method."""
     rows = [
-        [result["network"], "seconds", "peak, MB", "bound, MB", "relative difference", "largest difference, 8-bit levels"]
+        [
+            result["network"],
+            "seconds",
+            "peak, MB",
+            "bound, MB",
+            "relative difference",
+            "largest difference, 8-bit levels",
+        ]
     ]
     for case in result["tiled"]:
         names = {

@@ -14,7 +14,9 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from PIL import Image, ImageDraw
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))  # the tests find a browser and start servers in the same way
+sys.path.insert(
+    0, str(Path(__file__).parents[2] / "tests")
+)  # the tests find a browser and start servers in the same way
 from _helpers.chromium import NoBrowserError, find_chromium
 from _helpers.serving import ModelServer, StudyServer
 

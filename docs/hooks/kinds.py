@@ -1,8 +1,8 @@
-"""Makes a page for each kind of block from the code: protocol, rules, and a small block of that kind."""
+"""Generate the page of each kind of block from the code: its protocol, its rules, and an example."""
 
 import os
 
-os.environ["GANTOOLKIT_PLUGINS"] = "0"  # the pages show gantoolkit's own blocks, whatever is installed
+os.environ["GANTOOLKIT_PLUGINS"] = "0"  # the pages list gantoolkit's own blocks only
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -25,50 +25,50 @@ PROTOCOLS = {
     "initializers": ("plugins.Initializer",),
     "optimizers": ("plugins.Optimizer",),
     "metrics": ("plugins.Metric", "plugins.SummedMetric"),
-    "systems": ("plugins.System", "plugins.Phase", "plugins.SystemContext", "systems.terms"),
+    "systems": ("plugins.System", "plugins.Phase", "plugins.SystemContext", "systems.objectives"),
     "recipes": ("recipes.recipe_function", "recipes.RecipeFunction"),
 }
-WORDS = {
-    "recipes": "A function whose arguments are keyword-only, all with defaults, and which returns a "
-    "[`Recipe`](../../reference/recipes.md). `recipe_function` turns a function that returns a paper's settings into one.",
+INTRODUCTIONS = {
+    "recipes": "A function that returns a [`Recipe`](../../reference/recipes.md). Its arguments are keyword-only and have "
+    "defaults. The decorator `recipe_function` turns a function that returns a paper's settings into a recipe function.",
 }
 
 INDEX = """# Kinds of blocks
 
-A page for each: its protocol, the rules that `gantoolkit check` tries, and a small block of that kind.
-[Write a plugin](../tutorials/write-a-plugin.md) takes you through it once.
+Each kind has a page with its protocol, the rules that `gantoolkit check` tests, and an example. The tutorial
+[Write a plugin](../tutorials/write-a-plugin.md) builds one block step by step.
 
-| kind | entry-point group | in gantoolkit |
+| kind | entry-point group | built-in blocks |
 |---|---|---|
 {rows}
 
 ::: gantoolkit.plugins
     options:
-      members: [Batch, Shared, Pairing]
+      members: [Batch, Shared, Pairing, Direction, NetworkTraits, MetricTraits, read_traits]
       show_root_heading: false
 """
 
 PAGE = """# {title}
 
-Entry-point group: `gantoolkit.v{version}.{kind}`. In gantoolkit: {names}.
+Entry-point group: `gantoolkit.v{version}.{kind}`. Built-in blocks: {names}.
 
 ## Protocol
 
-{words}
+{introduction}
 
 {protocols}
 
 ## Rules
 
-`gantoolkit check NAME` tries these, and so does one line of a test ([Testing a plugin](../testing.md)):
+`gantoolkit check NAME` tests these rules. A decorator runs them with pytest ([Testing a plugin](../testing.md)).
 
-| rule | what the protocol wants |
+| rule | requirement |
 |---|---|
 {rules}
 
-## A small one
+## Example
 
-What `gantoolkit plugins new gantoolkit-stripes --kind {kind}` starts with:
+`gantoolkit plugins new gantoolkit-stripes --kind {kind}` writes this block:
 
 ```python
 {example}```
@@ -76,7 +76,7 @@ What `gantoolkit plugins new gantoolkit-stripes --kind {kind}` starts with:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages to those on disk."""
+    """Add the generated pages to the site."""
     names = {kind: ", ".join(f"`{name}`" for name in registry.names()) for kind, registry in REGISTRIES.items()}
     rows = [
         f"| [{title_of(kind)}](kinds/{kind}.md) | `gantoolkit.v{API_VERSION}.{kind}` | {names[kind]} |"
@@ -84,23 +84,23 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     ]
     files.append(File.generated(config, "plugins/kinds.md", content=INDEX.format(rows="\n".join(rows))))
     for kind in names:
-        files.append(File.generated(config, f"plugins/kinds/{kind}.md", content=make_page(kind, names[kind])))
+        files.append(File.generated(config, f"plugins/kinds/{kind}.md", content=render_page(kind, names[kind])))
     return files
 
 
 def title_of(kind: str) -> str:
-    """A kind as a heading."""
+    """The heading of a kind."""
     return kind.replace("_", " ").capitalize()
 
 
-def make_page(kind: str, names: str) -> str:
-    """One kind's page, in Markdown."""
+def render_page(kind: str, names: str) -> str:
+    """The page of a kind, in Markdown."""
     return PAGE.format(
         title=title_of(kind),
         version=API_VERSION,
         kind=kind,
         names=names,
-        words=WORDS.get(kind, ""),
+        introduction=INTRODUCTIONS.get(kind, ""),
         protocols="\n\n".join(f"::: gantoolkit.{name}" for name in PROTOCOLS[kind]),
         rules="\n".join(f"| `{rule.name}` | {rule.wants} |" for rule in RULEBOOKS[kind].rules),
         example=render_block(kind, "stripes"),

@@ -1,6 +1,6 @@
-"""Puts the figures of benchmarks/results into pages: `<!-- result: NAME -->` becomes the table of NAME.json.
+"""Replace `<!-- result: NAME -->` in pages with a table of `benchmarks/results/NAME.json`.
 
-So no figure is written by hand. What has no file is said to be not measured.
+A result without a file is shown as not measured.
 """
 
 import json
@@ -12,12 +12,12 @@ RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
-    """Replace every mark of a page."""
-    return re.sub(r"<!-- result: ([\w-]+) -->", lambda mark: show(mark[1]), markdown)
+    """Replace every marker on a page."""
+    return re.sub(r"<!-- result: ([\w-]+) -->", lambda marker: show(marker[1]), markdown)
 
 
 def show(name: str) -> str:
-    """A result as a table, with the machine below."""
+    """A result as a Markdown table, followed by the machine that it was measured on."""
     path = RESULTS / f"{name}.json"
     if not path.is_file():
         return "*Not measured yet.*"
@@ -43,51 +43,51 @@ def show(name: str) -> str:
 
 
 def table(rows: list[list[str]]) -> str:
-    """Markdown of rows, the first of which is the head."""
-    head, *body = rows
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *body]
+    """A Markdown table; the first row is the header."""
+    header, *body = rows
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *body]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def speed_rows(result: dict[str, Any]) -> list[list[str]]:
-    """Of a step or a translation: one row for each way."""
+    """Speed of a step or a translation: one row per variant."""
     rate = "pairs_per_second" if "pairs_per_second" in result else "images_per_second"
-    head = ["", "median, ms", rate.replace("_per_second", "/s"), "times as fast as the official one"]
-    head += ["to the first image, ms"] if "milliseconds_to_first_image" in result else []
-    head += ["peak, MB"] if "peak_megabytes" in result else []
-    rows = [head]
-    for way, median in result["median_milliseconds"].items():
-        row = [way if way != "peer" else "official", f"{median:,.1f}", f"{result[rate][way]:,.2f}"]
-        ratio = result.get("times_as_fast_as_peer", {}).get(way)
+    header = ["", "median, ms", rate.replace("_per_second", "/s"), "speedup over official"]
+    header += ["first image, ms"] if "milliseconds_to_first_image" in result else []
+    header += ["peak, MB"] if "peak_megabytes" in result else []
+    rows = [header]
+    for variant, median in result["median_milliseconds"].items():
+        row = [variant if variant != "peer" else "official", f"{median:,.1f}", f"{result[rate][variant]:,.2f}"]
+        ratio = result.get("times_as_fast_as_peer", {}).get(variant)
         row.append("" if ratio is None else f"{ratio:.2f}")
         for extra in ("milliseconds_to_first_image", "peak_megabytes"):
             if extra in result:
-                value = result[extra].get(way)
+                value = result[extra].get(variant)
                 row.append("" if value is None else f"{value:,.0f}")
         rows.append(row)
     return rows
 
 
 def scaling_rows(result: dict[str, Any]) -> list[list[str]]:
-    """Of growing images: one row for each side."""
-    rows = [[f"side ({result['variant']})", "ms", "ns a pixel", "peak, MB"]]
-    for side, found in result["sides"].items():
-        figures = (f"{found['milliseconds']:,.0f}", f"{found['nanoseconds_per_pixel']:,.0f}")
-        rows.append([f"{side}²", *figures, f"{found['peak_megabytes']:,.0f}"])
+    """Scaling with the image size: one row per size."""
+    rows = [[f"size ({result['variant']})", "ms", "ns/pixel", "peak, MB"]]
+    for side, case in result["sides"].items():
+        times = (f"{case['milliseconds']:,.0f}", f"{case['nanoseconds_per_pixel']:,.0f}")
+        rows.append([f"{side}²", *times, f"{case['peak_megabytes']:,.0f}"])
     return rows
 
 
 def data_rows(result: dict[str, Any]) -> list[list[str]]:
-    """Of what data cost: one row for each cache."""
-    rows = [["cache", "a batch, ms", "a step with it, ms", "a step without data, ms", "ratio"]]
-    for mode, found in result["modes"].items():
-        step = (f"{found['step']:.1f}", f"{found['preloaded']:.1f}", f"{found['ratio']:.2f}")
-        rows.append([mode, f"{found['batch']:.2f}", *step])
+    """Cost of data loading: one row per cache."""
+    rows = [["cache", "batch, ms", "step with loading, ms", "step with preloaded batches, ms", "ratio"]]
+    for mode, case in result["modes"].items():
+        step = (f"{case['step']:.1f}", f"{case['preloaded']:.1f}", f"{case['ratio']:.2f}")
+        rows.append([mode, f"{case['batch']:.2f}", *step])
     return rows
 
 
 def plan_rows(result: dict[str, Any]) -> list[list[str]]:
-    """Of predictions: one row for each recipe."""
+    """Predictions: one row per recipe."""
     rows = [["recipe", "memory, predicted", "measured", "time, predicted", "measured"]]
     for case in result["cases"]:
         memory, time = case["memory"], case["time"]
@@ -105,83 +105,86 @@ def plan_rows(result: dict[str, Any]) -> list[list[str]]:
 
 
 def tile_rows(result: dict[str, Any]) -> list[list[str]]:
-    """Of images in tiles: one row for each way of each size."""
+    """Tiled translation: one row per size and method."""
     rows = [
-        [result["network"], "seconds", "peak, MB", "bound, MB", "relative difference", "largest difference in levels"]
+        [
+            result["network"],
+            "seconds",
+            "peak, MB",
+            "bound, MB",
+            "relative difference",
+            "largest difference, 8-bit levels",
+        ]
     ]
     for case in result["tiled"]:
         names = {
             "whole": "whole",
             "tiles": f"tiles of {case['tile']}",
-            "tiles_anew": "the same, nothing kept",
-            "separate_tiles": "tiles by themselves",
+            "tiles_anew": "same, without a cache",
+            "separate_tiles": "independent tiles",
         }
-        for way, name in names.items():
-            if way not in case:
+        for method, name in names.items():
+            if method not in case:
                 continue
-            found = case[way]
-            figures = [
-                f"{found[key]:,.0f}" if key in found else "" for key in ("seconds", "peak_megabytes", "bound_megabytes")
-            ]
-            relative, largest = found.get("relative_difference"), found.get("largest_difference")
-            figures.append("" if relative is None else f"{relative:.1e}")
-            figures.append("" if largest is None else f"{largest * 127.5:,.3g}")
-            rows.append([f"{case['side']}², {name}", *figures])
+            values = case[method]
+            keys = ("seconds", "peak_megabytes", "bound_megabytes")
+            cells = [f"{values[key]:,.0f}" if key in values else "" for key in keys]
+            relative, largest = values.get("relative_difference"), values.get("largest_difference")
+            cells.append("" if relative is None else f"{relative:.1e}")
+            cells.append("" if largest is None else f"{largest * 127.5:,.3g}")
+            rows.append([f"{case['side']}², {name}", *cells])
     return rows
 
 
 def serving_rows(result: dict[str, Any]) -> list[list[str]]:
-    """Of a server: one row for each load, with what its process grew to in it."""
-    head = [f"{result['clients']} clients send", "answers", "errors", "a second", "an answer, median", "95 %"]
-    rows = [[*head, "with waiting, median", "95 %", "server before, MB", "peak", "after"]]
+    """A server under load: one row per load, with the memory of the server process."""
+    header = [f"{result['clients']} clients send", "responses", "errors", "per second", "response, median", "95 %"]
+    rows = [[*header, "with queueing, median", "95 %", "server before, MB", "peak", "after"]]
     memory = result["server_megabytes"]
     sizes = (("before", "peak", "after"), ("after", "peak_with_largest", "after_largest"))
-    for (load, found), keys in zip(result["loads"].items(), sizes, strict=True):
-        answers = ", ".join(f"{count:,} of {status}" for status, count in found["answers"].items())
-        times = [*found["seconds_to_answer"].values(), *found["seconds_with_waiting_to_be_let_in"].values()]
-        figures = [*(f"{seconds:.2f} s" for seconds in times), *(f"{memory[key]:,.0f}" for key in keys)]
-        rows.append([load, answers, str(len(found["errors"])), f"{found['per_second']:.1f}", *figures])
+    for (load, values), keys in zip(result["loads"].items(), sizes, strict=True):
+        responses = ", ".join(f"{count:,} × {status}" for status, count in values["answers"].items())
+        times = [*values["seconds_to_answer"].values(), *values["seconds_with_waiting_to_be_let_in"].values()]
+        cells = [*(f"{seconds:.2f} s" for seconds in times), *(f"{memory[key]:,.0f}" for key in keys)]
+        rows.append([load, responses, str(len(values["errors"])), f"{values['per_second']:.1f}", *cells])
     return rows
 
 
 def fuzz_rows(result: dict[str, Any]) -> list[list[str]]:
-    """Of fuzzing: one row for each reader."""
-    rows = [["reader of", "executions", "seconds", "found", "found after mending"]]
-    for target, found in result["targets"].items():
-        before, after = (
-            sum(
-                len(stretch["findings"]) for stretch in found["stretches"] if (stretch["code"] == "mended") == is_mended
-            )
-            for is_mended in (False, True)
-        )
-        rows.append([f"{target}s", f"{found['executions']:,}", f"{found['seconds']:,.0f}", str(before), str(after)])
+    """Fuzzing: one row per reader."""
+    rows = [["reader", "executions", "seconds", "faults", "faults after the fixes"]]
+    for target, values in result["targets"].items():
+        faults = {False: 0, True: 0}
+        for stretch in values["stretches"]:
+            faults[not stretch["code"].startswith("before")] += len(stretch["findings"])
+        counts = (str(faults[False]), str(faults[True]))
+        rows.append([f"{target}s", f"{values['executions']:,}", f"{values['seconds']:,.0f}", *counts])
     return rows
 
 
 def soak_rows(result: dict[str, Any]) -> list[list[str]]:
-    """Of hours of training: one row for each life of each run, undisturbed and killed again and again."""
+    """Soak test: one row per run, without interruptions and with repeated kills."""
     rows = [
         [
             "run",
-            "lives",
+            "sessions",
             "minutes",
             "steps",
-            "MB/h, later",
+            "MB/h, second half",
             "files/h",
-            "steps/s of CPU",
-            "in second halves",
+            "steps per CPU second, first half",
+            "second half",
             "differences",
         ]
     ]
-    for run, found in result["runs"].items():
+    for run, values in result["runs"].items():
         for kind in ("undisturbed", "disturbed"):
-            life = found[kind]
-            rates = [life[f"rate_of_{part}_halves"].get("per_processor_second") for part in ("first", "second")]
-            slopes = [life["slope_own_megabytes_per_hour_in_second_halves"], life["slope_handles_per_hour"]]
-            figures = ["" if figure is None else f"{figure:+.1f}" for figure in slopes]
-            figures += ["" if rate is None else f"{rate:.2f}" for rate in rates]
-            unlike = "" if kind == "undisturbed" else str(len(found["differences"]))
-            rows.append(
-                [f"{run}, {kind}", str(life["lives"]), f"{life['minutes']:.0f}", f"{life['steps']:,}", *figures, unlike]
-            )
+            part = values[kind]
+            speeds = [part[f"rate_of_{half}_halves"].get("per_processor_second") for half in ("first", "second")]
+            slopes = [part["slope_own_megabytes_per_hour_in_second_halves"], part["slope_handles_per_hour"]]
+            cells = [str(part["lives"]), f"{part['minutes']:.0f}", f"{part['steps']:,}"]
+            cells += ["" if slope is None else f"{slope:+.1f}" for slope in slopes]
+            cells += ["" if speed is None else f"{speed:.2f}" for speed in speeds]
+            cells.append("" if kind == "undisturbed" else str(len(values["differences"])))
+            rows.append([f"{run}, {kind}", *cells])
     return rows

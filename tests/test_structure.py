@@ -27,7 +27,7 @@ def test_no_module_is_named_utils() -> None:
 
 
 def test_every_package_says_what_it_holds() -> None:
-    packages = [path for path in PACKAGE.rglob("__init__.py")]
+    packages = list(PACKAGE.rglob("__init__.py"))
     assert not [path for path in packages if not ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))]
 
 

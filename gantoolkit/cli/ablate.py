@@ -57,7 +57,7 @@ def ablate(
     from gantoolkit.cli.progress import TrainingProgress
     from gantoolkit.data.evaluation_images import EvaluationImages
     from gantoolkit.evaluation.ablation import Ablation, plan_trials
-    from gantoolkit.evaluation.pages import Scored, write_page
+    from gantoolkit.evaluation.pages import EvaluatedRun, write_page
     from gantoolkit.evaluation.scoring import DEFAULT_METRICS, choose_metrics, score_references
     from gantoolkit.evaluation.tables import directions_of
     from gantoolkit.run import Run
@@ -78,10 +78,10 @@ def ablate(
     files = ablation.write()
     print_rows(ablation.rows())
     seed, runs = ablation.first_seed()
-    scored: list[Scored] = []
+    scored: list[EvaluatedRun] = []
     for path, scores, count in runs:
         run = Run.open(path, data=data)
-        scored.append(Scored(scores, run, EvaluationImages.open(data, run.recipe.data).take(count).readable()))
+        scored.append(EvaluatedRun(scores, run, EvaluationImages.open(data, run.recipe.data).take(count).readable()))
     directions = directions_of([result.scores for result in scored])
     references = score_references(scored[0].images, directions, chosen)
     page = out / "report.html"

@@ -55,7 +55,7 @@ def evaluate(
         cpu, cuda, cuda:1, or auto.
     """
     from gantoolkit.data.evaluation_images import EvaluationImages
-    from gantoolkit.evaluation.pages import Scored, write_page
+    from gantoolkit.evaluation.pages import EvaluatedRun, write_page
     from gantoolkit.evaluation.scoring import DEFAULT_METRICS, choose_metrics, score_references, score_run
     from gantoolkit.evaluation.tables import write_scores
     from gantoolkit.run import Run
@@ -66,14 +66,14 @@ def evaluate(
     runs_by_path = {path: Run.open(path, data=data) for path in dict.fromkeys(runs)}
     names = _short_names(list(runs_by_path))
     is_best = generators == "best"
-    scored: list[Scored] = []
+    scored: list[EvaluatedRun] = []
     references: list[RunScores] = []
     preparations: list[object] = []
     for path, run in runs_by_path.items():
         test_images = EvaluationImages.open(run.data, run.recipe.data, split=split).take(images).readable()
         print(f"evaluating {names[path]} …", file=sys.stderr, flush=True)
         scores = score_run(run, test_images, metric_blocks, name=names[path], best=is_best, device=device)
-        scored.append(Scored(scores, run, test_images, best=is_best))
+        scored.append(EvaluatedRun(scores, run, test_images, best=is_best))
         # Runs that prepare the same images in the same way share their references.
         preparation = (run.data.resolve(), run.recipe.data.resize, run.recipe.data.load_size, run.recipe.data.crop_size)
         if preparation not in preparations:
@@ -101,7 +101,7 @@ def print_scores(results: "Sequence[RunScores]") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from gantoolkit.evaluation.tables import directions_of, figure_names, format_figure
+    from gantoolkit.evaluation.tables import directions_of, score_names, format_estimate
     from gantoolkit.plugins import Direction
 
     console = Console(soft_wrap=True, highlight=False)
@@ -110,14 +110,14 @@ def print_scores(results: "Sequence[RunScores]") -> None:
         count = rows[0].directions[direction].images
         title = f"{direction.source} → {direction.target}, 95 % intervals over {count} images"
         table = Table(box=None, padding=(0, 2, 0, 0), title=title, title_justify="left", title_style="bold")
-        names = figure_names(results, direction)
+        names = score_names(results, direction)
         table.add_column("", no_wrap=True)
         for name in names:
             table.add_column(name, no_wrap=True)
         for scores in rows:
-            values = scores.directions[direction].figures
+            values = scores.directions[direction].scores
             style = None if scores.path else "italic"
-            table.add_row(scores.name, *(format_figure(values.get(name)) for name in names), style=style)
+            table.add_row(scores.name, *(format_estimate(values.get(name)) for name in names), style=style)
         print_whole(table)
         for note in dict.fromkeys(note for scores in rows for note in scores.directions[direction].notes):
             console.print(f"  {note}", markup=False, style="dim")

@@ -181,7 +181,7 @@ class Ablation:
         rows: list[Row] = []
         for direction, name in sorted(results, key=lambda key: (key[0], *_sort_key(key[1]))):
             scores: dict[str, list[float]] = {}  # seeds may have been evaluated with different metrics
-            for score, estimate in (item for result in results[direction, name] for item in result.figures.items()):
+            for score, estimate in (item for result in results[direction, name] for item in result.scores.items()):
                 scores.setdefault(score, []).append(estimate.value)
             if not scores:  # none of the metrics applies to this direction
                 continue

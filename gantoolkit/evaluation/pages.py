@@ -13,13 +13,13 @@ from torch import Tensor
 from gantoolkit.data.evaluation_images import EvaluationImages, evenly_spaced
 from gantoolkit.data.images import draw_tensor
 from gantoolkit.evaluation.scoring import RunScores
-from gantoolkit.evaluation.tables import directions_of, figure_names, format_number
+from gantoolkit.evaluation.tables import directions_of, score_names, format_number
 from gantoolkit.files.text import write_text
 from gantoolkit.plugins import Direction
 from gantoolkit.run import Run
 from gantoolkit.runtime.version import __version__
 
-__all__ = ["Scored", "write_page"]
+__all__ = ["EvaluatedRun", "write_page"]
 
 _ROWS = 4
 _MAX_SIDE = 256
@@ -28,7 +28,7 @@ _TEMPLATES.globals["number"] = format_number
 
 
 @dataclass(frozen=True)
-class Scored:
+class EvaluatedRun:
     """A run with its scores and the images that it was evaluated on.
 
     Args:
@@ -45,7 +45,7 @@ class Scored:
 
 
 def write_page(
-    path: Path, scored: Sequence[Scored], references: Sequence[RunScores], *, title: str, device: str | None = None
+    path: Path, scored: Sequence[EvaluatedRun], references: Sequence[RunScores], *, title: str, device: str | None = None
 ) -> None:
     """Write the page: tables, the same images through every run, and the best, median and worst images of each run.
 
@@ -59,7 +59,7 @@ def write_page(
         sections.append(
             {
                 "direction": Direction(direction),
-                "names": figure_names(all_scores, direction),
+                "names": score_names(all_scores, direction),
                 "rows": rows,
                 "notes": list(dict.fromkeys(note for run in rows for note in run.directions[direction].notes)),
                 "side_by_side": _side_by_side(scored, direction, device),
@@ -70,7 +70,7 @@ def write_page(
     write_text(path, text)
 
 
-def _side_by_side(scored: Sequence[Scored], direction: str, device: str | None) -> list[list[tuple[str, str]]]:
+def _side_by_side(scored: Sequence[EvaluatedRun], direction: str, device: str | None) -> list[list[tuple[str, str]]]:
     """Translate a few inputs that all runs share with every run of the direction: a row of (caption, picture) per input."""
     entries = [entry for entry in scored if direction in entry.scores.directions]
     files = [entry.images.files(Direction(direction).source) for entry in entries]
@@ -87,7 +87,7 @@ def _side_by_side(scored: Sequence[Scored], direction: str, device: str | None) 
     return [[(name, _data_uri(images[row])) for name, images in columns.items()] for row in range(len(examples))]
 
 
-def _cases(entry: Scored, direction: str, device: str | None) -> dict[str, object]:
+def _cases(entry: EvaluatedRun, direction: str, device: str | None) -> dict[str, object]:
     """The worst, median and best images of a run by its first score with a value per image."""
     result = entry.scores.directions[direction]
     ranked = result.ranked()
@@ -101,7 +101,7 @@ def _cases(entry: Scored, direction: str, device: str | None) -> dict[str, objec
         columns = _translate(entry, direction, indices, device)
         rows[group] = [
             (
-                result.each[score][index],
+                result.per_image[score][index],
                 result.names[index],
                 [(name, _data_uri(images[row])) for name, images in columns.items()],
             )
@@ -110,7 +110,7 @@ def _cases(entry: Scored, direction: str, device: str | None) -> dict[str, objec
     return {"name": entry.scores.name, "score": score, "groups": rows}
 
 
-def _translate(entry: Scored, name: str, indices: Sequence[int], device: str | None) -> Mapping[str, Tensor]:
+def _translate(entry: EvaluatedRun, name: str, indices: Sequence[int], device: str | None) -> Mapping[str, Tensor]:
     direction = Direction(name)
     inputs = entry.images.read(direction.source, indices)
     output = entry.run.translator(name, best=entry.best, device=device).translate_tensor(inputs).cpu()

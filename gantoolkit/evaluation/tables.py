@@ -14,8 +14,8 @@ from gantoolkit.files.text import write_csv, write_json
 
 __all__ = [
     "directions_of",
-    "figure_names",
-    "format_figure",
+    "score_names",
+    "format_estimate",
     "format_number",
     "read_scores",
     "write_scores",
@@ -27,10 +27,10 @@ def directions_of(scores: Sequence[RunScores]) -> list[str]:
     return sorted({direction for run in scores for direction in run.directions})
 
 
-def figure_names(scores: Sequence[RunScores], direction: str) -> list[str]:
+def score_names(scores: Sequence[RunScores], direction: str) -> list[str]:
     """The names of all scores of a direction, in order of first occurrence."""
     results = [run.directions[direction] for run in scores if direction in run.directions]
-    return list(dict.fromkeys(name for result in results for name in result.figures))
+    return list(dict.fromkeys(name for result in results for name in result.scores))
 
 
 def format_number(value: float) -> str:
@@ -44,7 +44,7 @@ def format_number(value: float) -> str:
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
 
 
-def format_figure(estimate: Estimate | None) -> str:
+def format_estimate(estimate: Estimate | None) -> str:
     """Format a value with its interval; an empty string for None."""
     if estimate is None:
         return ""
@@ -70,14 +70,14 @@ def write_scores(scores: Sequence[RunScores], folder: Path) -> list[Path]:
         }
         for run in scores
         for direction, result in run.directions.items()
-        for name, estimate in result.figures.items()
+        for name, estimate in result.scores.items()
     ]
     image_rows = [
         {
             "name": run.name,
             "direction": direction,
             "image": image,
-            **{name: values[index] for name, values in result.each.items()},
+            **{name: values[index] for name, values in result.per_image.items()},
         }
         for run in scores
         for direction, result in run.directions.items()
@@ -110,7 +110,7 @@ def _from_plain(mapping: dict[str, Any]) -> RunScores:
     mapping = _read_infinities(mapping)
     directions = {
         direction: DirectionScores(
-            **{**result, "figures": {name: Estimate(**estimate) for name, estimate in result["figures"].items()}}
+            **{**result, "scores": {name: Estimate(**estimate) for name, estimate in result["scores"].items()}}
         )
         for direction, result in mapping["directions"].items()
     }

@@ -667,7 +667,7 @@ class RanksOtherwise(MeanDifference):
         values = (images - targets).detach().double().square().flatten(1).mean(dim=1)
         return torch.stack([values, torch.ones_like(values)], dim=1)
 
-    def figures(self, sums: Tensor) -> dict[str, float]:
+    def values(self, sums: Tensor) -> dict[str, float]:
         return {"difference": float(sums[0] / sums[1])}
 
 

@@ -115,7 +115,7 @@ def test_command_resumes_where_it_stopped(
         values = [
             read_scores(out / "cyclegan" / f"seed-{seed}" / "scores" / "scores.json")[0]
             .directions[row["direction"]]
-            .figures["psnr"]
+            .scores["psnr"]
             .value
             for seed in (0, 1)
         ]

@@ -15,7 +15,7 @@ from skimage.metrics import peak_signal_noise_ratio
 import gantoolkit
 from gantoolkit.data.evaluation_images import EvaluationImages
 from gantoolkit.errors import DataError, PluginError, RecipeError
-from gantoolkit.evaluation.pages import Scored, write_page
+from gantoolkit.evaluation.pages import EvaluatedRun, write_page
 from gantoolkit.evaluation.scoring import choose_metrics, score_references, score_run
 from gantoolkit.evaluation.tables import read_scores
 from gantoolkit.recipes import Recipe, simgan
@@ -57,8 +57,8 @@ def test_scores_match_scikit_image_on_translated_images(run: Run) -> None:
         )
         expected.append(peak_signal_noise_ratio(target, output, data_range=255))
     result = scores.directions["A2B"]
-    assert result.each["psnr"] == pytest.approx(expected, rel=1e-6)
-    psnr = result.figures["psnr"]
+    assert result.per_image["psnr"] == pytest.approx(expected, rel=1e-6)
+    psnr = result.scores["psnr"]
     assert psnr.value == pytest.approx(sum(expected) / 5, rel=1e-6)
     assert psnr.low is not None
     assert psnr.high is not None
@@ -76,18 +76,18 @@ def test_reconstructions_are_compared_with_the_inputs(run: Run) -> None:
     reconstructions = backward.translate_tensor(forward.translate_tensor(inputs))
     levels = [((batch + 1) * 127.5).round() for batch in (reconstructions, inputs)]
     expected = float((levels[0] - levels[1]).abs().mean())
-    assert scores.directions["A2B"].figures["rec_l1"].value == pytest.approx(expected, rel=1e-5)
+    assert scores.directions["A2B"].scores["rec_l1"].value == pytest.approx(expected, rel=1e-5)
 
 
 def test_references_rank_as_expected(pairs: Path, tiny: Recipe) -> None:
     images = EvaluationImages.open(pairs, tiny.data)
     results = {scores.name: scores.directions["A2B"] for scores in score_references(images, ["A2B"], DEFAULTS)}
-    assert results["the truth itself"].figures["l1"].value == 0
-    assert results["the truth itself"].figures["psnr"].value == float("inf")
-    assert results["the truth itself"].figures["ssim"].value == pytest.approx(1)
+    assert results["the truth itself"].scores["l1"].value == 0
+    assert results["the truth itself"].scores["psnr"].value == float("inf")
+    assert results["the truth itself"].scores["ssim"].value == pytest.approx(1)
     ranks = ["the truth itself", "the input itself", "the truth of another image"]
     for metric, sign in (("l1", 1), ("psnr", -1), ("ssim", -1)):
-        values = [sign * results[name].figures[metric].value for name in ranks]
+        values = [sign * results[name].scores[metric].value for name in ranks]
         assert values == sorted(values), metric
         assert len(set(values)) == 3
 
@@ -117,7 +117,7 @@ def test_evaluate_writes_tables_and_a_page(command, run: Run, tiny: Recipe, tmp_
     assert len(rows) == len(lines)
     for entry in scores:
         for direction, result in entry.directions.items():
-            for name, estimate in result.figures.items():
+            for name, estimate in result.scores.items():
                 assert float(rows.pop((entry.name, direction, name))["value"]) == estimate.value
     assert not rows
     images = read_csv(out / "images.csv")
@@ -156,7 +156,7 @@ def test_page_compares_runs_on_shared_images_only(run: Run, tmp_path: Path) -> N
     elsewhere = EvaluationImages.open(shutil.copytree(run.data, tmp_path / "elsewhere"), run.recipe.data)
     for other, rows in ((complete, 4), (complete.take(2), 2), (elsewhere, 0)):
         scored = [
-            Scored(score_run(run, images, choose_metrics(["l1"], {}), device="cpu"), run, images)
+            EvaluatedRun(score_run(run, images, choose_metrics(["l1"], {}), device="cpu"), run, images)
             for images in (complete, other)
         ]
         write_page(tmp_path / "page.html", scored, [], title="Scores", device="cpu")
@@ -255,7 +255,7 @@ def test_training_saves_the_best_generators(evaluated_recipe: Recipe, aligned_pa
     assert run.translator("A2B", best=True, device="cpu").generator.step == best
     images = EvaluationImages.open(aligned_pairs, run.recipe.data)
     scores = score_run(run, images, choose_metrics(["psnr"], {}), best=True, device="cpu")
-    mean = sum(result.figures["psnr"].value for result in scores.directions.values()) / 2
+    mean = sum(result.scores["psnr"].value for result in scores.directions.values()) / 2
     assert mean == pytest.approx(psnr[best], rel=1e-5)
     assert f"{best}" in run.folder.report.read_text()
     assert "Measured on test images" in run.folder.report.read_text()

@@ -496,7 +496,7 @@ class TestCard:
     def test_scores_of_evaluate_have_intervals(self, run: Run, command: Command, tmp_path: Path) -> None:
         assert command("evaluate", run.path, "--out", tmp_path / "scores", "--device", "cpu")[0] == 0
         (scores,) = [scores for scores in read_scores(tmp_path / "scores" / "scores.json") if scores.path]
-        psnr = scores.directions["A2B"].figures["psnr"]
+        psnr = scores.directions["A2B"].scores["psnr"]
         text = make_card(run, scores=tmp_path / "scores").text
         (line,) = re.findall(r"^\| `A2B` \| `psnr` .*$", text, re.MULTILINE)
         low, high = map(float, re.findall(r"\[(.*), (.*)\]", line)[0])

@@ -100,7 +100,7 @@ def statistics_are_additive(subject: Subject, draw: Draw) -> None:
     expect(fits, f"statistics of {len(images)} images are {rows.dtype} of shape {tuple(rows.shape)}")
     pairs = zip(images.split(1), targets.split(1), strict=True)
     rows = torch.cat([metric.statistics(image, target) for image, target in pairs])
-    expect(close(whole, dict(metric.figures(rows.sum(dim=0)))), f"{whole} computed, not from the sum of single images")
+    expect(close(whole, dict(metric.values(rows.sum(dim=0)))), f"{whole} computed, not from the sum of single images")
 
 
 @metrics.rule

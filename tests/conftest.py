@@ -1,4 +1,4 @@
-"""Fixtures that many tests share: a small data set, a small recipe, the real data where they are."""
+"""Fixtures that many tests share: a small data set, small recipes, and real data where it is available."""
 
 import os
 
@@ -25,13 +25,13 @@ torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 
 @pytest.fixture(autouse=True)
 def _library_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The library's own tests see its own blocks, whatever else is installed."""
+    """Disable installed plugins."""
     monkeypatch.setenv("GANTOOLKIT_PLUGINS", "0")
 
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Decoded images are kept in a folder of the test's own."""
+    """Cache decoded images in a temporary folder."""
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("GANTOOLKIT_CACHE", str(folder))
     return folder
@@ -42,41 +42,41 @@ SHARED = Path(__file__).parents[2] / "shared"
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of real data and golden records beside the checkout."""
+    """The folder with real data and golden records beside the checkout."""
     if not SHARED.is_dir():
-        pytest.skip("the folder ../shared with real data and golden records is not there")
+        pytest.skip("the folder ../shared with real data and golden records does not exist")
     return SHARED
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """A headless Chromium that the tests of a module share."""
+    """A headless Chromium for all tests of a module."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     try:
         path = find_chromium()
     except NoBrowserError as error:
         pytest.skip(str(error))
     with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"])
-        yield opened
-        opened.close()
+        chromium = driver.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        yield chromium
+        chromium.close()
 
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Path:
-    """Five images of A, four of B, two and two for tests."""
+    """A data set of five training images of A and four of B, with two test images of each."""
     return make_dataset(tmp_path / "images")
 
 
 @pytest.fixture
 def tiny() -> Recipe:
-    """CycleGAN with networks that take milliseconds: two epochs of five steps on `dataset`."""
+    """CycleGAN with networks that run in milliseconds: two epochs of five steps on `dataset`."""
     return make_tiny()
 
 
 @pytest.fixture
 def lively() -> Recipe:
-    """The same with a dropout layer, identity terms and pools that fill up: everything that draws at random takes part."""
+    """`tiny` with dropout, identity terms and a high learning rate, so that every source of randomness is used."""
     return make_lively()
 
 
@@ -88,11 +88,11 @@ def tiny_pix2pix() -> Recipe:
 
 @pytest.fixture
 def command(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Run a command; its exit code, what it printed, and what it complained of."""
+    """Run a command in this process; returns its exit code, standard output and standard error."""
 
     def run(*arguments: object) -> tuple[int, str, str]:
         code = main([str(argument) for argument in arguments])
-        output, complaint = capfd.readouterr()
-        return code, output, re.sub(r"\x1b\[[0-9;]*m", "", complaint)
+        output, errors = capfd.readouterr()
+        return code, output, re.sub(r"\x1b\[[0-9;]*m", "", errors)
 
     return run

@@ -102,6 +102,6 @@ def render_page(kind: str, names: str) -> str:
         names=names,
         introduction=INTRODUCTIONS.get(kind, ""),
         protocols="\n\n".join(f"::: gantoolkit.{name}" for name in PROTOCOLS[kind]),
-        rules="\n".join(f"| `{rule.name}` | {rule.wants} |" for rule in RULEBOOKS[kind].rules),
+        rules="\n".join(f"| `{rule.name}` | {rule.requirement} |" for rule in RULEBOOKS[kind].rules),
         example=render_block(kind, "stripes"),
     )

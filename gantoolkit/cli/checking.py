@@ -13,7 +13,7 @@ from gantoolkit.recipes.block_spec import BlockSpec, merge_field
 
 __all__ = ["check"]
 
-_STYLES = {"kept": "green", "broken": "bold red", "departs": "yellow", "not applicable": "dim"}
+_STYLES = {"passed": "green", "failed": "bold red", "expected failure": "yellow", "not applicable": "dim"}
 
 
 def check(
@@ -62,11 +62,11 @@ def check(
             console.print(f"[bold]{subject}[/], on {subject.device}")
             for rule in RULEBOOKS[kind].rules:
                 outcome = rule.run(subject)
-                reason = f": {outcome.message}" if outcome.state in ("departs", "not applicable") else ""
-                console.print(f"  [{_STYLES[outcome.state]}]{outcome.state:14}[/] {rule.name}", end="")
+                reason = f": {outcome.message}" if outcome.state in ("expected failure", "not applicable") else ""
+                console.print(f"  [{_STYLES[outcome.state]}]{outcome.state:16}[/] {rule.name}", end="")
                 print(reason)
-                if outcome.state == "broken":
+                if outcome.state == "failed":
                     broken_count += 1
-                    print("".join(f"                 {line}\n" for line in outcome.message.splitlines()[1:]), end="")
+                    print("".join(f"                   {line}\n" for line in outcome.message.splitlines()[1:]), end="")
     print(f"{broken_count} broken" if broken_count else "no rule is broken")
     return INCOMPLETE if broken_count else 0

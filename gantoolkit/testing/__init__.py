@@ -1,6 +1,6 @@
-"""What a plugin's author tests with: the rules of each kind's protocol, and hypothesis strategies for what blocks are given.
+"""Conformance kit for plugin authors: the rules of each kind of block, and hypothesis strategies for the inputs of blocks.
 
-`gantoolkit check NAME` tries the same rules from the command line. The package needs the extra `gantoolkit[testing]`.
+`gantoolkit check NAME` tests the same rules from the command line. The package requires the extra `gantoolkit[testing]`.
 """
 
 from gantoolkit.testing.items import Check, Checks

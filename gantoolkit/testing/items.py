@@ -1,4 +1,4 @@
-"""One line in a plugin's tests becomes one named pytest item a rule."""
+"""Decorators that turn one test of a block into one named pytest item per rule."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ Test = TypeVar("Test", bound=Callable[..., None])
 
 @dataclass(frozen=True)
 class Check:
-    """One rule and one block; calling it tries the rule.
+    """One rule and one block; calling it tests the rule.
 
     Raises:
-        BrokenRuleError: When the block breaks the rule, with the smallest example.
+        BrokenRuleError: When the block breaks the rule, with the smallest example that was found.
     """
 
     rule: Rule
@@ -31,16 +31,16 @@ class Check:
 
     def __call__(self) -> None:
         outcome = self.rule.run(self.subject, self.expected_failures)
-        if outcome.state == "departs":
+        if outcome.state == "expected failure":
             pytest.xfail(outcome.message)
         if outcome.state == "not applicable":
             pytest.skip(outcome.message)
-        if outcome.state == "broken":
+        if outcome.state == "failed":
             raise BrokenRuleError(outcome.message) from outcome.error
 
 
 class Checks:
-    """Makes a test of a block into one test for each rule of its kind; the test gets a `check` and calls it.
+    """Turns a test of a block into one test per rule of its kind; the test takes an argument `check` and calls it.
 
     Args:
         kind: The kind of block, such as `"generators"`.
@@ -48,11 +48,11 @@ class Checks:
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
-        self.__doc__ = f"The checks of {kind}: a decorator for a test with the argument `check`."
+        self.__doc__ = f"The checks of {kind}: a decorator for a test with an argument `check`."
 
     @property
     def rules(self) -> Sequence[Rule]:
-        """The rules, in the order in which they are tried."""
+        """The rules, in the order in which they are tested."""
         return tuple(RULEBOOKS[self.kind].rules)
 
     def __call__(
@@ -67,18 +67,18 @@ class Checks:
 
         Args:
             block: The block's name, a table with its `name` and parameters, or the class or function itself.
-            sizes: Heights and widths to try, in pixels; by default some that suit the block.
-            layers: For feature extractors, the layers to ask for.
-            expected_failures: Names of rules that the block breaks on purpose, each with the reason; such a test is an
-                expected failure, and fails if the rule is kept.
+            sizes: Heights and widths to test, in pixels; by default some that suit the block.
+            layers: For feature extractors, the layers to request.
+            expected_failures: Reasons by the names of rules that the block breaks on purpose. Such a test is an expected
+                failure; it fails if the block follows the rule.
 
         Raises:
-            ValueError: When an expected failure names no rule.
+            ValueError: When `expected_failures` names an unknown rule.
         """
         expected = dict(expected_failures or {})
         if unknown := expected.keys() - {rule.name for rule in self.rules}:
             raise ValueError(
-                f"{self.kind} have no rule {', '.join(sorted(unknown))}; known: {', '.join(r.name for r in self.rules)}"
+                f"{self.kind}: unknown rule {', '.join(sorted(unknown))}; known: {', '.join(r.name for r in self.rules)}"
             )
         items = [
             pytest.param(

@@ -1,7 +1,7 @@
-"""The engine of the conformance checks: rules, the block that they are tried on, and what came of it.
+"""The engine of the conformance checks: a rule, the block under test, and the outcome.
 
-A rule is a function of a block and of random draws whose docstring says what the protocol wants. hypothesis makes the draws
-and, when a rule is broken, looks for the smallest one that breaks it.
+A rule is a function of a block and of random draws; its docstring states what the protocol requires. hypothesis draws the
+examples and, when one breaks the rule, searches for a smaller one.
 """
 
 import unittest
@@ -28,32 +28,32 @@ T = TypeVar("T")
 
 
 class BrokenRuleError(AssertionError):
-    """A block does not do what its protocol wants; the message says which rule, on which example."""
+    """A block does not do what its protocol requires; the message names the rule and an example."""
 
 
 class NotApplicable(unittest.SkipTest):
-    """The rule speaks of something that this block does not offer, and need not."""
+    """The rule concerns an optional feature that this block does not have."""
 
 
-def expect(condition: bool, found: str) -> None:
+def expect(condition: bool, problem: str) -> None:
     """Break the rule unless the condition holds.
 
     Args:
-        found: What was found instead of what the protocol wants.
+        problem: What was observed instead of what the protocol requires.
     """
     if not condition:
-        raise BrokenRuleError(found)
+        raise BrokenRuleError(problem)
 
 
 class Draw:
-    """Draws random values, and remembers what they were for the message."""
+    """Draws random values and records them for the message."""
 
     def __init__(self, data: st.DataObject) -> None:
         self._data = data
         self.example: dict[str, str] = {}
 
     def __call__(self, strategy: st.SearchStrategy[T], name: str) -> T:
-        """A value from `strategy`, called `name` in messages."""
+        """Draw a value from `strategy`; messages call it `name`."""
         value = self._data.draw(strategy)
         self.example[name] = describe(value)
         return value
@@ -61,14 +61,14 @@ class Draw:
 
 @dataclass(frozen=True)
 class Subject:
-    """The block under test, and on what it is tried.
+    """The block under test, with the device and the inputs to test it on.
 
     Args:
         kind: Its kind, such as `"generators"`.
-        block: Its name or class, with parameters; slots that it does not fill get small blocks of ours.
-        device: Where it is tried.
-        sizes: Heights and widths to try, in pixels; None takes some that suit the block.
-        layers: For feature extractors, layers to ask for.
+        block: Its name or class, with parameters. Slots that it does not fill get small built-in blocks.
+        device: The device to test it on.
+        sizes: Heights and widths to test, in pixels; None chooses some that suit the block.
+        layers: For feature extractors, the layers to request.
     """
 
     kind: str
@@ -78,11 +78,11 @@ class Subject:
     layers: Sequence[str] = ()
 
     def load(self) -> Callable[..., Any]:
-        """The class or function itself."""
+        """Load the class or function itself."""
         return self.block.load(self.kind)
 
     def factory(self) -> Callable[..., Any]:
-        """What makes it: called with what a system would give."""
+        """Bind the block's parameters and slots; the result takes the positional arguments that a system passes."""
         block = BlockSpec.of(self.block)
         empty = {
             name: STAND_INS[parameter.slot]
@@ -93,10 +93,10 @@ class Subject:
         return bind(self.kind, resolve(self.kind, full, f"{self.kind}.{block.name}"))
 
     def make(self, *arguments: Any, seed: int = 0) -> Any:
-        """The block, made from what a system would give, with what its layers draw following from `seed`."""
+        """Build the block from the positional arguments that a system passes; `seed` determines its random weights."""
         with same_randomness(seed):
-            made = self.factory()(*arguments)
-        return made.to(self.device) if isinstance(made, torch.nn.Module) else made
+            block = self.factory()(*arguments)
+        return block.to(self.device) if isinstance(block, torch.nn.Module) else block
 
     def __str__(self) -> str:
         registry = REGISTRIES[self.kind]
@@ -107,44 +107,46 @@ class Subject:
 
 @dataclass(frozen=True)
 class Rule:
-    """Something that every block of a kind does.
+    """A requirement on every block of a kind.
 
     Args:
         kind: The kind of block.
         name: The invariant, such as `preserves_size`.
-        wants: What the protocol wants.
-        check: Tries it on one example; raises `BrokenRuleError`.
-        examples: How many examples are tried.
+        requirement: What the protocol requires, in words.
+        check: Tests one example; raises `BrokenRuleError`.
+        examples: The number of examples to test.
     """
 
     kind: str
     name: str
-    wants: str
+    requirement: str
     check: Callable[[Subject, Draw], None] = field(repr=False)
     examples: int = 10
 
     def run(self, subject: Subject, expected_failures: Mapping[str, str] | None = None) -> "Outcome":
-        """Try the rule on examples until one breaks it.
+        """Test the rule on examples until one breaks it.
 
         Args:
-            expected_failures: Reasons by the names of rules that the block is known to break; those that the block itself
-                states in its attribute `expected_failures` are added.
+            expected_failures: Reasons by the names of rules that the block is known to break, in addition to those in the
+                block's own attribute `expected_failures`.
         """
         try:
             own = getattr(subject.load(), "expected_failures", {})
         except GantoolkitError as error:
-            return Outcome(self, "broken", str(error))
+            return Outcome(self, "failed", str(error))
         reason = {**own, **(expected_failures or {})}.get(self.name)
-        outcome = self._try(subject)
+        outcome = self._test(subject)
         if reason is None or outcome.state == "not applicable":
             return outcome
-        if outcome.state == "broken":
-            return Outcome(self, "departs", reason)
-        return Outcome(self, "broken", f"{subject} keeps the rule {self.name}, which was expected to fail: {reason}")
+        if outcome.state == "failed":
+            return Outcome(self, "expected failure", reason)
+        return Outcome(
+            self, "failed", f"{subject} follows the rule {self.name}, but was expected to break it: {reason}"
+        )
 
-    def _try(self, subject: Subject) -> "Outcome":
-        broken: Outcome | None = None
-        tries = 0
+    def _test(self, subject: Subject) -> "Outcome":
+        failure: Outcome | None = None
+        attempts = 0
 
         @settings(
             derandomize=True,
@@ -153,13 +155,13 @@ class Rule:
             max_examples=self.examples,
             report_multiple_bugs=False,
             print_blob=False,
-            suppress_health_check=list(HealthCheck),  # type: ignore[arg-type] (an enumeration by a metaclass of its own)
+            suppress_health_check=list(HealthCheck),  # type: ignore[arg-type] (an enumeration with a custom metaclass)
         )
         @given(st.data())
-        def try_examples(data: st.DataObject) -> None:
-            nonlocal broken, tries
-            tries += broken is not None
-            if tries > 2 * self.examples:  # enough of looking for a smaller example
+        def test_examples(data: st.DataObject) -> None:
+            nonlocal failure, attempts
+            attempts += failure is not None
+            if attempts > 2 * self.examples:  # bounds the search for a smaller example
                 return
             draw = Draw(data)
             try:
@@ -168,39 +170,39 @@ class Rule:
             except NotApplicable:
                 raise
             except BrokenRuleError as error:
-                broken = Outcome(self, "broken", self._explain(subject, str(error), draw.example))
+                failure = Outcome(self, "failed", self._explain(subject, str(error), draw.example))
                 raise
-            except Exception as error:  # the block's own, whatever it is
-                found = f"it raised {type(error).__name__}: {first_line(error)} {locate(error)}".rstrip()
-                broken = Outcome(self, "broken", self._explain(subject, found, draw.example), error)
+            except Exception as error:  # any error of the block
+                problem = f"it raised {type(error).__name__}: {first_line(error)} {locate(error)}".rstrip()
+                failure = Outcome(self, "failed", self._explain(subject, problem, draw.example), error)
                 raise
 
         try:
-            try_examples()
+            test_examples()
         except NotApplicable as reason:
             return Outcome(self, "not applicable", str(reason))
         except Exception as error:
-            if broken is None:
-                raise AssertionError(f"the rule {self.name} could not be tried: {error}") from error
-        return broken or Outcome(self, "kept")
+            if failure is None:
+                raise AssertionError(f"the rule {self.name} could not be tested: {error}") from error
+        return failure or Outcome(self, "passed")
 
-    def _explain(self, subject: Subject, found: str, example: Mapping[str, str]) -> str:
-        drawn = "; ".join(f"{name} = {value}" for name, value in example.items()) or "none is needed"
+    def _explain(self, subject: Subject, problem: str, example: Mapping[str, str]) -> str:
+        values = "; ".join(f"{name} = {value}" for name, value in example.items()) or "none is needed"
         device = "" if subject.device.type == "cpu" else f" on {subject.device}"
         return (
             f"{subject} breaks the rule {self.name}{device}\n"
-            f"  The protocol wants: {self.wants}\n"
-            f"  Found: {found}\n"
-            f"  Smallest example: {drawn}"
+            f"  The protocol requires: {self.requirement}\n"
+            f"  Found: {problem}\n"
+            f"  Smallest example: {values}"
         )
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a rule: kept, broken (why), departed from as expected (why), or not applicable (why)."""
+    """The result of a rule, with the problem, or the reason why the failure is expected or the rule does not apply."""
 
     rule: Rule
-    state: Literal["kept", "broken", "departs", "not applicable"]
+    state: Literal["passed", "failed", "expected failure", "not applicable"]
     message: str = ""
     error: BaseException | None = None
 
@@ -210,7 +212,7 @@ class Rulebook:
 
     Args:
         kind: The kind of block.
-        examples: How many examples each rule is tried on, unless it says otherwise.
+        examples: The number of examples that each rule is tested on.
     """
 
     def __init__(self, kind: str, *, examples: int) -> None:
@@ -219,22 +221,22 @@ class Rulebook:
         self.rules: list[Rule] = []
 
     def rule(self, check: Callable[[Subject, Draw], None]) -> Callable[[Subject, Draw], None]:
-        """Add a rule: the function's name is the rule's, its docstring says what the protocol wants."""
-        wants = " ".join((check.__doc__ or "").split())
-        self.rules.append(Rule(self.kind, check.__name__, wants, check, self.examples))
+        """Add a rule: the function's name is the rule's name, its docstring states what the protocol requires."""
+        requirement = " ".join((check.__doc__ or "").split())
+        self.rules.append(Rule(self.kind, check.__name__, requirement, check, self.examples))
         return check
 
 
 @contextmanager
 def same_randomness(seed: int) -> Iterator[None]:
-    """All global random generators start from `seed`; afterwards they are as they were."""
+    """Seed all global random generators with `seed`, and restore their states afterwards."""
     with isolated_random_state(torch.device("cuda" if torch.cuda.is_available() else "cpu")):
         seed_everything(seed)
         yield
 
 
 def describe(value: object) -> str:
-    """A value in a message: small tensors whole, larger ones by shape and range."""
+    """Format a value for a message: small tensors in full, larger ones by shape and range."""
     if isinstance(value, tuple | list) and any(isinstance(part, Tensor) for part in value):
         return f"({', '.join(describe(part) for part in value)})"
     if not isinstance(value, Tensor):
@@ -246,12 +248,12 @@ def describe(value: object) -> str:
 
 
 def locate(error: BaseException) -> str:
-    """File and line of the innermost frame of an error that is neither torch's nor ours."""
-    place = ""
+    """File and line of an error's innermost frame outside of torch, gantoolkit and the test machinery."""
+    location = ""
     trace = error.__traceback__
     while trace is not None:
         module = trace.tb_frame.f_globals.get("__name__", "").partition(".")[0]
         if module not in ("torch", "gantoolkit", "hypothesis", "functools", "contextlib"):
-            place = f"({trace.tb_frame.f_code.co_filename}, line {trace.tb_lineno})"
+            location = f"({trace.tb_frame.f_code.co_filename}, line {trace.tb_lineno})"
         trace = trace.tb_next
-    return place
+    return location

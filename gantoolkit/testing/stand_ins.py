@@ -11,7 +11,7 @@ __all__ = ["STAND_INS", "RandomFeatures"]
 
 
 class RandomFeatures:
-    """Features of one convolution with fixed random weights, at half the size of the images; any layer's name will do."""
+    """Features of one convolution with fixed random weights, at half the size of the images; accepts any layer name."""
 
     def __call__(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
         pixels = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
@@ -34,4 +34,4 @@ STAND_INS: dict[str, Any] = {
     "optimizers": "gantoolkit:adam",
     "metrics": "gantoolkit:l1",
 }
-"""By kind of block; of a system's slots, those that a check does not fill."""
+"""Small blocks by kind, for the slots that a test does not fill."""

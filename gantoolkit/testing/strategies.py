@@ -1,4 +1,4 @@
-"""hypothesis strategies for what blocks are given: images, logits, seeds."""
+"""hypothesis strategies for the inputs of blocks: images, logits, seeds."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ __all__ = ["image_batches", "image_pairs", "logits", "seeds"]
 
 def seeds() -> st.SearchStrategy[int]:
     """Seeds of random generators."""
-    return st.integers(0, 255)  # few, so that the smallest example is found soon
+    return st.integers(0, 255)  # few, so that the smallest example is found quickly
 
 
 @st.composite
@@ -24,14 +24,14 @@ def image_batches(
     min_count: int = 1,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Batches (N, channels, H, W) of noise in [−1, 1]; the smallest is one image of the first size.
+    """Batches (N, channels, H, W) of uniform noise in [−1, 1]; the smallest is one image of the first size.
 
     Args:
-        channels: Channels of the images.
-        sizes: What height and width are drawn from, each by itself.
-        max_count: Largest N.
-        min_count: Smallest N.
-        dtype: Of the values.
+        channels: The number of channels.
+        sizes: The sizes from which height and width are drawn, independently.
+        max_count: The largest N.
+        min_count: The smallest N.
+        dtype: The dtype of the images.
     """
     count = draw(st.integers(min_count, max_count))
     height, width = draw(st.sampled_from(sizes)), draw(st.sampled_from(sizes))
@@ -63,7 +63,7 @@ def logits(
     max_side: int = 4,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Logits (N, 1, H', W'), evenly spread between −`largest` and `largest`."""
+    """Logits (N, 1, H', W'), uniform between −`largest` and `largest`."""
     shape = (draw(st.integers(1, max_count)), 1, draw(st.integers(1, max_side)), draw(st.integers(1, max_side)))
     return largest * _noise(shape, draw(seeds()), dtype)
 

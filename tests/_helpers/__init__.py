@@ -1,1 +1,1 @@
-"""What several tests, and the documentation, share."""
+"""Helpers that several tests, and the tests of the documentation, share."""

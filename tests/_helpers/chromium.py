@@ -1,4 +1,4 @@
-"""A real browser for tests and for the screenshots of the documentation: Debian's Chromium, installed where it can be."""
+"""Chromium, for tests and for the screenshots of the documentation; installed with apt-get if possible."""
 
 import os
 import shutil
@@ -9,21 +9,21 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
 class NoBrowserError(Exception):
-    """There is no Chromium, and none can be installed."""
+    """Chromium is not installed and could not be installed."""
 
 
 @cache
 def find_chromium() -> str:
-    """The path of a Chromium."""
-    found = _look()
-    if found is None and hasattr(os, "geteuid") and os.geteuid() == 0 and shutil.which("apt-get"):
+    """The path of Chromium's executable; installs it first if necessary."""
+    path = _find_executable()
+    if path is None and hasattr(os, "geteuid") and os.geteuid() == 0 and shutil.which("apt-get"):
         for command in (["apt-get", "update", "-qq"], ["apt-get", "install", "-qq", "-y", "chromium"]):
             subprocess.run(command, capture_output=True, timeout=600, check=False)
-        found = _look()
-    if found is None:
-        raise NoBrowserError("no Chromium here, and none can be installed: apt-get install chromium")
-    return found
+        path = _find_executable()
+    if path is None:
+        raise NoBrowserError("Chromium is not available and could not be installed: apt-get install chromium")
+    return path
 
 
-def _look() -> str | None:
+def _find_executable() -> str | None:
     return next((path for name in NAMES if (path := shutil.which(name))), None)

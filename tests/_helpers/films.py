@@ -1,4 +1,4 @@
-"""A video that tests and documentation share."""
+"""Small videos for tests and documentation."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -19,8 +19,8 @@ def make_video(
     turn: int = 0,
     options: dict[str, str] | None = None,
 ) -> list[np.ndarray]:
-    """A video of soft shapes at uneven times, with a tone; its frames."""
-    made = [np.asarray(make_image(number, size)) for number in range(frames)]
+    """Write a video of soft shapes at uneven times, with a tone; returns its frames."""
+    images = [np.asarray(make_image(number, size)) for number in range(frames)]
     with av.open(str(path), "w", options=options or {}) as file:
         video = file.add_stream(codec, rate=25)
         video.width, video.height = size
@@ -29,7 +29,7 @@ def make_video(
         if turn:
             video.set_display_rotation(turn)
         tone = file.add_stream("aac" if codec == "libx264" else "libopus", rate=48000) if sound else None
-        for number, pixels in enumerate(made):
+        for number, pixels in enumerate(images):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
             frame.pts, frame.time_base = 40 * number + (number % 3), Fraction(1, 1000)
             file.mux(video.encode(frame))
@@ -41,4 +41,4 @@ def make_video(
                 samples.rate, samples.pts, samples.time_base = 48000, block * 1024, Fraction(1, 48000)
                 file.mux(tone.encode(samples))
             file.mux(tone.encode())
-    return made
+    return images

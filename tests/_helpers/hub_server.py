@@ -1,6 +1,6 @@
-"""A stand-in for the Hugging Face Hub on this machine: as much of its API as huggingface_hub uses to push and to pull.
+"""A local substitute for the Hugging Face Hub: the part of its API that huggingface_hub uses to push and to pull.
 
-`HubServer` keeps repositories in memory, checks tokens and checksums, and does on request what a hub should not do.
+`HubServer` stores repositories in memory and checks tokens and checksums. On request it misbehaves.
 """
 
 import base64
@@ -24,7 +24,7 @@ _LARGE = (".safetensors", ".png")
 
 @dataclass
 class Repository:
-    """Its states by commit, the last one the newest; each maps names to bytes."""
+    """A repository: files by commit, in order, and commit messages."""
 
     private: bool = False
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
@@ -39,7 +39,7 @@ class Repository:
         return self.commits[self.head]
 
     def commit(self, files: dict[str, bytes], message: str) -> str:
-        text = f"{len(self.commits)} {message} {sorted((name, _sha256(held)) for name, held in files.items())}"
+        text = f"{len(self.commits)} {message} {sorted((name, _sha256(data)) for name, data in files.items())}"
         name = hashlib.sha1(text.encode()).hexdigest()
         self.commits[name] = files
         self.messages.append(message)
@@ -47,10 +47,13 @@ class Repository:
 
 
 class HubServer:
-    """The stand-in, from `with` to its end.
+    """The server, running inside a `with` block.
 
-    `refuse` is a status that it answers to whoever has a token; `damage` maps a file's name to what becomes of its bytes on
-    the way; `listed` adds names to what it says a repository holds; `asked` lists what was asked, `METHOD path`.
+    Attributes:
+        refuse: The HTTP status with which it answers requests that have a token; None accepts them.
+        damage: Functions by file name that change a file's bytes when it is downloaded.
+        listed: Names that it lists in addition to the files of a repository.
+        asked: The requests that it received, as `METHOD path`.
     """
 
     def __init__(self) -> None:
@@ -76,7 +79,7 @@ class HubServer:
         self.thread.join(10)
 
 
-class _Answer(Exception):  # noqa: N818 (it is no error)
+class _Response(Exception):  # noqa: N818 (not an error)
     def __init__(self, status: int, body: Any = None, **headers: str) -> None:
         super().__init__(status)
         self.status, self.body, self.headers = status, body, headers
@@ -100,120 +103,120 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path)
         self.hub.asked.append(f"{self.command} {path}")
         try:
-            for method, pattern, answer in _ROUTES:
-                if (found := re.fullmatch(pattern, path)) and self.command in method:
-                    answer(self, content, *found.groups())
-            raise _Answer(HTTPStatus.NOT_FOUND)
-        except _Answer as made:
-            body = made.body if isinstance(made.body, bytes) else json.dumps(made.body or {}).encode()
-            self.send_response(made.status)
-            for name, value in made.headers.items():
+            for methods, pattern, handle in _ROUTES:
+                if (match := re.fullmatch(pattern, path)) and self.command in methods:
+                    handle(self, content, *match.groups())
+            raise _Response(HTTPStatus.NOT_FOUND)
+        except _Response as response:
+            body = response.body if isinstance(response.body, bytes) else json.dumps(response.body or {}).encode()
+            self.send_response(response.status)
+            for name, value in response.headers.items():
                 self.send_header(name.replace("_", "-"), value)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             if self.command != "HEAD":
                 self.wfile.write(body)
 
-    def need_token(self) -> None:
+    def check_token(self) -> None:
         if self.headers.get("Authorization") != f"Bearer {TOKEN}" or self.hub.refuse == 401:
-            raise _Answer(
+            raise _Response(
                 401, {"error": "Invalid credentials"}, X_Error_Message="Invalid credentials in Authorization header"
             )
         if self.hub.refuse is not None:
-            raise _Answer(self.hub.refuse, {"error": "not yours"}, X_Error_Message="not yours")
+            raise _Response(self.hub.refuse, {"error": "not yours"}, X_Error_Message="not yours")
 
     def repository(self, name: str) -> Repository:
         if self.headers.get("Authorization"):
-            self.need_token()
-        found = self.hub.repositories.get(name)
-        if found is None or (found.private and not self.headers.get("Authorization")):
-            raise _Answer(404, {"error": "Repository not found"}, X_Error_Code="RepoNotFound")
-        return found
+            self.check_token()
+        repository = self.hub.repositories.get(name)
+        if repository is None or (repository.private and not self.headers.get("Authorization")):
+            raise _Response(404, {"error": "Repository not found"}, X_Error_Code="RepoNotFound")
+        return repository
 
     def state(self, name: str, revision: str | None) -> tuple[str, dict[str, bytes]]:
-        found = self.repository(name)
-        commit = found.head if revision in (None, "main") else str(revision)
-        if commit not in found.commits:
-            raise _Answer(404, {"error": "Revision not found"}, X_Error_Code="RevisionNotFound")
-        return commit, found.commits[commit]
+        repository = self.repository(name)
+        commit = repository.head if revision in (None, "main") else str(revision)
+        if commit not in repository.commits:
+            raise _Response(404, {"error": "Revision not found"}, X_Error_Code="RevisionNotFound")
+        return commit, repository.commits[commit]
 
-    def tell_info(self, content: bytes, name: str, revision: str | None = None) -> None:
+    def model_info(self, content: bytes, name: str, revision: str | None = None) -> None:
         commit, files = self.state(name, revision)
         siblings = [
-            {"rfilename": path, "size": len(held), "blobId": _blob_id(held)}
-            | ({"lfs": {"sha256": _sha256(held), "size": len(held), "pointerSize": 130}} if _is_large(path) else {})
-            for path, held in files.items()
+            {"rfilename": path, "size": len(data), "blobId": _blob_id(data)}
+            | ({"lfs": {"sha256": _sha256(data), "size": len(data), "pointerSize": 130}} if _is_large(path) else {})
+            for path, data in files.items()
         ]
         siblings += [{"rfilename": path, "size": 7, "blobId": "0" * 40} for path in self.hub.listed]
-        raise _Answer(200, {"id": name, "modelId": name, "sha": commit, "tags": [], "siblings": siblings})
+        raise _Response(200, {"id": name, "modelId": name, "sha": commit, "tags": [], "siblings": siblings})
 
     def create(self, content: bytes) -> None:
-        self.need_token()
-        asked = json.loads(content)
-        name = f"{asked['organization']}/{asked['name']}"
+        self.check_token()
+        options = json.loads(content)
+        name = f"{options['organization']}/{options['name']}"
         if name in self.hub.repositories:
-            raise _Answer(409, {"error": "You already created this model repo", "url": f"{self.hub.url}/{name}"})
-        made = self.hub.repositories[name] = Repository(private=asked.get("visibility") == "private")
-        made.commit({".gitattributes": b"*.safetensors filter=lfs\n"}, "initial commit")
-        raise _Answer(200, {"url": f"{self.hub.url}/{name}", "name": name})
+            raise _Response(409, {"error": "You already created this model repo", "url": f"{self.hub.url}/{name}"})
+        repository = self.hub.repositories[name] = Repository(private=options.get("visibility") == "private")
+        repository.commit({".gitattributes": b"*.safetensors filter=lfs\n"}, "initial commit")
+        raise _Response(200, {"url": f"{self.hub.url}/{name}", "name": name})
 
     def validate_yaml(self, content: bytes) -> None:
         text = json.loads(content)["content"]
         try:
-            held = yaml.safe_load(re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)[1])  # type: ignore[index]
+            metadata = yaml.safe_load(re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)[1])  # type: ignore[index]
         except (yaml.YAMLError, TypeError) as error:
-            raise _Answer(400, {"errors": [{"message": str(error)}], "warnings": []}) from error
-        if not isinstance(held, dict):
-            raise _Answer(400, {"errors": [{"message": "no mapping"}], "warnings": []})
-        raise _Answer(200, {"errors": [], "warnings": []})
+            raise _Response(400, {"errors": [{"message": str(error)}], "warnings": []}) from error
+        if not isinstance(metadata, dict):
+            raise _Response(400, {"errors": [{"message": "not a mapping"}], "warnings": []})
+        raise _Response(200, {"errors": [], "warnings": []})
 
     def preupload(self, content: bytes, name: str) -> None:
-        self.need_token()
-        held = self.repository(name).files
+        self.check_token()
+        existing = self.repository(name).files
         files = [
             {
                 "path": path,
                 "uploadMode": "lfs" if _is_large(path) else "regular",
                 "shouldIgnore": False,
-                "oid": (_sha256(held[path]) if _is_large(path) else _blob_id(held[path])) if path in held else None,
+                "oid": _etag(path, existing[path]) if path in existing else None,
             }
             for path in (file["path"] for file in json.loads(content)["files"])
         ]
-        raise _Answer(200, {"files": files})
+        raise _Response(200, {"files": files})
 
     def batch(self, content: bytes, name: str) -> None:
-        self.need_token()
+        self.check_token()
         self.repository(name)
         objects = [
-            {**wanted}
-            if wanted["oid"] in self.hub.objects
+            {**item}
+            if item["oid"] in self.hub.objects
             else {
-                **wanted,
+                **item,
                 "actions": {
-                    "upload": {"href": f"{self.hub.url}/objects/{wanted['oid']}", "header": {}},
+                    "upload": {"href": f"{self.hub.url}/objects/{item['oid']}", "header": {}},
                     "verify": {"href": f"{self.hub.url}/verify", "header": {}},
                 },
             }
-            for wanted in json.loads(content)["objects"]
+            for item in json.loads(content)["objects"]
         ]
-        raise _Answer(200, {"transfer": "basic", "objects": objects})
+        raise _Response(200, {"transfer": "basic", "objects": objects})
 
     def store(self, content: bytes, oid: str) -> None:
         if _sha256(content) != oid:
-            raise _Answer(400, {"error": "the checksum is another"})
+            raise _Response(400, {"error": "the checksum does not match"})
         self.hub.objects[oid] = content
-        raise _Answer(200)
+        raise _Response(200)
 
     def verify(self, content: bytes) -> None:
-        self.need_token()
-        asked = json.loads(content)
-        held = self.hub.objects.get(asked["oid"])
-        raise _Answer(200 if held is not None and len(held) == asked["size"] else 404)
+        self.check_token()
+        item = json.loads(content)
+        data = self.hub.objects.get(item["oid"])
+        raise _Response(200 if data is not None and len(data) == item["size"] else 404)
 
     def commit(self, content: bytes, name: str) -> None:
-        self.need_token()
-        found = self.repository(name)
-        files, message = dict(found.files), ""
+        self.check_token()
+        repository = self.repository(name)
+        files, message = dict(repository.files), ""
         for line in content.splitlines():
             item = json.loads(line)
             value = item["value"]
@@ -226,22 +229,21 @@ class _Handler(BaseHTTPRequestHandler):
                     files[value["path"]] = self.hub.objects[value["oid"]]
                 case "deletedFile":
                     del files[value["path"]]
-        made = found.commit(files, message)
-        raise _Answer(200, {"commitUrl": f"{self.hub.url}/{name}/commit/{made}", "commitOid": made})
+        commit = repository.commit(files, message)
+        raise _Response(200, {"commitUrl": f"{self.hub.url}/{name}/commit/{commit}", "commitOid": commit})
 
     def resolve(self, content: bytes, name: str, revision: str, path: str) -> None:
         commit, files = self.state(name, revision)
         if path not in files:
-            raise _Answer(404, {"error": "Entry not found"}, X_Error_Code="EntryNotFound", X_Repo_Commit=commit)
-        held = files[path]
-        etag = f'"{_sha256(held) if _is_large(path) else _blob_id(held)}"'
-        raise _Answer(200, self.hub.damage.get(path, bytes)(held), ETag=etag, X_Repo_Commit=commit)
+            raise _Response(404, {"error": "Entry not found"}, X_Error_Code="EntryNotFound", X_Repo_Commit=commit)
+        data = self.hub.damage.get(path, bytes)(files[path])
+        raise _Response(200, data, ETag=f'"{_etag(path, files[path])}"', X_Repo_Commit=commit)
 
 
 _REPOSITORY = r"([\w.-]+/[\w.-]+?)"
 _ROUTES = (
-    ("GET", rf"/api/models/{_REPOSITORY}", _Handler.tell_info),
-    ("GET", rf"/api/models/{_REPOSITORY}/revision/(.+)", _Handler.tell_info),
+    ("GET", rf"/api/models/{_REPOSITORY}", _Handler.model_info),
+    ("GET", rf"/api/models/{_REPOSITORY}/revision/(.+)", _Handler.model_info),
     ("POST", "/api/repos/create", _Handler.create),
     ("POST", "/api/validate-yaml", _Handler.validate_yaml),
     ("POST", rf"/api/models/{_REPOSITORY}/preupload/main", _Handler.preupload),
@@ -257,9 +259,13 @@ def _is_large(path: str) -> bool:
     return path.endswith(_LARGE)
 
 
-def _sha256(held: bytes) -> str:
-    return hashlib.sha256(held).hexdigest()
+def _etag(path: str, data: bytes) -> str:
+    return _sha256(data) if _is_large(path) else _blob_id(data)
 
 
-def _blob_id(held: bytes) -> str:
-    return hashlib.sha1(b"blob %d\0" % len(held) + held).hexdigest()
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _blob_id(data: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()

@@ -1,7 +1,7 @@
-"""`python -m gantoolkit` in one of several processes, which kills itself at a step, and comes late where it is started again.
+"""`python -m gantoolkit` in one of several processes, one of which kills itself at a step.
 
-python lost_process.py NUMBER STEP SECONDS train ...: process NUMBER dies before its step STEP; a process that is not that one
-waits SECONDS before it begins anew.
+python lost_process.py RANK STEP SECONDS train ...: the process of rank RANK dies before step STEP. After the restart, the other
+processes wait SECONDS before they begin.
 """
 
 import os
@@ -14,21 +14,21 @@ from gantoolkit.__main__ import run
 from gantoolkit.training import Trainer
 
 
-def main(number: int, step: int, seconds: int) -> int:
-    attempt, own = (int(os.environ[name]) for name in ("TORCHELASTIC_RESTART_COUNT", "RANK"))
+def main(lost_rank: int, lost_step: int, seconds: int) -> int:
+    restarts, rank = (int(os.environ[name]) for name in ("TORCHELASTIC_RESTART_COUNT", "RANK"))
     take_step = Trainer.step
 
-    def die(trainer: Trainer, batch: Any, at: int, share: float) -> Any:
-        if at == step and own == number and attempt == 0:
+    def step_or_die(trainer: Trainer, batch: Any, step: int, share: float) -> Any:
+        if step == lost_step and rank == lost_rank and restarts == 0:
             os.kill(os.getpid(), signal.SIGKILL)
-        return take_step(trainer, batch, at, share)
+        return take_step(trainer, batch, step, share)
 
-    if attempt and own != number:
+    if restarts and rank != lost_rank:
         time.sleep(seconds)
-    Trainer.step = die  # type: ignore[method-assign]
+    Trainer.step = step_or_die  # type: ignore[method-assign]
     sys.argv[1:4] = []
     return run()
 
 
-if __name__ == "__main__":  # processes that load images import this file again
+if __name__ == "__main__":  # worker processes import this file again
     sys.exit(main(*map(int, sys.argv[1:4])))

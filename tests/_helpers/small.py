@@ -1,4 +1,4 @@
-"""Small images, settings and batches that tests and documentation share."""
+"""Small images, settings and batches for tests and documentation."""
 
 from pathlib import Path
 
@@ -23,17 +23,17 @@ TINY = {
 
 
 def make_tiny() -> Recipe:
-    """CycleGAN with networks that take milliseconds: two epochs of five steps on `make_dataset`."""
+    """CycleGAN with networks that run in milliseconds: two epochs of five steps on `make_dataset`."""
     return cyclegan().swap({**TINY, "image_pool.size": 3})
 
 
 def make_lively() -> Recipe:
-    """The same with a dropout layer, identity terms and pools that fill up: everything that draws at random takes part."""
+    """`make_tiny` with dropout, identity terms and a high learning rate, so that every source of randomness is used."""
     return make_tiny().swap({"identity_weight": 5.0, "generator.dropout": 0.5, "optimizer.lr": 1e-2})
 
 
 def make_image(seed: int, size: tuple[int, int] = (40, 36)) -> Image.Image:
-    """A picture with soft shapes, not noise alone: what JPEG and resizing do to it is mild."""
+    """An image of soft shapes, which JPEG and resizing change only a little."""
     generator = np.random.default_rng(seed)
     small = generator.integers(0, 256, (5, 6, 3), dtype=np.uint8)
     return Image.fromarray(small).resize(size, Image.Resampling.BICUBIC)
@@ -66,31 +66,31 @@ def batch_of(
 
 
 def official_resnet(blocks: int, width: int, dropout: bool, statistics: bool, prefix: str) -> dict[str, torch.Tensor]:
-    """Weights under official names: `model.N`, residual blocks `conv_block.M`, M shifted by a dropout layer."""
+    """Random weights under official names: `model.N`, residual blocks `conv_block.M`, M shifted by a dropout layer."""
     weights: dict[str, torch.Tensor] = {}
 
-    def add(layer: str, shape: tuple[int, ...], normed: int | None) -> None:
+    def add(layer: str, shape: tuple[int, ...], norm: int | None) -> None:
         weights[f"{prefix}{layer}.weight"] = torch.rand(shape)
         channels = shape[0]
         weights[f"{prefix}{layer}.bias"] = torch.rand(channels)
-        if statistics and normed is not None:
-            normed_layer = f"{prefix}{layer.rpartition('.')[0]}.{normed}"
-            weights[f"{normed_layer}.running_mean"] = torch.rand(channels)
-            weights[f"{normed_layer}.running_var"] = torch.rand(channels)
-            weights[f"{normed_layer}.num_batches_tracked"] = torch.tensor(5)
+        if statistics and norm is not None:
+            norm_layer = f"{prefix}{layer.rpartition('.')[0]}.{norm}"
+            weights[f"{norm_layer}.running_mean"] = torch.rand(channels)
+            weights[f"{norm_layer}.running_var"] = torch.rand(channels)
+            weights[f"{norm_layer}.num_batches_tracked"] = torch.tensor(5)
 
     wide = 4 * width
     last = 10 + blocks
-    # The last block first: names decide the order, not the file.
+    # The last block first: the order must follow from the names, not from the file.
     for block in reversed(range(10, last)):
         add(f"model.{block}.conv_block.{6 if dropout else 5}", (wide, wide, 3, 3), 7 if dropout else 6)
         add(f"model.{block}.conv_block.1", (wide, wide, 3, 3), 2)
     add("model.1", (width, 3, 7, 7), 2)
     add("model.4", (2 * width, width, 3, 3), 5)
     add("model.7", (wide, 2 * width, 3, 3), 8)
-    for place, (source, target) in ((last, (wide, 2 * width)), (last + 3, (2 * width, width))):
-        weights[f"{prefix}model.{place}.weight"] = torch.rand(source, target, 3, 3)
-        weights[f"{prefix}model.{place}.bias"] = torch.rand(target)
+    for index, (source, target) in ((last, (wide, 2 * width)), (last + 3, (2 * width, width))):
+        weights[f"{prefix}model.{index}.weight"] = torch.rand(source, target, 3, 3)
+        weights[f"{prefix}model.{index}.bias"] = torch.rand(target)
     weights[f"{prefix}model.{last + 7}.weight"] = torch.rand(3, width, 7, 7)
     weights[f"{prefix}model.{last + 7}.bias"] = torch.rand(3)
     return weights

@@ -1,4 +1,4 @@
-"""Where a run ended, for tests that compare two."""
+"""The final states of runs, for tests that compare two of them."""
 
 import json
 
@@ -16,7 +16,7 @@ def final_state(run: Run) -> dict[str, torch.Tensor]:
 
 
 def assert_same_state(first: Run, second: Run) -> None:
-    """Both ended in the same tensors, bit for bit."""
+    """Assert that the newest checkpoints of both runs are equal, bit for bit."""
     ours, theirs = final_state(first), final_state(second)
     assert ours.keys() == theirs.keys()
     for name, tensor in ours.items():
@@ -24,6 +24,6 @@ def assert_same_state(first: Run, second: Run) -> None:
 
 
 def rows(run: Run) -> list[dict[str, object]]:
-    """The log but for the time."""
+    """The rows of the log, without their times."""
     lines = run.folder.log.read_text().splitlines()
     return [{name: value for name, value in json.loads(line).items() if name != "seconds"} for line in lines]

@@ -1,6 +1,6 @@
-"""A program for `torchrun`: each process takes one step on its share of a batch and writes what that came to.
+"""A program for `torchrun`: every process takes one step on its share of a batch and writes the results.
 
-python step_together.py RECIPES.json OUT: a list of [name, recipe as TOML, images, float64 or float32].
+python step_together.py RECIPES.json OUT: RECIPES.json lists [name, recipe as TOML, images, float64 or float32].
 """
 
 import json
@@ -20,16 +20,17 @@ from gantoolkit.training.trainer import Trainer
 
 
 def take_step(
-    recipe: Recipe, images: int, dtype: torch.dtype, processes: ProcessGroup = SINGLE_PROCESS
+    recipe: Recipe, images: int, dtype: torch.dtype, process_group: ProcessGroup = SINGLE_PROCESS
 ) -> dict[str, torch.Tensor]:
-    """What a step on `images` pairs, shared by all processes, comes to: losses, gradients, weights, buffers."""
-    trainer = build_trainer(recipe, torch.device("cpu"), "fp32", processes)
+    """Take a step on `images` pairs that all processes share; returns losses, gradients, weights and buffers."""
+    trainer = build_trainer(recipe, torch.device("cpu"), "fp32", process_group)
     for network in trainer.system.networks.values():
         network.to(dtype)
     batch = {domain: pixels.to(dtype) for domain, pixels in batch_of(recipe, images).items()}
-    size, more = divmod(images, processes.count)
-    first = processes.number * size + min(processes.number, more)
-    last = first + size + (processes.number < more)
+    rank = process_group.rank
+    size, remainder = divmod(images, process_group.world_size)
+    first = rank * size + min(rank, remainder)
+    last = first + size + (rank < remainder)
     own = slice(first, last) if last > first else slice(0, 1)
     trainer.begin_epoch(0)
     torch.manual_seed(0)
@@ -50,27 +51,28 @@ def state_of(trainer: Trainer) -> dict[str, torch.Tensor]:
 
 
 def main(recipes: Path, out: Path) -> None:
-    with join_process_group(torch.device("cpu"), Interrupts()) as processes:
+    with join_process_group(torch.device("cpu"), Interrupts()) as process_group:
+        rank = process_group.rank
         torch.use_deterministic_algorithms(True)
         for name, text, images, dtype in json.loads(recipes.read_text()):
             recipe = Recipe.from_toml(text, where=name).resolve()
-            state = take_step(recipe, images, getattr(torch, dtype), processes)
-            save_file(state, out / f"{name}-{dtype}.{processes.number}.safetensors")
+            state = take_step(recipe, images, getattr(torch, dtype), process_group)
+            save_file(state, out / f"{name}-{dtype}.{rank}.safetensors")
         notes = [
-            processes.exchange(None),
-            processes.exchange({"from": processes.number} if processes.number else None),
-            processes.broadcast_object(["é", processes.number]),
-            [derive_seed(0, "step", 1, process=processes.number)],
+            process_group.all_gather_object(None),
+            process_group.all_gather_object({"from": rank} if rank else None),
+            process_group.broadcast_object(["é", rank]),
+            [derive_seed(0, "step", 1, rank=rank)],
         ]
-        gathered = processes.gather({"own": torch.full((2 + processes.number,), processes.number)})
-        shared = processes.share({"it": torch.arange(3) + processes.number, "none": torch.zeros(0, 2)})
+        gathered = process_group.gather({"own": torch.full((2 + rank,), rank)})
+        shared = process_group.broadcast_tensors({"it": torch.arange(3) + rank, "none": torch.zeros(0, 2)})
         notes.append(
             [[tensors["own"].tolist() for tensors in gathered], shared["it"].tolist(), list(shared["none"].shape)]
         )
-        (out / f"notes.{processes.number}.json").write_text(json.dumps(notes))
-    threads = Path("/proc/self/task")  # which Linux has
+        (out / f"notes.{rank}.json").write_text(json.dumps(notes))
+    threads = Path("/proc/self/task")  # Linux only
     names = [(thread / "comm").read_text().strip() for thread in threads.iterdir()] if threads.is_dir() else []
-    (out / f"threads.{processes.number}.json").write_text(json.dumps(names))
+    (out / f"threads.{rank}.json").write_text(json.dumps(names))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Build a system from a recipe, compute its losses, and count the forward passes of its networks."""
+"""Helpers that build a system from a recipe, compute its losses, and count the forward passes of its networks."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def losses_of(system: Any, batch: dict[str, torch.Tensor]) -> dict[str, torch.Te
 
 
 def count_calls(networks: dict[str, nn.Module]) -> dict[str, list[int]]:
-    """The batch size of every forward pass, by network; filled in as the networks are used."""
+    """Record the batch size of every forward pass, by network."""
     calls: dict[str, list[int]] = {name: [] for name in networks}
     for name, network in networks.items():
         network.register_forward_pre_hook(lambda module, inputs, name=name: calls[name].append(len(inputs[0])))

@@ -55,7 +55,9 @@ def test_name_of_two_kinds_is_checked_as_both(capsys) -> None:
 def test_broken_rule_gives_exit_code_3(capsys, unbounded: None) -> None:
     code, output, _ = run(capsys, "unbounded", "--device", "cpu")
     assert code == INCOMPLETE == 3
-    assert re.search(r"broken +output_is_in_range\n +The protocol wants: .*\n +Found: .*\n +Smallest example: ", output)
+    assert re.search(
+        r"failed +output_is_in_range\n +The protocol requires: .*\n +Found: .*\n +Smallest example: ", output
+    )
     assert output.endswith("1 broken\n")
 
 

@@ -8,7 +8,7 @@ from gantoolkit.errors import GantoolkitError, PluginError, RecipeError
 from gantoolkit.recipes import Recipe, cyclegan, find_recipe, list_recipe_files, pix2pix
 
 
-def test_defaults_are_the_papers() -> None:
+def test_defaults_are_those_of_the_paper() -> None:
     recipe = cyclegan().resolve()
     parameters = recipe.system.parameters
     assert parameters["generator"].to_mapping() == {
@@ -29,12 +29,12 @@ def test_defaults_are_the_papers() -> None:
 
 
 @pytest.mark.parametrize("make", [cyclegan, pix2pix, *(lambda n=n: cyclegan.ablation(n) for n in cyclegan.ablations)])
-def test_toml_gives_the_recipe_back(make) -> None:
+def test_toml_round_trip(make) -> None:
     recipe = make().check()
     assert Recipe.from_toml(recipe.to_toml()).resolve() == recipe
 
 
-def test_a_file_says_only_what_differs(tmp_path: Path) -> None:
+def test_a_file_holds_only_the_changes(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text('recipe = "cyclegan"\nidentity_weight = 5.0\n[generator]\nblocks = 6\n[data]\ncrop_size = 128\n')
     assert find_recipe(str(file)).diff(cyclegan()) == {
@@ -44,7 +44,7 @@ def test_a_file_says_only_what_differs(tmp_path: Path) -> None:
     }
 
 
-def test_naming_a_block_replaces_it_whole() -> None:
+def test_naming_a_block_resets_its_parameters() -> None:
     recipe = cyclegan().swap({"generator.blocks": 3, "generator.width": 8})
     assert recipe.swap({"generator.blocks": 6}).system.parameters["generator"] == {
         "name": "resnet",
@@ -56,7 +56,7 @@ def test_naming_a_block_replaces_it_whole() -> None:
     assert recipe.swap(generator={"name": "resnet", "blocks": 2}).diff(cyclegan()) == {"generator.blocks": (2, 9)}
 
 
-def test_recipes_cannot_be_changed_in_place() -> None:
+def test_recipes_are_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         cyclegan().name = "other"  # type: ignore[misc]
 
@@ -100,7 +100,7 @@ BAD_CHANGES = [
 
 
 @pytest.mark.parametrize(("changes", "message"), BAD_CHANGES, ids=[str(changes) for changes, _ in BAD_CHANGES])
-def test_each_mistake_is_one_clear_sentence(changes: dict[str, object], message: str) -> None:
+def test_each_invalid_change_is_reported_in_one_sentence(changes: dict[str, object], message: str) -> None:
     with pytest.raises(GantoolkitError) as error:
         cyclegan().swap(changes).check()
     assert message in str(error.value)
@@ -117,7 +117,7 @@ def test_each_mistake_is_one_clear_sentence(changes: dict[str, object], message:
         ('recipe = "cyclegan"\n[trainig]\nepochs = 1', "did you mean 'training'?"),
     ],
 )
-def test_bad_files_are_named(tmp_path: Path, text: str, message: str) -> None:
+def test_invalid_files_are_reported(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "mine.toml"
     file.write_text(text)
     with pytest.raises(GantoolkitError) as error:
@@ -125,27 +125,27 @@ def test_bad_files_are_named(tmp_path: Path, text: str, message: str) -> None:
     assert message in str(error.value)
 
 
-def test_a_file_never_imports_a_dotted_path() -> None:
+def test_a_file_cannot_import_a_dotted_path() -> None:
     with pytest.raises(PluginError, match="generators: no 'os:system'"):
         Recipe.from_toml('recipe = "cyclegan"\ngenerator = "os:system"').check()
 
 
 @pytest.mark.parametrize("size", [0, 1, 2])
-def test_a_small_pool_is_no_obstacle(size: int) -> None:
+def test_recipe_with_a_small_pool_passes_the_check(size: int) -> None:
     cyclegan().swap({"image_pool.size": size}).check()
 
 
-def test_check_allocates_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[torch.device] = []
+def test_check_creates_parameters_on_the_meta_device_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    devices: list[torch.device] = []
     register = nn.Module.register_parameter
 
     def record(self: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        made.extend([parameter.device] if parameter is not None else [])
+        devices.extend([parameter.device] if parameter is not None else [])
         register(self, name, parameter)
 
     monkeypatch.setattr(nn.Module, "register_parameter", record)
     cyclegan().check()
-    assert {device.type for device in made} == {"meta"}
+    assert {device.type for device in devices} == {"meta"}
 
 
 class Stripes(nn.Module):
@@ -159,14 +159,14 @@ class Stripes(nn.Module):
         return self.mix(images).tanh()
 
 
-def test_a_class_can_be_passed_itself_but_not_read_from_a_file() -> None:
+def test_a_class_can_be_passed_in_python_but_not_read_from_a_file() -> None:
     recipe = cyclegan(generator=Stripes).swap({"cycle_weight": 5.0}).check()
     assert recipe.system.parameters["generator"].load("generators") is Stripes
     with pytest.raises(RecipeError, match="'python:Stripes' was passed as a Python object"):
         Recipe.from_toml(recipe.to_toml()).check()
 
 
-def test_a_block_that_looks_at_values_is_left_to_the_first_step() -> None:
+def test_a_block_that_depends_on_values_passes_the_check() -> None:
     class Careful(Stripes):
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return super().forward(images) if images.abs().max().item() <= 1 else images
@@ -174,12 +174,12 @@ def test_a_block_that_looks_at_values_is_left_to_the_first_step() -> None:
     assert cyclegan(generator=Careful).check()
 
 
-def test_a_generator_of_the_wrong_size_is_found_before_training() -> None:
+def test_a_generator_with_the_wrong_output_size_is_refused() -> None:
     with pytest.raises(RecipeError, match=r"G_AB makes images of shape .* where \(2, 3, 256, 256\) is needed"):
         cyclegan(generator={"name": Stripes, "width": 3}).check()
 
 
-def test_ablations_change_what_they_say_and_nothing_else() -> None:
+def test_ablations_change_only_their_own_settings() -> None:
     changes = {name: cyclegan.ablation(name).diff(cyclegan()) for name in cyclegan.ablations}
     assert changes["gan_forward"] == {"cycle_weight": ((10.0, 0.0), 10.0)} or changes["gan_forward"] == {
         "cycle_weight": ([10.0, 0.0], 10.0)
@@ -192,7 +192,7 @@ def test_ablations_change_what_they_say_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("name", list_recipe_files())
-def test_shipped_files_are_whole(name: str) -> None:
+def test_shipped_files_pass_the_check(name: str) -> None:
     assert find_recipe(name).check().name
 
 

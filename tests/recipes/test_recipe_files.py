@@ -1,4 +1,4 @@
-"""Every recipe file that ships: checked as it is, and run for two steps at a small size; and what a report says of it."""
+"""Every shipped recipe file passes its check and trains for two steps; systems resume exactly; reports list deviations."""
 
 import ast
 from pathlib import Path
@@ -23,15 +23,15 @@ def test_every_recipe_file_passes_the_check_and_takes_two_steps(name: str, datas
     recipe = find_recipe(name)
     recipe.check()
     small = recipe.swap({**TINY, "training.log_every": 1, "data.resize": "square"})
-    # Small, but the terms are those of the file.
-    kept = (
+    # The networks are small, but the objective is that of the file.
+    objective = (
         "adversarial_weight",
         "cycle_weight",
         "identity_weight",
         "adversarial_cycle_weight",
         "adversarial_loss.name",
     )
-    assert not set(small.diff(recipe)) & set(kept)
+    assert not set(small.diff(recipe)) & set(objective)
     run = gantoolkit.train(small, dataset, out=tmp_path / "run", stop_at=2)
     rows = read_log(run.folder.log)
     assert [row["step"] for row in rows] == [1, 2]
@@ -39,7 +39,7 @@ def test_every_recipe_file_passes_the_check_and_takes_two_steps(name: str, datas
 
 
 @pytest.mark.parametrize("name", cyclegan.ablations)
-def test_an_ablations_file_is_the_ablation_of_that_name(name: str) -> None:
+def test_the_file_of_an_ablation_equals_the_ablation(name: str) -> None:
     from_file = find_recipe(f"ablations/{name}")
     assert from_file.diff(cyclegan.ablation(name)) == {}
     assert from_file.name == cyclegan.ablation(name).name
@@ -68,25 +68,25 @@ def test_diff_shows_exactly_what_an_ablation_changes() -> None:
 
 @pytest.mark.parametrize("name", TINY_RECIPES)
 def test_every_system_trains_stops_resumes_and_translates(name: str, tmp_path: Path) -> None:
-    """Stopped or not, the end is the same, bit for bit; and what was saved translates by itself."""
+    """A run that was stopped and resumed ends in the same weights, bit for bit, and its generators translate."""
     data = make_dataset(tmp_path / "images", count_A=4, count_B=4)
     recipe = TINY_RECIPES[name].swap({"training.batch_size": 2, "training.checkpoint_every": 1})
-    straight = gantoolkit.train(recipe, data, out=tmp_path / "straight")
-    gantoolkit.train(recipe, data, out=tmp_path / "stopped", stop_at=1)
-    stopped = gantoolkit.train(recipe, data, out=tmp_path / "stopped")
-    for path in straight.folder.generators.iterdir():
-        tensors, others = read_tensors(path), read_tensors(stopped.folder.generators / path.name)
+    uninterrupted = gantoolkit.train(recipe, data, out=tmp_path / "uninterrupted")
+    gantoolkit.train(recipe, data, out=tmp_path / "resumed", stop_at=1)
+    resumed = gantoolkit.train(recipe, data, out=tmp_path / "resumed")
+    for path in uninterrupted.folder.generators.iterdir():
+        tensors, others = read_tensors(path), read_tensors(resumed.folder.generators / path.name)
         assert tensors.keys() == others.keys()
         assert all(torch.equal(tensors[key], others[key]) for key in tensors)
-        translator = stopped.translator(path.stem)
+        translator = resumed.translator(path.stem)
         image = data / "testA" / "00.png"
         assert translator(image) == translator(image)
         assert translator(image).size == (40, 36)
-    assert straight.folder.newest_checkpoint(straight.recipe).progress["step"] == 4
-    assert straight.report.stat().st_size > 1000
+    assert uninterrupted.folder.newest_checkpoint(uninterrupted.recipe).progress["step"] == 4
+    assert uninterrupted.report.stat().st_size > 1000
 
 
-def test_a_recipe_that_departs_from_its_paper_says_so_in_words() -> None:
+def test_deviations_from_the_paper_are_described() -> None:
     assert describe_deviations(bigan()) == []
     sentences = describe_deviations(
         cyclegan(fidelity="pytorch", generator="unet", data={"crop_size": 128}, training={"log_every": 3})
@@ -114,16 +114,15 @@ def test_the_report_lists_the_deviations(dataset: Path, tmp_path: Path) -> None:
 def test_nothing_in_training_inference_or_cli_names_a_system() -> None:
     names = {*systems.names(), *recipes.names()}
     root = Path(gantoolkit.__file__).parent
-    looked_at = [path for folder in ("training", "inference", "cli") for path in (root / folder).rglob("*.py")]
-    assert len(looked_at) > 15
-    for path in looked_at:
+    paths = [path for folder in ("training", "inference", "cli") for path in (root / folder).rglob("*.py")]
+    assert len(paths) > 15
+    for path in paths:
         for node in ast.walk(ast.parse(path.read_text())):
-            named = {
+            name = {
                 ast.Constant: lambda n: n.value,
                 ast.Name: lambda n: n.id,
                 ast.Attribute: lambda n: n.attr,
                 ast.alias: lambda n: n.name.rpartition(".")[2],
                 ast.ImportFrom: lambda n: "cyclegan" if (n.module or "").startswith("gantoolkit.systems") else None,
             }.get(type(node), lambda n: None)(node)
-            # `demo` is the demonstration's own command.
-            assert not isinstance(named, str) or named.lower() not in names, f"{path}: {named}"
+            assert not isinstance(name, str) or name.lower() not in names, f"{path}: {name}"

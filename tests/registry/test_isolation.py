@@ -1,4 +1,4 @@
-"""Broken distributions, built and installed for real: each breaks only what asks for it, and says what is wrong."""
+"""Broken distributions, built and installed with pip: each breaks only what uses it, and the error says what is wrong."""
 
 import os
 import re
@@ -28,13 +28,13 @@ class Whole(nn.Module):
 
 
 class Stumbles(Whole):
-    """A generator with a mistake in it."""
+    """A generator that raises an error."""
 
     def forward(self, images):
         return {}["missing"]
 '''
 
-# By distribution: the source of its module, its entry points (group, name, object), and what is seen of them.
+# By distribution: the source of its module, and its entry points (group, name, object).
 DISTRIBUTIONS: dict[str, tuple[str, list[tuple[str, str, str]]]] = {
     "acme-whole": (
         GENERATOR,
@@ -59,16 +59,16 @@ DISTRIBUTIONS: dict[str, tuple[str, list[tuple[str, str, str]]]] = {
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with all of them installed."""
+    """A folder in which all distributions are installed."""
     folder = tmp_path_factory.mktemp("isolation")
-    for name, (source, points) in DISTRIBUTIONS.items():
+    for name, (source, entry_points) in DISTRIBUTIONS.items():
         package = name.replace("-", "_")
         (folder / name).mkdir()
         (folder / name / f"{package}.py").write_text(source)
         groups = "\n".join(
             f'[project.entry-points."gantoolkit.{group}"]\n'
-            + "\n".join(f'{block} = "{package}:{target}"' for g, block, target in points if g == group)
-            for group in dict.fromkeys(group for group, _, _ in points)
+            + "\n".join(f'{block} = "{package}:{target}"' for g, block, target in entry_points if g == group)
+            for group in dict.fromkeys(group for group, _, _ in entry_points)
         )
         (folder / name / "pyproject.toml").write_text(
             '[build-system]\nrequires = ["hatchling"]\nbuild-backend = "hatchling.build"\n'
@@ -78,8 +78,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
     paths = [str(folder / name) for name in DISTRIBUTIONS]
     target = folder / "site"
-    done = subprocess.run([*command, "--target", str(target), *paths], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    result = subprocess.run([*command, "--target", str(target), *paths], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
     return target
 
 
@@ -97,21 +97,21 @@ def gantoolkit(
         "NO_COLOR": "1",
     }
     command = [sys.executable, "-m", "gantoolkit", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=site.parent)
-    assert ("Traceback" in done.stderr) == (traceback != "0"), done.stderr
-    return done
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=site.parent)
+    assert ("Traceback" in result.stderr) == (traceback != "0"), result.stderr
+    return result
 
 
 def python(site: Path, code: str) -> str:
     environment = {**os.environ, "PYTHONPATH": str(site), "GANTOOLKIT_PLUGINS": ALL}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
-    return done.stdout.strip()
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    return result.stdout.strip()
 
 
 def test_listing_shows_every_name(site: Path) -> None:
-    done = gantoolkit(site, "blocks", "generators")
-    assert done.returncode == 0
-    assert done.stdout.strip() == (
+    result = gantoolkit(site, "blocks", "generators")
+    assert result.returncode == 0
+    assert result.stdout.strip() == (
         "generators: ancient, exits, futuristic, nothing, number, raises, resnet, stumbles, acme-whole:twice, "
         "beta-same-name:twice, bad-builtin:unet, gantoolkit:unet, whole"
     )
@@ -142,26 +142,26 @@ STATES = {
 
 
 def test_plugins_shows_each_distribution_with_its_error(site: Path) -> None:
-    done = gantoolkit(site, "plugins")
-    assert done.returncode == 0
+    result = gantoolkit(site, "plugins")
+    assert result.returncode == 0
     for (distribution, block), state in STATES.items():
         (line,) = [
-            line for line in done.stdout.splitlines() if line.split()[0] == distribution and f" {block} " in line
+            line for line in result.stdout.splitlines() if line.split()[0] == distribution and f" {block} " in line
         ]
         assert line.split()[1] == "1.2"
         assert line.endswith(state), line
 
 
 @pytest.mark.parametrize(("distribution", "block"), [key for key in STATES if key[0] not in ("acme-whole", "odd-kind")])
-def test_asking_for_a_broken_block_is_one_sentence_with_the_cause(distribution: str, block: str, site: Path) -> None:
+def test_using_a_broken_block_prints_one_sentence_with_the_cause(distribution: str, block: str, site: Path) -> None:
     kind = "image_losses" if block == "needy" else "generators"
-    done = gantoolkit(site, "blocks", "show", f"{kind}/{block}")
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert done.stderr.strip().endswith(STATES[distribution, block])
+    result = gantoolkit(site, "blocks", "show", f"{kind}/{block}")
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.strip().endswith(STATES[distribution, block])
 
 
-def test_everything_else_works(site: Path) -> None:
+def test_all_other_blocks_work(site: Path) -> None:
     code = (
         "from gantoolkit.recipes import cyclegan; print(cyclegan(generator='whole').check().name, cyclegan().check().name,"
         " cyclegan(generator='gantoolkit:unet').check().name, cyclegan(generator='beta-same-name:twice').check().name)"
@@ -170,16 +170,16 @@ def test_everything_else_works(site: Path) -> None:
     assert gantoolkit(site, "check", "generators/whole").returncode == 0
 
 
-def test_third_parties_can_be_switched_off_or_let_in_one_by_one(site: Path) -> None:
+def test_plugins_can_be_disabled_or_allowed_one_by_one(site: Path) -> None:
     assert gantoolkit(site, "blocks", "generators", plugins="0").stdout == "generators: resnet, unet\n"
-    some = gantoolkit(site, "blocks", "generators", plugins="Acme_Whole").stdout
-    assert some == "generators: resnet, stumbles, twice, unet, whole\n"
-    done = gantoolkit(site, "blocks", "show", "whole", plugins="0")
-    assert done.returncode == 2
-    assert "GANTOOLKIT_PLUGINS" in done.stderr
+    names = gantoolkit(site, "blocks", "generators", plugins="Acme_Whole").stdout
+    assert names == "generators: resnet, stumbles, twice, unet, whole\n"
+    result = gantoolkit(site, "blocks", "show", "whole", plugins="0")
+    assert result.returncode == 2
+    assert "GANTOOLKIT_PLUGINS" in result.stderr
 
 
-def test_a_mistake_in_a_plugin_is_told_with_its_place(site: Path) -> None:
+def test_error_in_a_plugin_is_reported_with_file_and_line(site: Path) -> None:
     dataset = site.parent / "data"
     dataset.mkdir(exist_ok=True)
     arguments = [
@@ -192,23 +192,23 @@ def test_a_mistake_in_a_plugin_is_told_with_its_place(site: Path) -> None:
         "--set",
         "generator=stumbles",
     ]
-    done = gantoolkit(site, *arguments)
-    assert done.returncode == 1
-    assert done.stderr.count("\n") == 1
-    assert "KeyError: 'missing'" in done.stderr
-    assert "acme_whole.py, line 22" in done.stderr
-    assert "a mistake in acme-whole" in done.stderr
-    shown = gantoolkit(site, *arguments, traceback="1")
-    assert shown.stderr.endswith("KeyError: 'missing'\n")
+    result = gantoolkit(site, *arguments)
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1
+    assert "KeyError: 'missing'" in result.stderr
+    assert "acme_whole.py, line 22" in result.stderr
+    assert "a mistake in acme-whole" in result.stderr
+    result = gantoolkit(site, *arguments, traceback="1")
+    assert result.stderr.endswith("KeyError: 'missing'\n")
 
 
-def test_gantoolkit_names_no_plugin_of_ours() -> None:
+def test_gantoolkit_does_not_name_the_plugins_of_this_repository() -> None:
     root = Path(package.__file__).parent
     plugins = root.parent / "plugins"
     if not plugins.is_dir():
-        pytest.skip("the folder plugins/ is not beside the package: this is no checkout")
+        pytest.skip("the folder plugins/ is not beside the package: this is not a checkout")
     names = {plugin.name.removeprefix("gantoolkit-") for plugin in plugins.glob("gantoolkit-*")}
     assert names >= {"cut", "vit", "augment"}
-    named = re.compile("|".join(rf"gantoolkit[-_]{name}\b" for name in names))
+    pattern = re.compile("|".join(rf"gantoolkit[-_]{name}\b" for name in names))
     sources = [path for path in root.rglob("*") if path.suffix in (".py", ".toml", ".jinja")]
-    assert [path for path in sources if named.search(path.read_text())] == []
+    assert [path for path in sources if pattern.search(path.read_text())] == []

@@ -17,7 +17,7 @@ def _all_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @dataclass
 class Offer:
-    """An entry point as importlib.metadata gives it, of a distribution that need not be installed."""
+    """An entry point with the interface of importlib.metadata, of a distribution that is not installed."""
 
     name: str
     value: str = "gantoolkit.blocks.schedulers:Constant"
@@ -33,25 +33,25 @@ class Offer:
 
 
 def registry_of(offers: Iterable[Offer]) -> Registry:
-    found = list(offers)
-    return Registry("generators", find_entry_points=lambda: found)  # type: ignore[arg-type, return-value]
+    entry_points = list(offers)
+    return Registry("generators", find_entry_points=lambda: entry_points)  # type: ignore[arg-type, return-value]
 
 
 @pytest.mark.parametrize("kind", REGISTRIES)
-def test_every_built_in_can_be_had(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_built_in_block_can_be_loaded(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GANTOOLKIT_PLUGINS", "0")
     assert REGISTRIES[kind].names()
     for name in REGISTRIES[kind].names():
         assert callable(REGISTRIES[kind].get(name))
 
 
-def test_unknown_name_lists_what_is_known_and_guesses(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_name_suggests_the_closest_and_lists_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GANTOOLKIT_PLUGINS", "0")
     with pytest.raises(PluginError, match=r"^generators: no 'resent'\. Did you mean 'resnet'\? Known: resnet, unet$"):
         REGISTRIES["generators"].get("resent")
 
 
-def test_two_distributions_with_one_name_are_an_error_only_when_it_is_asked_for() -> None:
+def test_name_of_two_distributions_is_an_error_only_when_it_is_used() -> None:
     registry = registry_of([Offer("unet"), Offer("unet", distribution="beta_gan"), Offer("vit")])
     assert registry.names() == ["unet", "vit"]
     assert registry.get("vit")
@@ -62,7 +62,7 @@ def test_two_distributions_with_one_name_are_an_error_only_when_it_is_asked_for(
     assert registry.find("beta-gan:unet").distribution == "beta-gan"
 
 
-def test_other_protocol_version_is_refused_with_the_cure() -> None:
+def test_other_protocol_version_is_refused_with_a_remedy() -> None:
     registry = registry_of([Offer("vit", distribution="old-gan", group="gantoolkit.v0.generators")])
     message = "'vit' from old-gan is made for plugin API v0, this gantoolkit speaks v1; upgrade old-gan"
     with pytest.raises(PluginError, match=message):
@@ -78,7 +78,7 @@ def test_other_protocol_version_is_refused_with_the_cure() -> None:
         ("antigravity_that_exits:x", "SystemExit"),
     ],
 )
-def test_broken_plugin_breaks_only_what_asks_for_it(
+def test_broken_plugin_breaks_only_what_uses_it(
     value: str, reason: str, tmp_path, monkeypatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "antigravity_that_exits.py").write_text("import sys\nsys.exit(3)\n")
@@ -90,7 +90,7 @@ def test_broken_plugin_breaks_only_what_asks_for_it(
         registry.get("broken")
 
 
-def test_third_parties_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plugins_can_be_disabled(monkeypatch: pytest.MonkeyPatch) -> None:
     registry = registry_of(
         [Offer("ours", distribution="gantoolkit"), Offer("acme"), Offer("beta", distribution="Beta.GAN")]
     )
@@ -102,7 +102,7 @@ def test_third_parties_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> N
     assert registry.names() == ["acme", "beta", "ours"]
 
 
-def test_session_blocks_are_refused_twice_unless_overridden() -> None:
+def test_registering_a_name_twice_requires_override() -> None:
     registry = registry_of([Offer("unet")])
 
     @registry.register("tiny")
@@ -120,7 +120,7 @@ def test_session_blocks_are_refused_twice_unless_overridden() -> None:
     assert registry.find("unet").distribution == SESSION
 
 
-def test_an_adapter_makes_an_older_block_fit() -> None:
+def test_adapter_converts_a_block_of_an_older_version() -> None:
     offers = [Offer("old", group="gantoolkit.v0.generators"), Offer("older", group="gantoolkit.v7.generators")]
     registry = Registry("generators", adapters={0: lambda block: (block, "adapted")}, find_entry_points=lambda: offers)  # type: ignore[arg-type, return-value]
     block, mark = registry.get("old")
@@ -129,7 +129,7 @@ def test_an_adapter_makes_an_older_block_fit() -> None:
         registry.get("older")
 
 
-def test_a_block_that_is_switched_off_is_not_called_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_for_a_disabled_block_names_the_environment_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     registry = registry_of([Offer("acme")])
     monkeypatch.setenv("GANTOOLKIT_PLUGINS", "beta-gan")
     with pytest.raises(
@@ -138,7 +138,7 @@ def test_a_block_that_is_switched_off_is_not_called_unknown(monkeypatch: pytest.
         registry.get("acme")
 
 
-def test_listing_does_not_load() -> None:
+def test_listing_loads_no_block() -> None:
     registry = registry_of([Offer("broken", "no_such_module:Block")])
     assert [entry.qualified_name for entry in registry.entries()] == ["acme-blocks:broken"]
     assert "broken" in registry

@@ -9,7 +9,7 @@ from gantoolkit.registry.signature import check_parameters, read_parameters
 
 
 def block(
-    given: int,
+    channels: int,
     *,
     count: Annotated[int, Field(ge=1)] = 9,
     share: float = 0.5,
@@ -20,15 +20,15 @@ def block(
     """A block.
 
     Args:
-        count: How many.
+        count: The number.
     """
 
 
-def test_only_keyword_only_parameters_may_be_set() -> None:
+def test_keyword_only_parameters_are_the_schema() -> None:
     parameters = read_parameters(block)
     assert list(parameters) == ["count", "share", "mode", "pair", "inner"]
     assert parameters["inner"].slot == "generators"
-    assert parameters["count"].doc == "How many."
+    assert parameters["count"].doc == "The number."
     assert str(parameters["count"]) == "int, ≥ 1, default 9"
 
 
@@ -48,13 +48,13 @@ def test_defaults_are_filled_in_and_arrays_become_tuples() -> None:
         ({"mode": "c"}, "here: 'mode' cannot be 'c'; it takes 'a' or 'b', default 'a'"),
     ],
 )
-def test_what_does_not_fit_is_named_with_the_cure(values: dict[str, object], message: str) -> None:
+def test_invalid_parameter_is_reported_with_a_remedy(values: dict[str, object], message: str) -> None:
     with pytest.raises(RecipeError) as error:
         check_parameters(block, values, "here")
     assert str(error.value) == message
 
 
-def test_a_block_that_swallows_keywords_is_refused() -> None:
+def test_block_with_var_keyword_is_refused() -> None:
     def greedy(**anything: int) -> None: ...
 
     with pytest.raises(PluginError, match=r"\*\*anything would hide a misspelled parameter"):
@@ -62,7 +62,7 @@ def test_a_block_that_swallows_keywords_is_refused() -> None:
 
 
 @pytest.mark.parametrize("kind", [kind for kind in REGISTRIES if kind != "recipes"])
-def test_every_parameter_of_every_built_in_is_documented(kind: str) -> None:
+def test_every_parameter_of_every_built_in_block_is_documented(kind: str) -> None:
     for name in REGISTRIES[kind].names():
         for parameter in read_parameters(REGISTRIES[kind].get(name)).values():
             assert parameter.doc, f"{kind}/{name}: {parameter.name} has no line under Args"

@@ -1,4 +1,4 @@
-"""The systems CycleGAN is compared with: each objective is its formula, gradients go where they should, domains matter."""
+"""The systems that CycleGAN is compared with: objectives equal their formulas, gradients reach the trained networks only."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ LEARNING = [name for name in TINY_RECIPES if name != "gatys"]
 
 
 def seeded_losses(system: Any, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    torch.manual_seed(0)  # latents and dropout
+    torch.manual_seed(0)  # for latents and dropout
     return losses_of(system, batch)
 
 
@@ -50,49 +50,49 @@ def test_gradients_reach_exactly_the_parameters_that_a_phase_trains(name: str) -
             reached = [parameter.grad is not None for parameter in network.parameters()]
             assert all(reached) if network_name in phase.trains else not any(reached), (phase.name, network_name)
         trained |= set(phase.trains)
-    assert trained == set(system.networks), "a network that no phase trains"
+    assert trained == set(system.networks), "no phase trains some network"
 
 
 @pytest.mark.parametrize("name", LEARNING)
-def test_a_small_step_down_the_gradient_lowers_every_phase(name: str) -> None:
+def test_a_small_gradient_step_decreases_the_loss_of_every_phase(name: str) -> None:
     recipe = TINY_RECIPES[name].swap({"image_pool": "none"} if "image_pool" in TINY_RECIPES[name].to_mapping() else {})
     system = system_of(recipe)
     for network in system.networks.values():
         network.double()
     batch = batch_of(recipe, count=2, dtype=torch.float64)
 
-    def evaluate(number: int) -> torch.Tensor:
-        """The sum of one phase, after those before it made what it looks at; no weight is changed."""
-        torch.manual_seed(0)  # latents and dropout
+    def evaluate(index: int) -> torch.Tensor:
+        """The total loss of a phase, computed after those of the preceding phases; no weight changes."""
+        torch.manual_seed(0)  # for latents and dropout
         for network in system.networks.values():
             network.requires_grad_(True)
         shared = system.forward(batch)
-        sums = [sum(phase.losses(batch, shared).values()) for phase in system.phases[: number + 1]]
+        sums = [sum(phase.losses(batch, shared).values()) for phase in system.phases[: index + 1]]
         return sums[-1]
 
-    for number, phase in enumerate(system.phases):
-        parameters = [p for each in phase.trains for p in system.networks[each].parameters()]
-        before = evaluate(number)
+    for index, phase in enumerate(system.phases):
+        parameters = [p for name in phase.trains for p in system.networks[name].parameters()]
+        before = evaluate(index)
         gradients = torch.autograd.grad(before, parameters)
         norm = torch.stack([g.square().sum() for g in gradients]).sum().sqrt()
         with torch.no_grad():
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter -= 1e-6 / norm * gradient
-        # The loss falls by the step times the norm, as long as it is about straight.
-        torch.testing.assert_close(before - evaluate(number), 1e-6 * norm, rtol=0.05, atol=0)
+        # To first order, the loss decreases by the length of the step times the norm of the gradient.
+        torch.testing.assert_close(before - evaluate(index), 1e-6 * norm, rtol=0.05, atol=0)
 
 
 @pytest.mark.parametrize("name", LEARNING)
-def test_data_of_the_wrong_domain_would_be_noticed(name: str) -> None:
+def test_swapped_domains_change_every_term(name: str) -> None:
     recipe = TINY_RECIPES[name]
     system = system_of(recipe)
     for network in system.networks.values():
         network.eval()
     batch = batch_of(recipe, count=2)
     right, wrong = seeded_losses(system, batch), seeded_losses(system, {"A": batch["B"], "B": batch["A"]})
-    unmoved = {term for term in right if torch.isclose(right[term], wrong[term])}
-    # CoGAN's generator never sees an image.
-    assert unmoved == ({"G/adversarial_A", "G/adversarial_B"} if name == "cogan" else set())
+    unchanged = {term for term in right if torch.isclose(right[term], wrong[term])}
+    # CoGAN's generator takes no image as input.
+    assert unchanged == ({"G/adversarial_A", "G/adversarial_B"} if name == "cogan" else set())
 
 
 @given(side=st.sampled_from([16, 32]), count=st.integers(1, 3), channels=st.tuples(*[st.sampled_from([1, 3])] * 2))
@@ -111,9 +111,9 @@ def test_translations_have_the_shape_of_their_domain(name: str, side, count: int
     for direction, network in system.directions.items():
         source, target = direction.split("2")
         with torch.inference_mode():  # as the translator does
-            made = network(images[source])
-        assert made.shape == (count, channels["AB".index(target)], side, side)
-        assert made.abs().max() <= 1
+            translations = network(images[source])
+        assert translations.shape == (count, channels["AB".index(target)], side, side)
+        assert translations.abs().max() <= 1
     for image_name, image in system.sample(images).items():
         assert image.shape == (count, channels["AB".index(image_name[-1])], side, side), image_name
 
@@ -122,7 +122,7 @@ def test_translations_have_the_shape_of_their_domain(name: str, side, count: int
 
 
 @pytest.mark.parametrize(("direction", "source", "target"), [("A2B", "A", "B"), ("B2A", "B", "A")])
-def test_simgan_is_the_formula(direction, source: str, target: str) -> None:
+def test_simgan_equals_its_formula(direction, source: str, target: str) -> None:
     recipe = simgan(direction=direction, self_regularization_weight=7.0, adversarial_weight=1.5).swap(TINY)
     system = system_of(recipe)
     assert set(system.networks) == {f"G_{source}{target}", f"D_{target}"}
@@ -137,7 +137,7 @@ def test_simgan_is_the_formula(direction, source: str, target: str) -> None:
     torch.testing.assert_close(losses_of(system, batch), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_feature_gan_is_simgan_with_the_distance_in_features() -> None:
+def test_feature_gan_is_simgan_with_a_feature_distance() -> None:
     recipe = TINY_RECIPES["feature_gan"]
     system = system_of(recipe)
     batch = batch_of(recipe, count=2)
@@ -160,7 +160,7 @@ def test_without_the_adversarial_term_simgan_has_no_discriminator() -> None:
     assert calls == {"G_AB": [1]}
 
 
-def test_simgan_needs_domains_that_can_be_compared() -> None:
+def test_simgan_requires_equal_channels() -> None:
     with pytest.raises(RecipeError, match=r"self_regularization_weight is 10\.0, but A has 1 channels and B has 3"):
         simgan(data={"channels_A": 1}).swap(TINY).check()
 
@@ -168,7 +168,7 @@ def test_simgan_needs_domains_that_can_be_compared() -> None:
 # BiGAN
 
 
-def test_bigan_is_the_formula() -> None:
+def test_bigan_equals_its_formula() -> None:
     recipe = bigan(adversarial_weight=2.0).swap(TINY)
     system = system_of(recipe)
     batch = batch_of(recipe, count=2)
@@ -201,22 +201,20 @@ def test_coupled_networks_have_matching_shapes(side: int, own: int, count: int) 
         return
     G = CoupledGenerator(3, 1, side, width=2, latent_size=5, own_layers=own)
     D = CoupledDiscriminator(3, 1, side, width=2, own_layers=own)
-    made_A, made_B = G(torch.rand(count, 5))
-    assert made_A.shape == (count, 3, side, side)
-    assert made_B.shape == (count, 1, side, side)
-    assert [logits.shape for logits in D(made_A, made_B)] == [(count, 1, 1, 1)] * 2
+    fake_A, fake_B = G(torch.rand(count, 5))
+    assert fake_A.shape == (count, 3, side, side)
+    assert fake_B.shape == (count, 1, side, side)
+    assert [logits.shape for logits in D(fake_A, fake_B)] == [(count, 1, 1, 1)] * 2
 
 
 @pytest.mark.parametrize("side", [4, 12, 48, 100])
-def test_sides_that_coupled_networks_cannot_make_are_refused(side: int) -> None:
-    with pytest.raises(
-        RecipeError, match=f"data.crop_size is {side}; coupled networks produce images of 8, 16, 32, 64"
-    ):
+def test_unsupported_sides_of_coupled_networks_are_refused(side: int) -> None:
+    with pytest.raises(RecipeError, match=f"data.crop_size is {side}; coupled networks produce images of 8, 16, 32, 64"):
         cogan(data={"crop_size": side, "load_size": 200}).check()
 
 
 def test_tied_layers_are_one_module() -> None:
-    """A gradient from domain A alone moves what B is made with; the own layers of B do not move."""
+    """A loss on domain A has a gradient for the tied layers and for those of A, but not for those of B."""
     recipe = TINY_RECIPES["cogan"]
     system = system_of(recipe)
     G, D = system.networks["G"], system.networks["D"]
@@ -228,11 +226,11 @@ def test_tied_layers_are_one_module() -> None:
     D(batch["A"], batch["B"])[1].mean().backward()
     assert all(p.grad is not None for p in D.tied.parameters())
     assert all(p.grad is None for p in D.own_A.parameters())
-    counted = sum(p.numel() for p in G.parameters())
-    assert counted == sum(p.numel() for part in (G.tied, G.own_A, G.own_B) for p in part.parameters())
+    total = sum(p.numel() for p in G.parameters())
+    assert total == sum(p.numel() for part in (G.tied, G.own_A, G.own_B) for p in part.parameters())
 
 
-def test_cogan_is_the_formula() -> None:
+def test_cogan_equals_its_formula() -> None:
     recipe = TINY_RECIPES["cogan"]
     system = system_of(recipe)
     batch = batch_of(recipe, count=3)
@@ -242,8 +240,8 @@ def test_cogan_is_the_formula() -> None:
     fake_A, fake_B = system.networks["G"](latents)
     on_fake, on_real = system.networks["D"](fake_A, fake_B), system.networks["D"](batch["A"], batch["B"])
     expected: dict[str, torch.Tensor] = {}
-    for place, domain in enumerate("AB"):
-        real, fake = on_real[place], on_fake[place]
+    for index, domain in enumerate("AB"):
+        real, fake = on_real[index], on_fake[index]
         expected[f"D/D_{domain}"] = 0.5 * (bce(real, torch.ones_like(real)) + bce(fake, torch.zeros_like(fake)))
         expected[f"G/adversarial_{domain}"] = bce(fake, torch.ones_like(fake))
     torch.manual_seed(5)
@@ -261,8 +259,8 @@ def test_wgan_gp_penalizes_both_of_cogans_discriminators() -> None:
         assert losses[5.0][name] > losses[0.0][name] + 1e-3
 
 
-def test_the_search_finds_what_the_generator_itself_rendered() -> None:
-    """An image that has a latent comes out of the search close to itself, and closer with more steps."""
+def test_the_latent_search_recovers_a_rendered_image() -> None:
+    """The more steps the search takes, the closer its result is to an image that has a latent."""
     recipe = TINY_RECIPES["cogan"].swap({"coupled_generator.latent_size": 4, "initializer.std": 0.2})
     distances = []
     for steps in (1, 20, 300):
@@ -272,16 +270,16 @@ def test_the_search_finds_what_the_generator_itself_rendered() -> None:
         latents = torch.rand(2, 4, generator=generator) * 2 - 1
         with torch.no_grad():
             image_A, image_B = system.networks["G"](latents)
-            found_A, translated = system.directions["A2B"].render(image_A)
-        distances.append(float((found_A - image_A).square().mean()))
+            rec_A, fake_B = system.directions["A2B"].render(image_A)
+        distances.append(float((rec_A - image_A).square().mean()))
     with torch.no_grad():
         start = float((image_A - system.networks["G"](torch.zeros(2, 4))[0]).square().mean())
     assert distances[0] > distances[1] > distances[2]
     assert distances[2] < 0.02 * start
-    assert (translated - image_B).square().mean() < 0.05 * (image_B - image_A).square().mean()
+    assert (fake_B - image_B).square().mean() < 0.05 * (image_B - image_A).square().mean()
 
 
-def test_the_search_treats_every_image_by_itself() -> None:
+def test_the_latent_search_is_batch_invariant() -> None:
     system = system_of(TINY_RECIPES["cogan"].swap(search_steps=10))
     system.networks["G"].eval()
     images = torch.rand(3, 3, 16, 16) * 2 - 1
@@ -293,8 +291,8 @@ def test_the_search_treats_every_image_by_itself() -> None:
 # Gatys
 
 
-def test_gram_matrices_by_hand() -> None:
-    features = torch.tensor([[[[1.0, 2.0]], [[3.0, 0.0]]]])  # two channels, two places
+def test_gram_matrices_equal_values_computed_by_hand() -> None:
+    features = torch.tensor([[[[1.0, 2.0]], [[3.0, 0.0]]]])  # two channels, two positions
     torch.testing.assert_close(gram_matrices(features), torch.tensor([[[2.5, 1.5], [1.5, 4.5]]]))
 
 
@@ -303,8 +301,8 @@ def test_the_style_is_the_mean_over_all_images_of_B(tiny) -> None:
     batch = batch_of(recipe, count=3)
     together, apart = system_of(recipe), system_of(recipe)
     together.forward(batch)
-    for place in range(3):
-        apart.forward({"A": batch["A"][:1], "B": batch["B"][place : place + 1]})
+    for index in range(3):
+        apart.forward({"A": batch["A"][:1], "B": batch["B"][index : index + 1]})
     assert together.style.images_seen == apart.style.images_seen == 3
     for (name, one), (_, other) in zip(together.style.named_buffers(), apart.style.named_buffers(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5, msg=name)
@@ -313,30 +311,30 @@ def test_the_style_is_the_mean_over_all_images_of_B(tiny) -> None:
 
 
 @pytest.mark.parametrize("start", ["content", "noise"])
-def test_style_transfer_lowers_its_loss_on_every_level(start: str) -> None:
+def test_style_transfer_decreases_its_loss_on_every_level(start: str) -> None:
     recipe = TINY_RECIPES["gatys"].swap(start=start, steps=12, levels=2)
     system = system_of(recipe)
     system.forward(batch_of(recipe, seed=1))
     image = batch_of(recipe.swap({"data.crop_size": 128, "data.load_size": 128}), seed=2)["A"]
-    made = system.directions["A2B"](image)
-    assert made.shape == image.shape
-    assert made.abs().max() <= 1
+    result = system.directions["A2B"](image)
+    assert result.shape == image.shape
+    assert result.abs().max() <= 1
     assert len(system.style.losses) == 2
     for history in system.style.losses:
         assert history[-1] < 0.9 * history[0]
-    torch.testing.assert_close(made, system.directions["A2B"](image))  # noise too comes from the seed
+    torch.testing.assert_close(result, system.directions["A2B"](image))  # noise also depends on the seed only
 
 
-def test_content_alone_from_noise_finds_the_content_back() -> None:
+def test_content_loss_alone_recovers_the_content_from_noise() -> None:
     recipe = TINY_RECIPES["gatys"].swap(start="noise", style_weight=0.0, steps=60, levels=1, content_layer="conv_stem")
     system = system_of(recipe)
-    batch = batch_of(recipe, seed=3)  # 0 would draw the very noise that it starts from
+    batch = batch_of(recipe, seed=3)  # seed 0 would give the noise that it starts from
     system.forward(batch)
     system.directions["A2B"](batch["A"])
     assert system.style.losses[0][-1] < 0.02 * system.style.losses[0][0]
 
 
-def test_the_style_of_the_image_itself_leaves_it_as_it_is() -> None:
+def test_the_style_of_the_image_itself_does_not_change_it() -> None:
     recipe = TINY_RECIPES["gatys"].swap(levels=1)
     system = system_of(recipe)
     batch = batch_of(recipe)
@@ -344,25 +342,25 @@ def test_the_style_of_the_image_itself_leaves_it_as_it_is() -> None:
     torch.testing.assert_close(system.directions["A2B"](batch["A"]), batch["A"], atol=1e-2, rtol=0)
     other = system_of(recipe)
     other.forward({"A": batch["A"], "B": batch["B"]})
-    assert (other.directions["A2B"](batch["A"]) - batch["A"]).abs().max() > 0.05  # another style does not
+    assert (other.directions["A2B"](batch["A"]) - batch["A"]).abs().max() > 0.05  # another style changes it
 
 
-def test_a_style_needs_places() -> None:
+def test_style_layers_without_spatial_positions_are_refused() -> None:
     with pytest.raises(RecipeError, match="'classifier' has no places to take a Gram matrix over"):
         TINY_RECIPES["gatys"].swap(style_layers=["classifier"]).check()
 
 
-def test_no_style_no_transfer() -> None:
+def test_translation_before_any_style_is_an_error() -> None:
     system = system_of(TINY_RECIPES["gatys"])
     with pytest.raises(ValueError, match="no style has been seen yet"):
         system.directions["A2B"](torch.zeros(1, 3, 32, 32))
     assert set(system.sample(batch_of(TINY_RECIPES["gatys"]))) == {"real_A", "real_B"}
 
 
-# CycleGAN's further ways
+# Variants of CycleGAN
 
 
-def test_adversarial_cycle_judges_the_way_there_and_back() -> None:
+def test_adversarial_cycle_judges_reconstructions() -> None:
     recipe = cyclegan.ablation("adversarial_cycle").swap(TINY)
     system = system_of(recipe)
     assert set(system.networks) == {"G_AB", "G_BA", "D_A", "D_B", "D_rec_A", "D_rec_B"}
@@ -381,8 +379,8 @@ def test_adversarial_cycle_judges_the_way_there_and_back() -> None:
     torch.testing.assert_close(losses["D/D_rec_B"], expected)
 
 
-def test_alternating_steps_are_those_of_the_first_code() -> None:
-    """By hand: four optimizers, in the order G_AB, D_B, G_BA, D_A; the second generator already sees the first one's step."""
+def test_alternating_steps_equal_those_of_the_lua_code() -> None:
+    """Four optimizers step in the order G_AB, D_B, G_BA, D_A; the step of G_BA already uses the updated G_AB."""
     recipe = cyclegan(alternating=True, discriminator_factor=1.0, identity_weight=5.0, image_pool="none").swap(TINY)
     system, by_hand = system_of(recipe), system_of(recipe)
     for network in (*system.networks.values(), *by_hand.networks.values()):
@@ -438,7 +436,7 @@ def test_fidelity_chooses_between_the_documented_differences() -> None:
     }
 
 
-def test_what_is_given_goes_before_what_fidelity_chooses() -> None:
+def test_explicit_settings_override_those_of_fidelity() -> None:
     recipe = cyclegan(fidelity="lua", identity_weight=0.0, generator="unet", data={"crop_size": 64})
     changed = recipe.diff(cyclegan(fidelity="lua"))
     assert changed["identity_weight"] == (0.0, 5.0)

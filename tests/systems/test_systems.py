@@ -1,4 +1,4 @@
-"""CycleGAN and pix2pix: the objective term by term, what is computed, where gradients go."""
+"""CycleGAN and pix2pix: the terms of the objective, the forward passes, and which parameters receive gradients."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from gantoolkit.systems import CycleGAN, Pix2Pix
 ALL_TERMS = {"adversarial_A", "adversarial_B", "cycle_A", "cycle_B", "identity_A", "identity_B"}
 
 
-def test_every_term_is_the_formula(tiny: Recipe) -> None:
+def test_every_term_equals_its_formula(tiny: Recipe) -> None:
     system = system_of(tiny.swap(identity_weight=[3.0, 4.0], cycle_weight=[5.0, 6.0], adversarial_weight=[1.5, 2.5]))
     batch = batch_of(tiny, count=2)
     A, B = batch["A"], batch["B"]
@@ -29,7 +29,7 @@ def test_every_term_is_the_formula(tiny: Recipe) -> None:
         "G/adversarial_B": 2.5 * (D_B(fake_B) - 1).square().mean(),
         "G/cycle_A": 5 * (G_BA(fake_B) - A).abs().mean(),
         "G/cycle_B": 6 * (G_AB(fake_A) - B).abs().mean(),
-        # The identity of a domain is judged on images of that domain, through the generator that makes that domain.
+        # The identity term of a domain: its images, through the generator whose target is that domain.
         "G/identity_A": 3 * (G_BA(A) - A).abs().mean(),
         "G/identity_B": 4 * (G_AB(B) - B).abs().mean(),
         "D/D_A": 0.5 * ((D_A(A) - 1).square().mean() + D_A(fake_A).square().mean()),
@@ -58,19 +58,19 @@ def test_scaling_a_weight_scales_its_term_and_weight_zero_removes_it(weights, fa
     batch = batch_of(recipe)
     losses, scaled = losses_of(system, batch), losses_of(build(factor)[1], batch)
     order = ["adversarial_A", "adversarial_B", "cycle_A", "cycle_B", "identity_A", "identity_B"]
-    wanted = {f"G/{name}" for name, weight in zip(order, weights, strict=True) if weight}
-    assert {name for name in losses if name.startswith("G/")} == wanted
-    for name in wanted:
+    expected_names = {f"G/{name}" for name, weight in zip(order, weights, strict=True) if weight}
+    assert {name for name in losses if name.startswith("G/")} == expected_names
+    for name in expected_names:
         torch.testing.assert_close(scaled[name], factor * losses[name])
     assert {name for name in losses if name.startswith("D/")} == {
-        f"D/D_{x}" for x in "AB" if f"G/adversarial_{x}" in wanted
+        f"D/D_{x}" for x in "AB" if f"G/adversarial_{x}" in expected_names
     }
 
 
 @pytest.mark.parametrize(
     ("ablation", "discriminators", "G_AB", "G_BA"),
     [
-        # Batch sizes of every pass through each generator; 2 is two independent images in one pass.
+        # The batch size of every pass through each generator; 2 stands for two independent images in one pass.
         ("identity", {"D_A", "D_B"}, [2, 1], [3]),
         ("nll", {"D_A", "D_B"}, [1, 1], [2]),
         ("gan_alone", {"D_A", "D_B"}, [1], [1]),
@@ -82,18 +82,18 @@ def test_scaling_a_weight_scales_its_term_and_weight_zero_removes_it(weights, fa
         ("no_identity", {"D_A", "D_B"}, [1, 1], [2]),
     ],
 )
-def test_what_no_term_asks_for_is_neither_built_nor_computed(ablation, discriminators, G_AB, G_BA) -> None:
+def test_what_no_term_requires_is_neither_built_nor_computed(ablation, discriminators, G_AB, G_BA) -> None:
     system = system_of(cyclegan.ablation(ablation).swap(TINY))
     assert {name for name in system.networks if name.startswith("D_")} == discriminators
     calls = count_calls(system.networks)
     losses_of(system, batch_of(cyclegan().swap(TINY)))
     assert calls["G_AB"] == G_AB
     assert calls["G_BA"] == G_BA
-    # One pass for the generator's term, one for fake and real together.
+    # One pass for the generator's term, and one for fakes and real images together.
     assert all(calls[name] == [1, 2] for name in discriminators)
 
 
-def test_a_generator_that_no_term_asks_for_is_not_built(tiny: Recipe, dataset: Path, tmp_path: Path) -> None:
+def test_a_generator_that_no_term_requires_is_not_built(tiny: Recipe, dataset: Path, tmp_path: Path) -> None:
     recipe = tiny.swap(adversarial_weight=[0.0, 1.0], cycle_weight=0.0)
     system = system_of(recipe)
     assert set(system.networks) == {"G_AB", "D_B"}
@@ -106,25 +106,25 @@ def test_a_generator_that_no_term_asks_for_is_not_built(tiny: Recipe, dataset: P
     assert [path.stem for path in run.folder.generators.iterdir()] == ["A2B"]
 
 
-def test_batch_norm_sees_each_batch_alone_and_in_the_official_order(tiny: Recipe) -> None:
-    """Its running statistics depend on both."""
+def test_batch_norm_gets_separate_batches_in_the_official_order(tiny: Recipe) -> None:
+    """The running statistics depend on both."""
     system = system_of(tiny.swap({"generator.norm": "batch", "identity_weight": 5.0}))
-    batch, seen = batch_of(tiny), []
+    batch, calls = batch_of(tiny), []
     for name in ("G_AB", "G_BA"):
         system.networks[name].register_forward_pre_hook(
-            lambda module, inputs, name=name: seen.append((name, inputs[0]))
+            lambda module, inputs, name=name: calls.append((name, inputs[0]))
         )
     shared = system.forward(batch)
     order = [("G_AB", batch["A"]), ("G_BA", shared["fake_B"]), ("G_BA", batch["B"]), ("G_AB", shared["fake_A"])]
-    for (name, images), (wanted, expected) in zip(
-        seen, [*order, ("G_AB", batch["B"]), ("G_BA", batch["A"])], strict=True
+    for (name, images), (expected_name, expected_images) in zip(
+        calls, [*order, ("G_AB", batch["B"]), ("G_BA", batch["A"])], strict=True
     ):
-        assert name == wanted
-        assert images is expected
+        assert name == expected_name
+        assert images is expected_images
 
 
 @pytest.mark.parametrize("norm", ["instance", "batch"])
-def test_batched_passes_change_nothing(norm: str, tiny: Recipe) -> None:
+def test_batched_passes_give_equal_losses(norm: str, tiny: Recipe) -> None:
     recipe = tiny.swap({"generator.norm": norm, "discriminator.norm": norm, "identity_weight": 5.0})
     batch = batch_of(recipe, count=2, dtype=torch.float64)
     results = []
@@ -157,16 +157,16 @@ def test_gradients_reach_exactly_the_parameters_that_a_phase_trains(fixture: str
 
 
 def test_discriminators_learn_from_the_pool(tiny: Recipe) -> None:
-    """An implementation without a pool, or one that forgets to use it, shows the newest fakes only."""
+    """Fails for an implementation that passes the newest fakes to the discriminator instead."""
     system = system_of(tiny)
-    seen: list[torch.Tensor] = []
+    pool_inputs: list[torch.Tensor] = []
     pool = system.pools["fake_B"]
-    system.pools["fake_B"] = lambda fakes: seen.append(fakes.clone()) or torch.zeros_like(fakes)
+    system.pools["fake_B"] = lambda fakes: pool_inputs.append(fakes.clone()) or torch.zeros_like(fakes)
     batch = batch_of(tiny)
     shared = system.forward(batch)
     D_B = system.networks["D_B"]
     loss = system.phases[1].losses(batch, shared)["D_B"]
-    torch.testing.assert_close(seen[0], shared["fake_B"])
+    torch.testing.assert_close(pool_inputs[0], shared["fake_B"])
     zeros = torch.zeros_like(batch["B"])
     torch.testing.assert_close(loss, 0.5 * (D_B(zeros).square().mean() + (D_B(batch["B"]) - 1).square().mean()))
     assert pool.size == 3
@@ -176,7 +176,7 @@ def test_wgan_gp_penalizes_each_discriminator_in_proportion_to_the_weight(tiny: 
     losses = {}
     for weight in (0.0, 7.0, 14.0):
         system = system_of(tiny.swap(adversarial_loss={"name": "wgan_gp", "penalty_weight": weight}))
-        torch.manual_seed(0)  # the penalty is taken at random points
+        torch.manual_seed(0)  # the penalty is computed at random points
         losses[weight] = losses_of(system, batch_of(tiny))
     for name in ("D/D_A", "D/D_B"):
         penalty = losses[7.0][name] - losses[0.0][name]
@@ -193,7 +193,7 @@ def test_domains_may_differ_in_channels(tiny: Recipe) -> None:
     assert shared["fake_B"].shape[1] == 3
 
 
-def test_pix2pix_is_the_formula(tiny_pix2pix: Recipe) -> None:
+def test_pix2pix_equals_its_formula(tiny_pix2pix: Recipe) -> None:
     recipe = tiny_pix2pix.swap({"generator.dropout": 0.0})
     system = system_of(recipe)
     assert isinstance(system, Pix2Pix)
@@ -214,7 +214,7 @@ def test_pix2pix_is_the_formula(tiny_pix2pix: Recipe) -> None:
     torch.testing.assert_close(losses_of(system, batch), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_swapped_domains_would_be_noticed(tiny: Recipe) -> None:
+def test_swapped_domains_change_every_term(tiny: Recipe) -> None:
     system = system_of(tiny.swap(identity_weight=5.0))
     batch = batch_of(tiny)
     right, wrong = losses_of(system, batch), losses_of(system, {"A": batch["B"], "B": batch["A"]})

@@ -18,12 +18,12 @@ def call(subject: Subject) -> Any:
     try:
         return subject.load()(**subject.block.parameters)
     except TypeError as error:
-        return expect(False, f"called so, it raised: {error}")
+        return expect(False, f"the call raised: {error}")
 
 
 @recipes.rule
-def callable_without_arguments(subject: Subject, draw: Draw) -> None:
-    """Called without arguments it returns a `Recipe`, with its paper's settings; called twice, the same one."""
+def is_callable_without_arguments(subject: Subject, draw: Draw) -> None:
+    """Called without arguments, it returns a `Recipe` with the settings of its paper. Every call returns an equal one."""
     recipe = call(subject)
     expect(isinstance(recipe, Recipe), f"it returned a {type(recipe).__name__}")
     expect(recipe == call(subject), "two calls returned different recipes")
@@ -31,7 +31,7 @@ def callable_without_arguments(subject: Subject, draw: Draw) -> None:
 
 @recipes.rule
 def passes_check(subject: Subject, draw: Draw) -> None:
-    """What it returns passes `Recipe.check`: every block can be had, every parameter fits, and the networks fit each other."""
+    """The recipe passes `Recipe.check`: blocks are available, parameters are valid, and the networks fit each other."""
     try:
         call(subject).check()
     except GantoolkitError as error:
@@ -39,8 +39,8 @@ def passes_check(subject: Subject, draw: Draw) -> None:
 
 
 @recipes.rule
-def round_trips_toml(subject: Subject, draw: Draw) -> None:
-    """Written to TOML and read again it is the same recipe."""
+def round_trips_through_toml(subject: Subject, draw: Draw) -> None:
+    """Writing the recipe to TOML and reading it again gives an equal recipe."""
     recipe = call(subject)
     changed = Recipe.from_toml(recipe.to_toml()).diff(recipe)
     expect(not changed, f"after writing and reading, {changed} differs")
@@ -48,10 +48,10 @@ def round_trips_toml(subject: Subject, draw: Draw) -> None:
 
 @recipes.rule
 def records_base(subject: Subject, draw: Draw) -> None:
-    """Its field `base` is empty, or names a recipe function that can be called: reports say in what a run departs from it."""
+    """The field `base` is empty or names an existing recipe function. Reports list a run's deviations from it."""
     base = call(subject).base
     try:
         known = not base or isinstance(plugins.recipes.get(base)(), Recipe)
     except GantoolkitError as error:
         return expect(False, f"base = '{base}': {error}")
-    return expect(known, f"base = '{base}' is no recipe")
+    return expect(known, f"base = '{base}' does not return a recipe")

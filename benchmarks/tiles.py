@@ -22,7 +22,7 @@ from gantoolkit.cost.memory_meter import MemoryMeter
 from gantoolkit.demo.photographs import load_photograph
 from gantoolkit.inference import Translator
 from gantoolkit.inference.tiling import measure_reach, translate_in_tiles
-from gantoolkit.inference.translator import SHARE_KEPT
+from gantoolkit.inference.translator import CACHE_SHARE
 from gantoolkit.recipes import cyclegan
 from gantoolkit.recipes.building import build_system, initialize
 from gantoolkit.runs import LoadedGenerator
@@ -98,7 +98,7 @@ def main() -> None:
         modes |= {"whole": None} if side <= arguments.whole_up_to else {}
         for mode, tile in modes.items():
             translator.tile = tile
-            translator.share_kept = 0.0 if mode == "tiles_anew" else SHARE_KEPT
+            translator.cache_share = 0.0 if mode == "tiles_anew" else CACHE_SHARE
             bound = translator.memory_bound(side, side)
             meter.restart()
             start = time.perf_counter()

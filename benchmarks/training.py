@@ -21,7 +21,7 @@ from benchmarks.peer import load_peer, step_peer
 from benchmarks.timing import alternate, describe_machine, medians, write_result
 from gantoolkit.recipes import cyclegan
 from gantoolkit.runtime.device import select_device
-from gantoolkit.runtime.precision import arithmetic
+from gantoolkit.runtime.precision import backend_flags
 from gantoolkit.training import build_trainer
 from gantoolkit.training.capture import CapturedStep, GraphRecorder
 
@@ -61,7 +61,7 @@ def steps_of(variant: str, side: int, batch: int, identity: bool, device: torch.
     batches, indices = random_batches(side, batch, device), itertools.count()
 
     def run_step() -> None:
-        with arithmetic(trainer.precision, try_algorithms=True):
+        with backend_flags(trainer.precision, try_algorithms=True):
             trainer.begin_epoch(0)
             step(next(batches), next(indices))
 

@@ -8,7 +8,7 @@ from gantoolkit.cost.out_of_memory import explain_out_of_memory
 from gantoolkit.data import CacheMode, open_dataset, open_test_images
 from gantoolkit.data.images import ImageFile
 from gantoolkit.errors import CheckpointError, DataError
-from gantoolkit.export import Exported, Format, export_generator
+from gantoolkit.export import ExportResult, Format, export_generator
 from gantoolkit.inference import Tile, Translator
 from gantoolkit.plugins import Direction
 from gantoolkit.recipes import Recipe
@@ -175,7 +175,7 @@ class Run:
 
     def export(
         self, direction: str, path: str | Path, format: Format, *, images: Sequence[str | Path] = ()
-    ) -> Exported:
+    ) -> ExportResult:
         """Export the generator of one direction and verify the file; see `gantoolkit.export.export_generator`.
 
         Args:

@@ -17,7 +17,7 @@ from gantoolkit.files.untrusted_weights import read_weights
 if TYPE_CHECKING:
     from timm.models import PretrainedCfg
 
-__all__ = ["TimmFeatures", "WeightSource", "fill_backbone", "make_backbone", "normalize"]
+__all__ = ["TimmFeatures", "WeightSource", "create_backbone", "load_backbone_weights", "normalize"]
 
 _TIMEOUT_SECONDS = 10.0
 _WEIGHT_FILES = (".pth", ".pt", ".bin", ".safetensors")
@@ -34,7 +34,7 @@ WeightSource = Annotated[str, AfterValidator(_check_source)]
 """The source of a timm network's weights: timm, none, file:<path> or package:<distribution>; see `TimmFeatures`."""
 
 
-def make_backbone(backbone: str, weights: str, **options: Any) -> nn.Module:
+def create_backbone(backbone: str, weights: str, **options: Any) -> nn.Module:
     """Create a timm network with its weights, on the CPU, without changing the state of the global random generators.
 
     Args:
@@ -49,11 +49,11 @@ def make_backbone(backbone: str, weights: str, **options: Any) -> nn.Module:
     with torch.device("cpu"), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = _create(backbone, **options)
-        fill_backbone(network, backbone, weights)
+        load_backbone_weights(network, backbone, weights)
     return network
 
 
-def fill_backbone(network: nn.Module, backbone: str, weights: str) -> None:
+def load_backbone_weights(network: nn.Module, backbone: str, weights: str) -> None:
     """Load weights into a timm network, or a part of one, in place; `none` does not change it.
 
     Raises:
@@ -132,7 +132,7 @@ class TimmFeatures:
             with torch.device("cpu"), torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
                 network = self._cut(_create(self.backbone), layers)
-                fill_backbone(network, self.backbone, self.weights)
+                load_backbone_weights(network, self.backbone, self.weights)
             self._networks[layers] = network.eval().requires_grad_(False)
         return self._networks[layers].to(images)
 

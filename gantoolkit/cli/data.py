@@ -115,8 +115,8 @@ def check(folder: Path, /, *, recipe: str = "") -> int:
     problems = find_problems(result)
     for problem in problems:
         print(f"{'error' if problem.serious else 'flaw'}: {problem.text}")
-    if result.unpaired_because:
-        print(f"for recipes that learn without pairs only: {result.unpaired_because}")
+    if result.pairing_problem:
+        print(f"for recipes that learn without pairs only: {result.pairing_problem}")
     else:
         print("for every recipe: A and B are pairs")
     counts = ", ".join(f"{name} {len(domain.files)}" for name, domain in result.domains.items())

@@ -101,7 +101,7 @@ def print_scores(results: "Sequence[RunScores]") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from gantoolkit.evaluation.tables import directions_of, score_names, format_estimate
+    from gantoolkit.evaluation.tables import directions_of, format_estimate, score_names
     from gantoolkit.plugins import Direction
 
     console = Console(soft_wrap=True, highlight=False)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gantoolkit.cost.out_of_memory import explain_out_of_memory
 from gantoolkit.recipes import Recipe
-from gantoolkit.runtime.precision import Precision, arithmetic
+from gantoolkit.runtime.precision import Precision, backend_flags
 from gantoolkit.runtime.randomness import isolated_random_state, seed_everything
 from gantoolkit.runtime.seeds import derive_seed
 from gantoolkit.training import build_trainer
@@ -94,7 +94,7 @@ def time_steps(recipe: Recipe, device: torch.device, precision: Precision | None
     with (
         explain_out_of_memory(recipe, device),
         isolated_random_state(device, deterministic=deterministic),
-        arithmetic(precision, try_algorithms=not deterministic),
+        backend_flags(precision, try_algorithms=not deterministic),
     ):
         yield TimedSteps(recipe, device, precision)
 
@@ -116,7 +116,7 @@ class MatrixRate:
 
 def measure_matrix_rate(device: torch.device, precision: Precision = "fp32") -> MatrixRate:
     """Multiply square random matrices of growing size until one product takes long enough to be timed."""
-    with arithmetic(precision, try_algorithms=False):
+    with backend_flags(precision, try_algorithms=False):
         side, generator = 512, torch.Generator(device).manual_seed(0)
         while True:
             random = (torch.rand(side, side, device=device, generator=generator) for _ in range(2))

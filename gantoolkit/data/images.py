@@ -27,22 +27,22 @@ from torch import Tensor
 
 from gantoolkit.data.encoding import PICTURE
 from gantoolkit.errors import DataError
-from gantoolkit.files.atomic import describe_absence, describe_failure, whole_file
+from gantoolkit.files.atomic import atomic_write, describe_missing_file, describe_write_error
 
 __all__ = [
     "MAX_PIXELS",
     "ImageFile",
     "TooManyPixelsError",
+    "check_pixel_count",
     "convert_read_errors",
     "decode",
     "decode_image",
-    "draw_tensor",
     "from_tensor",
     "has_color",
     "open_image",
     "read_image",
     "read_size",
-    "refuse_many_pixels",
+    "render_tensor",
     "to_mode",
     "to_tensor",
     "write_image",
@@ -188,7 +188,7 @@ def open_image(
         warnings.simplefilter("ignore")  # `MAX_PIXELS` replaces Pillow's warning about large images
         try:
             with Image.open(content or path, formats=_FORMATS) as file:
-                refuse_many_pixels(path, *file.size, max_pixels)
+                check_pixel_count(path, *file.size, max_pixels)
                 yield file
         except Image.DecompressionBombError:
             raise TooManyPixelsError(f"{path}: has more than the {max_pixels or MAX_PIXELS:,} pixels allowed") from None
@@ -205,7 +205,7 @@ def convert_read_errors(path: str | Path, *, is_file: bool = True) -> Iterator[N
         DataError: When the block raises, or `path` is not a regular file.
     """
     try:
-        if is_file and (problem := describe_absence(Path(path), "an image file")):
+        if is_file and (problem := describe_missing_file(Path(path), "an image file")):
             raise DataError(f"{path}: {problem}")
         yield
     except DataError:
@@ -219,7 +219,7 @@ def convert_read_errors(path: str | Path, *, is_file: bool = True) -> Iterator[N
         raise DataError(f"{path}: is damaged or cannot be read ({str(error) or type(error).__name__})") from error
 
 
-def refuse_many_pixels(path: str | Path, width: int, height: int, max_pixels: int | None = None) -> None:
+def check_pixel_count(path: str | Path, width: int, height: int, max_pixels: int | None = None) -> None:
     """Check that an image is not too large.
 
     Args:
@@ -297,7 +297,7 @@ def from_tensor(image: Tensor) -> Image.Image:
     return Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
 
 
-def draw_tensor(image: Tensor) -> Image.Image:
+def render_tensor(image: Tensor) -> Image.Image:
     """Render a float tensor (C, H, W) in [−1, 1] as a picture: the first 3 channels, or the first if there are fewer."""
     return from_tensor(image[:3] if len(image) >= 3 else image[:1])
 
@@ -311,7 +311,7 @@ def write_image(image: Image.Image, path: str | Path) -> None:
     path = Path(path)
     image_format = "JPEG" if path.suffix.lower() in (".jpg", ".jpeg") else "PNG"
     try:
-        with whole_file(path) as part:
+        with atomic_write(path) as part:
             image.save(part, image_format, **({"quality": _QUALITY} if image_format == "JPEG" else {}))
     except OSError as error:
-        raise DataError(describe_failure(path, error)) from error
+        raise DataError(describe_write_error(path, error)) from error

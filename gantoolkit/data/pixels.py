@@ -17,18 +17,26 @@ from PIL import ExifTags, Image
 from gantoolkit.data.encoding import Encoding
 from gantoolkit.data.images import (
     ImageFile,
+    check_pixel_count,
     convert_read_errors,
     decode,
     open_image,
     read_image,
     read_size,
-    refuse_many_pixels,
     write_image,
 )
 from gantoolkit.errors import DataError, requires_extra
-from gantoolkit.files.atomic import describe_failure, whole_file
+from gantoolkit.files.atomic import atomic_write, describe_write_error
 
-__all__ = ["bands_of", "fit_pixels", "forms_of", "read_pixel_size", "read_pixels", "resize_pixels", "write_pixels"]
+__all__ = [
+    "fit_pixels",
+    "read_levels",
+    "read_pixel_size",
+    "read_pixels",
+    "resize_pixels",
+    "supported_suffixes",
+    "write_pixels",
+]
 
 _NPY, _TIFF = b"\x93NUMPY", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _LUMINANCE = np.array([299, 587, 114]) / 1000  # ITU-R BT.601, as in Pillow
@@ -116,7 +124,7 @@ def fit_pixels(path: str | Path, values: np.ndarray, bits: int, encoding: Encodi
     return values.astype(encoding.dtype)
 
 
-def forms_of(encoding: Encoding) -> tuple[str, ...]:
+def supported_suffixes(encoding: Encoding) -> tuple[str, ...]:
     """The suffixes of the formats that can store images of an encoding, the most widely supported lossless format first."""
     if encoding.is_picture:
         return ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy"
@@ -127,24 +135,24 @@ def forms_of(encoding: Encoding) -> tuple[str, ...]:
 
 
 def write_pixels(pixels: np.ndarray, path: str | Path, encoding: Encoding) -> None:
-    """Write values (H, W, C) atomically, in one of the formats of `forms_of`. PNG files store rounded values.
+    """Write values (H, W, C) atomically, in one of the formats of `supported_suffixes`. PNG files store rounded values.
 
     Raises:
         DataError: When the format cannot store the values, or the file cannot be written.
     """
     path = Path(path)
     suffix = path.suffix.lower()
-    if suffix not in forms_of(encoding):
-        raise DataError(f"{path}: cannot store an image of {encoding}; {', '.join(forms_of(encoding))} can")
+    if suffix not in supported_suffixes(encoding):
+        raise DataError(f"{path}: cannot store an image of {encoding}; {', '.join(supported_suffixes(encoding))} can")
     flat = pixels[..., 0] if pixels.shape[2] == 1 else pixels
     if encoding.is_picture and suffix in (".png", ".jpg", ".jpeg"):
         write_image(Image.fromarray(flat), path)
         return
     try:
-        with whole_file(path) as part:
+        with atomic_write(path) as part:
             _encode(np.ascontiguousarray(flat), part, suffix, encoding)
     except OSError as error:
-        raise DataError(describe_failure(path, error)) from error
+        raise DataError(describe_write_error(path, error)) from error
 
 
 def resize_pixels(
@@ -195,7 +203,7 @@ def _open_tiff(path: Path) -> Iterator[Any]:
         from tifffile import TiffFile
     with TiffFile(path) as file:
         page = file.pages.first
-        refuse_many_pixels(path, page.imagewidth, page.imagelength)
+        check_pixel_count(path, page.imagewidth, page.imagelength)
         yield page
 
 
@@ -204,11 +212,11 @@ def _read_other(path: Path, encoding: Encoding) -> tuple[np.ndarray, int]:
         if _is_16_bit_color_png(file):
             return _turn_upright(_decode_16_bit_png(path), file.getexif().get(ExifTags.Base.Orientation)), 16
         factor = _scale_factor(path, file)
-        values, bits = bands_of(decode(file))
+        values, bits = read_levels(decode(file))
     return (values, bits) if encoding.bits else (values // factor, bits)
 
 
-def bands_of(image: Image.Image) -> tuple[np.ndarray, int]:
+def read_levels(image: Image.Image) -> tuple[np.ndarray, int]:
     """The levels of an open image and their bit depth. Palettes are looked up.
 
     Raises:
@@ -274,7 +282,7 @@ def _turn_upright(values: np.ndarray, orientation: Any) -> np.ndarray:
 def _check_shape(path: str | Path, shape: tuple[int, ...], encoding: Encoding) -> None:
     if len(shape) not in (2, 3) or 0 in shape:
         raise DataError(f"{path}: contains an array {shape}; an image is (height, width) or (height, width, channels)")
-    refuse_many_pixels(path, shape[1], shape[0])
+    check_pixel_count(path, shape[1], shape[0])
     channels = shape[2] if len(shape) == 3 else 1
     convertible = bool(encoding.bits) and {channels, encoding.channels} == {1, 3}
     if channels != encoding.channels and not convertible:

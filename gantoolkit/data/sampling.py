@@ -25,9 +25,9 @@ from gantoolkit.files.atomic import printable
 from gantoolkit.recipes.settings import DataSettings
 from gantoolkit.runtime.seeds import derive_seed
 
-__all__ = ["STALLED_SECONDS", "LoadedBatch", "TrainingBatches"]
+__all__ = ["WORKER_TIMEOUT_SECONDS", "LoadedBatch", "TrainingBatches"]
 
-STALLED_SECONDS = 600.0
+WORKER_TIMEOUT_SECONDS = 600.0
 """Timeout for a batch from a worker process, after which the file system is assumed to hang."""
 
 
@@ -116,14 +116,14 @@ class TrainingBatches:
         """Yield this rank's part of the batches of steps `start` to `stop` (exclusive), counted over the whole run.
 
         Raises:
-            DataError: When a domain has no readable image, or a worker has ended or sends nothing for `STALLED_SECONDS`.
+            DataError: When a domain has no readable image, or a worker has ended or sends nothing for `WORKER_TIMEOUT_SECONDS`.
                 (Without workers there is no timeout: the run waits as long as the file system hangs.)
         """
         loader: torch_data.DataLoader[LoadedBatch] = torch_data.DataLoader(
             self.samples,
             batch_sampler=_BatchSampler(self, start, stop),  # type: ignore[arg-type]
             num_workers=self.workers,
-            timeout=STALLED_SECONDS if self.workers else 0,
+            timeout=WORKER_TIMEOUT_SECONDS if self.workers else 0,
             collate_fn=self.samples.collate,
             pin_memory=self.pin_memory,
             # Spawning costs a second, but a forked process may deadlock on the locks of torch's threads.
@@ -275,7 +275,7 @@ def _explain_lost_workers(
             _end_workers(batches)
             files = ", ".join(map(str, files_of(step)))
             raise DataError(
-                f"no images were loaded for {STALLED_SECONDS:.0f} s; the file system may hang. Step {step + 1} waits for "
+                f"no images were loaded for {WORKER_TIMEOUT_SECONDS:.0f} s; the file system may hang. Step {step + 1} waits for "
                 f"{files}; resume the run when they can be read again"
             ) from error
         if "DataLoader worker" not in str(error):

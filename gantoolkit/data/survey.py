@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from gantoolkit.data.encoding import PICTURE, Encoding, encoding_of
 from gantoolkit.data.evaluation_images import evenly_spaced
 from gantoolkit.data.folders import open_dataset, open_test_images
-from gantoolkit.data.images import ImageFile, draw_tensor
+from gantoolkit.data.images import ImageFile, render_tensor
 from gantoolkit.data.pixels import read_pixels
 from gantoolkit.errors import DataError
 from gantoolkit.recipes.settings import DataSettings
@@ -59,12 +59,12 @@ class Survey:
 
     Args:
         domains: The survey of each domain and split.
-        unpaired_because: Why it cannot be used as pairs; empty if it can.
+        pairing_problem: Why it cannot be used as pairs; empty if it can.
         unused_folders: Folders of test images that are not used because the other domain has none.
     """
 
     domains: dict[str, DomainSurvey]
-    unpaired_because: str
+    pairing_problem: str
     unused_folders: list[str]
 
 
@@ -167,7 +167,7 @@ def draw_contact_sheet(data: Survey, *, columns: int = 8, rows: int = 2, side: i
         files = [file for file in domain.files if str(file.path) not in domain.bad]
         for cell, file in enumerate(evenly_spaced(files, columns * rows)):
             pixels = read_pixels(file, domain.encoding)
-            picture = draw_tensor(domain.encoding.to_floats(pixels))
+            picture = render_tensor(domain.encoding.to_floats(pixels))
             picture.thumbnail((side - 4, side - 4), Image.Resampling.LANCZOS)
             left = cell % columns * side + (side - picture.width) // 2
             sheet.paste(picture, (left, top + _HEADING + cell // columns * side + (side - picture.height) // 2))

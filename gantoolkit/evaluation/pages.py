@@ -11,9 +11,9 @@ from PIL import Image
 from torch import Tensor
 
 from gantoolkit.data.evaluation_images import EvaluationImages, evenly_spaced
-from gantoolkit.data.images import draw_tensor
+from gantoolkit.data.images import render_tensor
 from gantoolkit.evaluation.scoring import RunScores
-from gantoolkit.evaluation.tables import directions_of, score_names, format_number
+from gantoolkit.evaluation.tables import directions_of, format_number, score_names
 from gantoolkit.files.text import write_text
 from gantoolkit.plugins import Direction
 from gantoolkit.run import Run
@@ -45,7 +45,12 @@ class EvaluatedRun:
 
 
 def write_page(
-    path: Path, scored: Sequence[EvaluatedRun], references: Sequence[RunScores], *, title: str, device: str | None = None
+    path: Path,
+    scored: Sequence[EvaluatedRun],
+    references: Sequence[RunScores],
+    *,
+    title: str,
+    device: str | None = None,
 ) -> None:
     """Write the page: tables, the same images through every run, and the best, median and worst images of each run.
 
@@ -125,7 +130,7 @@ def _translate(entry: EvaluatedRun, name: str, indices: Sequence[int], device: s
 
 def _data_uri(image: Tensor) -> str:
     """Encode an image as a data URI, downsized to at most `_MAX_SIDE` pixels a side."""
-    picture = draw_tensor(image)
+    picture = render_tensor(image)
     picture.thumbnail((_MAX_SIDE, _MAX_SIDE), Image.Resampling.LANCZOS)
     stream = io.BytesIO()
     picture.save(stream, "PNG")

@@ -14,10 +14,10 @@ from gantoolkit.files.text import write_csv, write_json
 
 __all__ = [
     "directions_of",
-    "score_names",
     "format_estimate",
     "format_number",
     "read_scores",
+    "score_names",
     "write_scores",
 ]
 

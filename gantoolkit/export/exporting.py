@@ -11,13 +11,13 @@ from gantoolkit.errors import ExportError, GantoolkitError, first_line
 from gantoolkit.export.description import describe
 from gantoolkit.export.formats import FORMATS, Format
 from gantoolkit.export.images import make_batches
-from gantoolkit.files.atomic import describe_failure, whole_file
+from gantoolkit.files.atomic import atomic_write, describe_write_error
 from gantoolkit.plugins import NetworkTraits, read_traits
 from gantoolkit.runs import LoadedGenerator
 from gantoolkit.runtime.memory_format import bare_copy
 from gantoolkit.training import run_generator
 
-__all__ = ["TOLERANCE", "Exported", "export_generator"]
+__all__ = ["TOLERANCE", "ExportResult", "export_generator"]
 
 TOLERANCE = 1e-4
 """Allowed difference in [−1, 1]: an eightieth of an 8-bit level. Summing float32 in another order changes the output of the
@@ -29,7 +29,7 @@ the rounding error of its input up to 300 times, in every implementation."""
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportResult:
     """An exported file and the result of its verification.
 
     Args:
@@ -55,7 +55,7 @@ class Exported:
 
 def export_generator(
     generator: LoadedGenerator, path: str | Path, format: Format, *, images: Sequence[str | Path | ImageFile] = ()
-) -> Exported:
+) -> ExportResult:
     """Write a generator for other programs, read it back, and compare its output with the network's in three sizes.
 
     `onnx` is one file for onnxruntime and other ONNX runtimes. `torch` is a file of torch.export (`.pt2`), which needs only
@@ -97,16 +97,16 @@ def export_generator(
                 )
 
     try:
-        with whole_file(path, verify) as part:
+        with atomic_write(path, verify) as part:
             file_format.write(generator, part, description)
     except OSError as error:
-        raise ExportError(describe_failure(path, error)) from error
+        raise ExportError(describe_write_error(path, error)) from error
     except GantoolkitError as error:
         raise ExportError(f"{path}: was not written: {error}") from error
     except Exception as error:  # exporters raise errors of many types
         raise ExportError(f"{path}: was not written: {type(error).__name__}: {first_line(error)}") from error
     sizes = tuple("×".join(map(str, (len(batch), *batch.shape[-2:]))) for batch in batches)
-    return Exported(path, max(differences), sizes, images_shown, file_format.reader, file_format.tensors)
+    return ExportResult(path, max(differences), sizes, images_shown, file_format.reader, file_format.tensors)
 
 
 def _check_exportable(generator: LoadedGenerator, format: Format) -> None:

@@ -8,13 +8,13 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-__all__ = ["describe_absence", "describe_failure", "printable", "remove_leftovers", "whole_file"]
+__all__ = ["atomic_write", "describe_missing_file", "describe_write_error", "printable", "remove_temporary_files"]
 
 _PART = ".part"
 
 
 @contextlib.contextmanager
-def whole_file(path: Path, check: Callable[[Path], None] | None = None) -> Iterator[Path]:
+def atomic_write(path: Path, check: Callable[[Path], None] | None = None) -> Iterator[Path]:
     """Yield a temporary path beside `path` to write to, then sync that file and rename it to `path`, replacing any old file.
 
     If the block fails or the disk is full, the temporary file is removed and the old file remains. Missing folders are
@@ -41,8 +41,8 @@ def whole_file(path: Path, check: Callable[[Path], None] | None = None) -> Itera
             part.unlink(missing_ok=True)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove temporary files of `whole_file` from a folder, left there by a process that was killed."""
+def remove_temporary_files(folder: Path) -> None:
+    """Remove temporary files of `atomic_write` from a folder, left there by a process that was killed."""
     for part in folder.glob(f".*{_PART}"):
         with contextlib.suppress(OSError):
             part.unlink()
@@ -53,7 +53,7 @@ def printable(path: Path | str) -> str:
     return str(path).encode(errors="surrogateescape").decode(errors="replace")
 
 
-def describe_absence(path: Path, expected: str) -> str:
+def describe_missing_file(path: Path, expected: str) -> str:
     """Why a path cannot be opened: it does not exist or is not a regular file; empty if it can.
 
     Reading from a pipe or a device may never end, or never begin.
@@ -68,7 +68,7 @@ def describe_absence(path: Path, expected: str) -> str:
     return f"is {'a folder' if path.is_dir() else 'a pipe or a device'}, not {expected}"
 
 
-def describe_failure(path: Path, error: Exception, needed: int = 0) -> str:
+def describe_write_error(path: Path, error: Exception, needed: int = 0) -> str:
     """Describe why a file cannot be written. If space is missing, state how much is needed and how much is available.
 
     Args:

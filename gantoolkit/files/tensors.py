@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gantoolkit.errors import CheckpointError
-from gantoolkit.files.atomic import describe_absence, describe_failure, whole_file
+from gantoolkit.files.atomic import atomic_write, describe_missing_file, describe_write_error
 
 __all__ = ["check_header", "read_header", "read_shapes", "read_tensors", "write_tensors"]
 
@@ -46,11 +46,11 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str
             raise CheckpointError(f"{path}: was not saved: the disk returns different bytes from those written")
 
     try:
-        with whole_file(path, verify) as part:
+        with atomic_write(path, verify) as part:
             save_file(stored, part, metadata)
     except (OSError, SafetensorError) as error:
         needed = sum(tensor.nbytes for tensor in stored.values())
-        raise CheckpointError(describe_failure(path, error, needed)) from error
+        raise CheckpointError(describe_write_error(path, error, needed)) from error
 
 
 def _is_equal(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bool:
@@ -135,7 +135,7 @@ def read_tensors(path: Path, device: torch.device | str = "cpu") -> dict[str, Te
 
 
 def _check_is_file(path: Path) -> None:
-    if path.exists() and (problem := describe_absence(path, "a tensor file")):
+    if path.exists() and (problem := describe_missing_file(path, "a tensor file")):
         raise CheckpointError(f"{path}: {problem}")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gantoolkit.errors import DataError, GantoolkitError
-from gantoolkit.files.atomic import describe_failure, whole_file
+from gantoolkit.files.atomic import atomic_write, describe_write_error
 
 __all__ = ["write_csv", "write_json", "write_text"]
 
@@ -19,10 +19,10 @@ def write_text(path: Path, text: str, error: type[GantoolkitError] = DataError) 
         error: The type to raise if the file cannot be written.
     """
     try:
-        with whole_file(path) as part:
+        with atomic_write(path) as part:
             part.write_text(text, encoding="utf-8", errors="replace")
     except OSError as failure:
-        raise error(describe_failure(path, failure, len(text))) from failure
+        raise error(describe_write_error(path, failure, len(text))) from failure
 
 
 def write_json(path: Path, value: Any, error: type[GantoolkitError] = DataError) -> None:
@@ -34,9 +34,9 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], error: type[Gantool
     """Write rows, with one column for each key that occurs; `error` as in `write_text`."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     try:
-        with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        with atomic_write(path) as part, part.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(rows)
     except OSError as failure:
-        raise error(describe_failure(path, failure)) from failure
+        raise error(describe_write_error(path, failure)) from failure

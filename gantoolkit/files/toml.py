@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gantoolkit.errors import RecipeError
-from gantoolkit.files.atomic import describe_absence
+from gantoolkit.files.atomic import describe_missing_file
 
 __all__ = ["MAX_BYTES", "parse_toml", "read_toml"]
 
@@ -28,7 +28,7 @@ def read_toml(path: Path, where: str | None = None) -> dict[str, Any]:
         RecipeError: When the file cannot be read, is not TOML, is too large or too deep, or contains an unbounded number.
     """
     where = where or str(path)
-    if problem := describe_absence(path, "a TOML file"):
+    if problem := describe_missing_file(path, "a TOML file"):
         raise RecipeError(f"{where}: cannot be read: {problem}")
     try:
         with path.open("rb") as file:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from gantoolkit.errors import CheckpointError
-from gantoolkit.files.atomic import describe_absence
+from gantoolkit.files.atomic import describe_missing_file
 
 __all__ = ["read_weights"]
 
@@ -36,7 +36,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             which could run code when loaded.
     """
     path = Path(path)
-    if problem := describe_absence(path, "a weight file"):
+    if problem := describe_missing_file(path, "a weight file"):
         raise CheckpointError(f"{path}: {problem}")
     try:
         if _is_safetensors(path):

@@ -13,7 +13,7 @@ from PIL import Image
 
 from gantoolkit.data.fetch.download import file_checksum
 from gantoolkit.errors import CheckpointError, DataError, GantoolkitError, HubError
-from gantoolkit.files.atomic import describe_failure
+from gantoolkit.files.atomic import describe_write_error
 from gantoolkit.files.tensors import read_tensors
 from gantoolkit.hub.connection import (
     TIMEOUT_SECONDS,
@@ -88,7 +88,7 @@ def pull(repository: str, out: str | Path) -> PullResult:
                 _verify(name, file, folder / file.rfilename)
             folder.rename(out)
     except OSError as error:
-        raise DataError(describe_failure(out, error)) from error
+        raise DataError(describe_write_error(out, error)) from error
     return PullResult(out, commit, tuple(file.rfilename for file in files))
 
 
@@ -133,7 +133,7 @@ def fetch_generator(repository: str, direction: str | None = None) -> Path:
                     )
                 )
         except OSError as error:  # the cache cannot be written
-            raise HubError(f"{name}: {describe_failure(Path(HF_HUB_CACHE), error, file.size or 0)}") from error
+            raise HubError(f"{name}: {describe_write_error(Path(HF_HUB_CACHE), error, file.size or 0)}") from error
     try:
         read_generator_header(path)
         read_tensors(path)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gantoolkit.errors import CheckpointError
-from gantoolkit.files.atomic import describe_failure
+from gantoolkit.files.atomic import describe_write_error
 from gantoolkit.files.tensors import read_header, read_tensors, write_tensors
 from gantoolkit.hub.card import PICTURE, make_card
 from gantoolkit.hub.connection import connect, explain_errors, fetch_info, require_token
@@ -75,7 +75,7 @@ def push(
         try:
             shortened = _collect(run, folder, repository=name.repository, license=license, scores=scores)
         except OSError as error:
-            raise CheckpointError(describe_failure(folder, error)) from error
+            raise CheckpointError(describe_write_error(folder, error)) from error
         files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
         with explain_errors(api, name, "push"):
             try:

@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 
 from gantoolkit.data.encoding import PICTURE, Encoding
-from gantoolkit.data.images import refuse_many_pixels
-from gantoolkit.data.pixels import forms_of, resize_pixels, write_pixels
+from gantoolkit.data.images import check_pixel_count
+from gantoolkit.data.pixels import resize_pixels, supported_suffixes, write_pixels
 from gantoolkit.errors import DataError
 from gantoolkit.inference.manifest import Manifest
 from gantoolkit.inference.sources import SourceFile
@@ -54,7 +54,7 @@ def plan_targets(
         DataError: When the format cannot store the translations, or a translation would overwrite a source or another
             translation.
     """
-    suffixes = forms_of(encoding)
+    suffixes = supported_suffixes(encoding)
     if form and f".{form}" not in suffixes:
         raise DataError(f"--form {form}: cannot store images of {encoding}; use one of {', '.join(suffixes)}")
     preserved = suffixes if encoding.bits else (".tif", ".tiff", ".npy")
@@ -149,7 +149,7 @@ def _translate_batch(
             pixels = translator.read(source.path)
             size = (pixels.shape[1], pixels.shape[0])
             new_size = _resized(size, resize)
-            refuse_many_pixels(source.name, *new_size)
+            check_pixel_count(source.name, *new_size)
             images.append((source, pixels if new_size == size else resize_pixels(pixels, new_size, encoding)))
         except UnwritableError:
             raise

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from gantoolkit.errors import DataError
-from gantoolkit.files.atomic import describe_failure, printable
+from gantoolkit.files.atomic import describe_write_error, printable
 from gantoolkit.files.text import write_text
 from gantoolkit.inference.sources import SourceFile
 from gantoolkit.inference.translator import Translator
@@ -40,7 +40,7 @@ class Manifest:
         try:
             self.lines = _read(self.path)
         except OSError as error:
-            raise DataError(describe_failure(self.path, error)) from error
+            raise DataError(describe_write_error(self.path, error)) from error
         write_text(self.path, "".join(_write(line) for line in self.lines.values()))
 
     def holds(self, source: SourceFile, target: Path) -> bool:
@@ -70,7 +70,7 @@ class Manifest:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(_write(line))
         except OSError as error:
-            raise DataError(describe_failure(self.path, error)) from error
+            raise DataError(describe_write_error(self.path, error)) from error
 
     def _key(self, target: Path) -> str:
         return printable(target.relative_to(self.out))

@@ -176,9 +176,9 @@ class _WholeImageNorms:
         may_cache = self._calls == (state.norms if state else 0)
         for index in range(first, len(steps)):
             step = steps[index]
-            if step is Identity.LEAVES:
+            if step is Identity.BRANCH:
                 identities.append(features)
-            elif step is Identity.RETURNS:
+            elif step is Identity.ADD:
                 features = identities.pop() + features
             else:
                 try:

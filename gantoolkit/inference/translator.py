@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gantoolkit.cost.step_cost import count_translation_bytes
 from gantoolkit.data.images import to_mode
-from gantoolkit.data.pixels import bands_of, fit_pixels, read_pixels
+from gantoolkit.data.pixels import fit_pixels, read_levels, read_pixels
 from gantoolkit.errors import DataError, first_line
 from gantoolkit.inference.padding import acceptable_size, mirror_pad, mirrored_indices
 from gantoolkit.inference.tiling import measure_reach, padded_tile_length, translate_in_tiles
@@ -23,7 +23,7 @@ from gantoolkit.runs import LoadedGenerator, load_generator
 from gantoolkit.runtime.device import is_out_of_memory, select_device
 from gantoolkit.runtime.memory import MARGIN, available_memory
 from gantoolkit.runtime.memory_format import memory_format_of
-from gantoolkit.runtime.precision import Precision, arithmetic
+from gantoolkit.runtime.precision import Precision, backend_flags
 from gantoolkit.training import run_generator
 
 __all__ = ["Tile", "Translator"]
@@ -32,7 +32,7 @@ Tile = int | Literal["auto"] | None
 """Largest side of a tile in pixels. `auto` uses tiles only if the free memory requires them, and as large ones as it allows;
 None never does."""
 
-SHARE_KEPT = 0.5
+CACHE_SHARE = 0.5
 _ALWAYS_WHOLE = 1 << 20
 """Images of up to this many pixels are always translated whole."""
 _SCRATCH = 2 * 16 * 4
@@ -68,7 +68,7 @@ class Translator:
             raise DataError(f"tile={tile}: must be at least 1 pixel; use 512, for example")
         self.generator = generator
         self.tile: Tile = tile
-        self.share_kept = SHARE_KEPT
+        self.cache_share = CACHE_SHARE
         """Share of the host's free memory in which tiles may cache features; less is slower."""
         self._auto_tiles: dict[tuple[int, ...], int | None] = {}
         if compile:
@@ -124,7 +124,7 @@ class Translator:
         if isinstance(image, Image.Image) and encoding.is_picture:
             return np.atleast_3d(np.asarray(to_mode(image, encoding.channels)))
         if isinstance(image, Image.Image) and image.mode not in ("I", "F"):
-            return fit_pixels("the image", *bands_of(image), encoding)
+            return fit_pixels("the image", *read_levels(image), encoding)
         values = np.asarray(image)
         return fit_pixels("the image", values, 8 * values.dtype.itemsize, encoding)
 
@@ -235,7 +235,7 @@ class Translator:
         precision = self.generator.precision
         images = images.contiguous(memory_format=memory_format_of(precision, self.device))
         try:
-            with torch.inference_mode(), arithmetic(precision, try_algorithms=False):
+            with torch.inference_mode(), backend_flags(precision, try_algorithms=False):
                 return run_generator(self.generator.network, images)
         except (RuntimeError, ValueError) as error:
             hint = "; use smaller tiles, of 256 pixels, for example" if is_out_of_memory(error) else ""
@@ -261,7 +261,7 @@ class Translator:
         """An upper bound on the bytes that translating one image takes at a time.
 
         It covers the pixels of the image and of its translation, the network's computation (for a tile with its border, or for
-        the whole image), and the cached features of tiles. In tiles and with `share_kept = 0`, everything but the pixels is
+        the whole image), and the cached features of tiles. In tiles and with `cache_share = 0`, everything but the pixels is
         bounded by what a full tile takes, however large the image is. docs/tutorials/large-images.md compares the bound with
         measurements.
         """
@@ -275,7 +275,7 @@ class Translator:
         return int(network) + pixels + self._cache_bytes()
 
     def _cache_bytes(self) -> int:
-        return int(self.share_kept * (available_memory(torch.device("cpu")) or 0))
+        return int(self.cache_share * (available_memory(torch.device("cpu")) or 0))
 
     def _largest_fitting_tile(self, count: int, height: int, width: int) -> int | None:
         free = available_memory(self.device)

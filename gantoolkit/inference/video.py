@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from gantoolkit.data.images import refuse_many_pixels
+from gantoolkit.data.images import check_pixel_count
 from gantoolkit.data.pixels import resize_pixels
 from gantoolkit.errors import DataError, requires_extra
-from gantoolkit.files.atomic import describe_absence, describe_failure, whole_file
+from gantoolkit.files.atomic import atomic_write, describe_missing_file, describe_write_error
 from gantoolkit.inference.translator import Translator
 
 __all__ = ["UnwritableError", "translate_video", "video_target"]
@@ -74,13 +74,13 @@ def translate_video(
         )
     if target.suffix.lower() not in _FORMATS:
         raise DataError(f"{target}: unknown video format; use one of {', '.join(_FORMATS)}")
-    if problem := describe_absence(source, "a video file"):
+    if problem := describe_missing_file(source, "a video file"):
         raise DataError(f"{source}: {problem}")
     with requires_extra("video", f"{source}: reading a video", DataError):
         import av
         from av.error import FFmpegError
     try:
-        with whole_file(target) as part, _open(source) as input:
+        with atomic_write(target) as part, _open(source) as input:
             with av.open(str(part), "w", format=_FORMATS[target.suffix.lower()]) as output:
                 translation = _Translation(translator, source, input, output, batch_size, size, progress)
                 translation.run()
@@ -89,7 +89,7 @@ def translate_video(
     except (FFmpegError, OSError) as error:
         # FFmpeg does not say whether reading or writing failed; errors of space and permissions come from writing.
         if error.errno in _WRITE_ERRORS or not isinstance(error, FFmpegError):
-            raise UnwritableError(describe_failure(target, error)) from error
+            raise UnwritableError(describe_write_error(target, error)) from error
         raise DataError(f"{source}: is damaged or not a readable video ({error.strerror or error})") from error
 
 
@@ -207,7 +207,7 @@ class _Translation:
         pixels = np.rot90(np.atleast_3d(frame.to_ndarray()), int(frame.rotation) // 90)
         size = (pixels.shape[1], pixels.shape[0])
         new_size = self.size(size)
-        refuse_many_pixels(self.source, *new_size)
+        check_pixel_count(self.source, *new_size)
         return pixels if new_size == size else resize_pixels(pixels, new_size, encoding)
 
     def _write(self, frame: Any, values: np.ndarray) -> None:

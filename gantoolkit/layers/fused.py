@@ -43,8 +43,8 @@ class Residual(nn.Module):
 class Identity(enum.Enum):
     """The start and the end of a `Residual` among the steps: where its identity path branches off, and where it is added."""
 
-    LEAVES = enum.auto()
-    RETURNS = enum.auto()
+    BRANCH = enum.auto()
+    ADD = enum.auto()
 
 
 Step = nn.Module | Identity
@@ -67,9 +67,9 @@ def flatten(layers: nn.Sequential) -> Iterator[Step]:
     """Yield the layers in order. A `Residual` without hooks becomes its own layers between two `Identity` marks."""
     for layer in layers:
         if _is_bare(layer, Residual) and _is_bare(layer.layers, Chain):
-            yield Identity.LEAVES
+            yield Identity.BRANCH
             yield from flatten(layer.layers)
-            yield Identity.RETURNS
+            yield Identity.ADD
         else:
             yield layer
 
@@ -85,9 +85,9 @@ def _run(steps: Sequence[Step], features: Tensor) -> Tensor:
             features = _fuse(run, features, identities)
             index = run.end
             continue
-        if step is Identity.LEAVES:
+        if step is Identity.BRANCH:
             identities.append(features)
-        elif step is Identity.RETURNS:
+        elif step is Identity.ADD:
             features = identities.pop() + features
         else:
             features = step(features)
@@ -104,9 +104,9 @@ def _match_run(steps: Sequence[Step], index: int) -> _Run | None:
         return None
     end = index + 1
     slope = _slope_of(steps, end)
-    ends_residual = slope is None and _step(steps, end) is Identity.RETURNS
+    ends_residual = slope is None and _step(steps, end) is Identity.ADD
     end += slope is not None or ends_residual
-    starts_residual = _step(steps, end) is Identity.LEAVES
+    starts_residual = _step(steps, end) is Identity.BRANCH
     pad = _pad_of(steps, end + starts_residual)
     if pad == 0:
         return _Run(end, norm, slope, ends_residual)

@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from gantoolkit.errors import CheckpointError
-from gantoolkit.files.atomic import describe_failure, remove_leftovers
+from gantoolkit.files.atomic import describe_write_error, remove_temporary_files
 from gantoolkit.files.tensors import check_header, read_header, read_tensors, write_tensors
 from gantoolkit.files.text import write_json, write_text
 from gantoolkit.plugins import REGISTRIES
@@ -80,11 +80,11 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             handle = os.open(self.lock_file, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
-            raise CheckpointError(describe_failure(self.path, error)) from error
+            raise CheckpointError(describe_write_error(self.path, error)) from error
         try:
             self._take_lock(handle)
             for folder in (self.path, self.checkpoints, self.generators, self.best_generators, self.samples):
-                remove_leftovers(folder)
+                remove_temporary_files(folder)
             yield
         finally:
             os.close(handle)

@@ -15,7 +15,7 @@ from gantoolkit.plugins import Direction, NetworkTraits, System, read_traits
 from gantoolkit.recipes import Recipe
 from gantoolkit.recipes.building import build_meta_system, build_system
 from gantoolkit.runtime.memory_format import memory_format_of, set_memory_format
-from gantoolkit.runtime.precision import Precision, choose_precision, compute_in
+from gantoolkit.runtime.precision import Precision, choose_precision, set_precision
 
 __all__ = [
     "GeneratorHeader",
@@ -155,7 +155,7 @@ def load_generator(
         if part in parts:  # a generator that optimizes contains a network
             supported = read_traits(part, NetworkTraits).channels_last
             set_memory_format(part, memory_format_of(precision, device), supported=supported)
-            compute_in(precision, part, device)
+            set_precision(precision, part, device)
     return LoadedGenerator(network, header.direction, recipe, header.step, precision)
 
 

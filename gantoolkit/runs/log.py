@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gantoolkit.errors import CheckpointError
-from gantoolkit.files.atomic import describe_failure
+from gantoolkit.files.atomic import describe_write_error
 from gantoolkit.files.text import write_csv, write_text
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ class Log:
                 self._tensorboard.close()
         except OSError as error:
             if not is_failing:
-                reason = describe_failure(self.tensorboard, error)
+                reason = describe_write_error(self.tensorboard, error)
                 warnings.warn(f"{reason}; the last rows are in log.jsonl only", stacklevel=2)
         finally:
             for thread in filter(_is_tensorboards, threading.enumerate()):
@@ -161,7 +161,7 @@ def _explain(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise CheckpointError(describe_failure(path, error)) from error
+        raise CheckpointError(describe_write_error(path, error)) from error
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

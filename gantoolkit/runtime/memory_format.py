@@ -38,7 +38,7 @@ def set_memory_format(network: nn.Module, memory_format: torch.memory_format, *,
 
 
 def bare_copy(network: nn.Module) -> nn.Module:
-    """Copy a network without the memory format and precision set by `set_memory_format` and `compute_in`."""
+    """Copy a network without the memory format and precision set by `set_memory_format` and `set_precision`."""
     copied = copy.deepcopy(network)
     for layer in copied.modules():
         vars(layer).pop("forward", None)

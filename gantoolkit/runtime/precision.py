@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-__all__ = ["Precision", "arithmetic", "choose_precision", "compute_in"]
+__all__ = ["Precision", "backend_flags", "choose_precision", "set_precision"]
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 """`tf32` is float32 whose products CUDA may round to 10 bits; on other devices it equals `fp32`."""
@@ -22,7 +22,7 @@ _MINIMUM_SPEEDUP = 1.2
 """`auto` chooses bfloat16 on a CPU from this speedup on."""
 
 
-def compute_in(precision: Precision, network: nn.Module, device: torch.device) -> None:
+def set_precision(precision: Precision, network: nn.Module, device: torch.device) -> None:
     """Set the precision that a network computes in, in place; its inputs, outputs and parameters stay float32.
 
     For `bf16` and `fp16`, every call runs under `torch.autocast`: convolutions and matrix products round their inputs,
@@ -37,7 +37,7 @@ def compute_in(precision: Precision, network: nn.Module, device: torch.device) -
 
 
 @contextmanager
-def arithmetic(precision: Precision, *, try_algorithms: bool) -> Iterator[None]:
+def backend_flags(precision: Precision, *, try_algorithms: bool) -> Iterator[None]:
     """Context manager that sets CUDA's TF32 and cuDNN benchmark flags, and restores them on exit.
 
     Args:

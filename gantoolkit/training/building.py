@@ -7,7 +7,7 @@ from gantoolkit.recipes import Recipe
 from gantoolkit.recipes.block_spec import bind
 from gantoolkit.recipes.building import build_system, initialize
 from gantoolkit.runtime.memory_format import memory_format_of, set_memory_format
-from gantoolkit.runtime.precision import Precision, choose_precision, compute_in
+from gantoolkit.runtime.precision import Precision, choose_precision, set_precision
 from gantoolkit.runtime.seeds import derive_seed
 from gantoolkit.training.distributed import SINGLE_PROCESS, ProcessGroup
 from gantoolkit.training.trainer import Trainer
@@ -48,7 +48,7 @@ def build_trainer(
     for network in system.networks.values():
         network.to(device).train()
         set_memory_format(network, memory_format, supported=read_traits(network, NetworkTraits).channels_last)
-        compute_in(precision, network, device)
+        set_precision(precision, network, device)
         if recipe.training.compile:
             network.compile()
     return Trainer(

@@ -15,7 +15,7 @@ from gantoolkit.recipes import Recipe
 from gantoolkit.runs import RunFolder
 from gantoolkit.runs.generator_files import save_generators
 from gantoolkit.runs.log import RunningMeans
-from gantoolkit.runtime.precision import Precision, arithmetic
+from gantoolkit.runtime.precision import Precision, backend_flags
 from gantoolkit.runtime.randomness import isolated_random_state, seed_everything
 from gantoolkit.runtime.seeds import derive_seed
 from gantoolkit.training.agreement import (
@@ -77,7 +77,7 @@ def train(
     ):
         session = _Session(folder, recipe, data, process_group, device, workers, cache, stop_at, callbacks)
         try:
-            with arithmetic(session.precision, try_algorithms=not recipe.training.deterministic):
+            with backend_flags(session.precision, try_algorithms=not recipe.training.deterministic):
                 return session.run(interrupts)
         finally:
             if session.records is not None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from gantoolkit.data import Dataset
 from gantoolkit.data.augmentation import prepare
 from gantoolkit.data.encoding import Encoding, encoding_of
-from gantoolkit.data.images import ImageFile, draw_tensor
+from gantoolkit.data.images import ImageFile, render_tensor
 from gantoolkit.data.pixels import read_pixels
 from gantoolkit.errors import DataError
 from gantoolkit.plugins import System
@@ -80,7 +80,7 @@ def evaluation_mode(system: System) -> Iterator[None]:
 
 
 def draw_grid(columns: Mapping[str, Tensor]) -> Image.Image:
-    """A grid with one column per name and one row per image (N, C, H, W) in [−1, 1], drawn as by `draw_tensor`."""
+    """A grid with one column per name and one row per image (N, C, H, W) in [−1, 1], drawn as by `render_tensor`."""
     height, width = next(iter(columns.values())).shape[-2:]
     rows = min(len(images) for images in columns.values())
     size = (len(columns) * (width + _GAP) - _GAP, _HEADING + rows * (height + _GAP) - _GAP)
@@ -90,5 +90,5 @@ def draw_grid(columns: Mapping[str, Tensor]) -> Image.Image:
         left = column * (width + _GAP)
         pen.text((left + 2, 2), name, fill="black", font=font)
         for row in range(rows):
-            grid.paste(draw_tensor(images[row]), (left, _HEADING + row * (height + _GAP)))
+            grid.paste(render_tensor(images[row]), (left, _HEADING + row * (height + _GAP)))
     return grid

@@ -59,10 +59,10 @@ class HubServer:
     def __init__(self) -> None:
         self.repositories: dict[str, Repository] = {}
         self.objects: dict[str, bytes] = {}
-        self.refuse: int | None = None
+        self.error_status: int | None = None
         self.damage: dict[str, Callable[[bytes], bytes]] = {}
-        self.listed: list[str] = []
-        self.asked: list[str] = []
+        self.extra_files: list[str] = []
+        self.requests: list[str] = []
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
         self.url = f"http://127.0.0.1:{self.server.server_port}"
         self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
@@ -101,7 +101,7 @@ class _Handler(BaseHTTPRequestHandler):
         length = int(self.headers.get("Content-Length") or 0)
         content = self.rfile.read(length)
         path = unquote(urlsplit(self.path).path)
-        self.hub.asked.append(f"{self.command} {path}")
+        self.hub.requests.append(f"{self.command} {path}")
         try:
             for methods, pattern, handle in _ROUTES:
                 if (match := re.fullmatch(pattern, path)) and self.command in methods:
@@ -118,12 +118,12 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.write(body)
 
     def check_token(self) -> None:
-        if self.headers.get("Authorization") != f"Bearer {TOKEN}" or self.hub.refuse == 401:
+        if self.headers.get("Authorization") != f"Bearer {TOKEN}" or self.hub.error_status == 401:
             raise _Response(
                 401, {"error": "Invalid credentials"}, X_Error_Message="Invalid credentials in Authorization header"
             )
-        if self.hub.refuse is not None:
-            raise _Response(self.hub.refuse, {"error": "not yours"}, X_Error_Message="not yours")
+        if self.hub.error_status is not None:
+            raise _Response(self.hub.error_status, {"error": "not yours"}, X_Error_Message="not yours")
 
     def repository(self, name: str) -> Repository:
         if self.headers.get("Authorization"):
@@ -147,7 +147,7 @@ class _Handler(BaseHTTPRequestHandler):
             | ({"lfs": {"sha256": _sha256(data), "size": len(data), "pointerSize": 130}} if _is_large(path) else {})
             for path, data in files.items()
         ]
-        siblings += [{"rfilename": path, "size": 7, "blobId": "0" * 40} for path in self.hub.listed]
+        siblings += [{"rfilename": path, "size": 7, "blobId": "0" * 40} for path in self.hub.extra_files]
         raise _Response(200, {"id": name, "modelId": name, "sha": commit, "tags": [], "siblings": siblings})
 
     def create(self, content: bytes) -> None:

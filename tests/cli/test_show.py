@@ -99,7 +99,7 @@ class TestLoad:
         assert np.array_equal(np.asarray(by_file), np.asarray(by_run))
 
     def test_errors(self, run: Path) -> None:
-        with pytest.raises(DataError, match="say --direction A2B or --direction B2A"):
+        with pytest.raises(DataError, match="pass --direction A2B or --direction B2A"):
             gantoolkit.load(run)
         with pytest.raises(DataError, match="translates A2B, not B2A"):
             gantoolkit.load(run / "generators" / "A2B.safetensors", "B2A")

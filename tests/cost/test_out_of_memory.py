@@ -66,9 +66,9 @@ def test_the_message_says_what_is_needed_and_the_run_goes_on_elsewhere(tmp_path:
     assert "Traceback" not in done.stderr
     complaint = done.stderr.splitlines()[-1]
     assert "not enough memory" in complaint
-    assert "a step of it takes about " in complaint
+    assert "a step needs about " in complaint
     assert (
-        "take a smaller data.crop_size, training.batch_size or generator" in complaint
+        "use a smaller data.crop_size, training.batch_size or generator" in complaint
     )  # the limit is no lack of free memory
     assert "run is as it was at its last checkpoint" in complaint
     assert {path: path.read_bytes() for path in sorted(run.folder.checkpoints.iterdir())} == before
@@ -107,7 +107,7 @@ class TestMessage:
         recipe = cyclegan().swap({**TINY, "training.batch_size": 4})
         alone = self.explain(recipe.swap({"training.batch_size": 2}), None, monkeypatch)
         assert self.explain(recipe, None, monkeypatch, processes=2) == alone
-        assert alone.endswith("take a smaller data.crop_size, training.batch_size or generator")
+        assert alone.endswith("use a smaller data.crop_size, training.batch_size or generator")
 
     def test_other_errors_are_left_alone(self, tiny: Recipe) -> None:
         with pytest.raises(RuntimeError, match="shapes"), explain_out_of_memory(tiny, torch.device("cpu")):

@@ -24,7 +24,7 @@ import gantoolkit
 from gantoolkit.cli.app import main
 from gantoolkit.data.encoding import PICTURE, Encoding
 from gantoolkit.data.images import ImageFile
-from gantoolkit.data.pixels import forms_of, read_pixel_size, read_pixels, resize_pixels, write_pixels
+from gantoolkit.data.pixels import read_pixel_size, read_pixels, resize_pixels, supported_suffixes, write_pixels
 from gantoolkit.data.survey import survey
 from gantoolkit.errors import DataError, RecipeError
 from gantoolkit.inference import Translator, translate_files
@@ -79,11 +79,11 @@ class TestEncoding:
     @pytest.mark.parametrize(
         ("value", "message"),
         [
-            ([1.0, 0.0], r"data\.range_A: \[1\.0, 0\.0\] is no range; the first value becomes -1"),
+            ([1.0, 0.0], r"data\.range_A: \[1\.0, 0\.0\] is not a range; the first value becomes -1"),
             ([1.0], r"'range_A' cannot be \[1\.0\]; it takes '8-bit' or '16-bit' or tuple\[float, float\]"),
             ("12-bit", "'range_A' cannot be '12-bit'"),
             ([True, 2], "'range_A' cannot be"),
-            ([0, 1e300], r"data\.range_A: \[0\.0, 1e\+300\] is no range"),
+            ([0, 1e300], r"data\.range_A: \[0\.0, 1e\+300\] is not a range"),
             ([0, 10**400], "'range_A' cannot be"),
             ([1.0, 1.0 + 1e-9], "two that float32 can tell apart"),
         ],
@@ -111,7 +111,7 @@ ENCODINGS = [
 @pytest.mark.parametrize("encoding", ENCODINGS, ids=str)
 def test_written_values_are_read_back(encoding: Encoding, tmp_path: Path) -> None:
     pixels = random_values((13, 18, encoding.channels), encoding)
-    for suffix in forms_of(encoding):
+    for suffix in supported_suffixes(encoding):
         if suffix in (".jpg", ".jpeg"):
             continue
         path = tmp_path / f"image{suffix}"

@@ -82,10 +82,10 @@ def test_reconstructions_are_compared_with_the_inputs(run: Run) -> None:
 def test_references_rank_as_expected(pairs: Path, tiny: Recipe) -> None:
     images = EvaluationImages.open(pairs, tiny.data)
     results = {scores.name: scores.directions["A2B"] for scores in score_references(images, ["A2B"], DEFAULTS)}
-    assert results["the truth itself"].scores["l1"].value == 0
-    assert results["the truth itself"].scores["psnr"].value == float("inf")
-    assert results["the truth itself"].scores["ssim"].value == pytest.approx(1)
-    ranks = ["the truth itself", "the input itself", "the truth of another image"]
+    assert results["ground truth"].scores["l1"].value == 0
+    assert results["ground truth"].scores["psnr"].value == float("inf")
+    assert results["ground truth"].scores["ssim"].value == pytest.approx(1)
+    ranks = ["ground truth", "input", "ground truth of another image"]
     for metric, sign in (("l1", 1), ("psnr", -1), ("ssim", -1)):
         values = [sign * results[name].scores[metric].value for name in ranks]
         assert values == sorted(values), metric
@@ -99,7 +99,7 @@ def test_metrics_that_need_pairs_are_skipped_for_unpaired_data(command, tiny: Re
     code, output, _ = command("evaluate", tmp_path / "run", "--out", tmp_path / "scores", "--metric", "l1")
     assert code == 0
     assert {row["score"] for row in read_csv(tmp_path / "scores" / "scores.csv")} == {"rec_l1"}
-    assert "the truth itself" not in output
+    assert "ground truth" not in output
 
 
 def test_evaluate_writes_tables_and_a_page(command, run: Run, tiny: Recipe, tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_evaluate_writes_tables_and_a_page(command, run: Run, tiny: Recipe, tmp_
     out = tmp_path / "scores"
     code, output, _ = command("evaluate", run.path, other.path, "--out", out, "--device", "cpu")
     assert code == 0
-    for word in ("A → B, 95 % intervals over 5 images", "B → A", "run", "other", "rec_psnr", "the truth itself", "∞"):
+    for word in ("A → B, 95 % intervals over 5 images", "B → A", "run", "other", "rec_psnr", "ground truth", "∞"):
         assert word in output
     scores = read_scores(out / "scores.json")
     assert [entry.name for entry in scores[:2]] == ["run", "other"]

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from gantoolkit.files.atomic import describe_failure, remove_leftovers, whole_file
+from gantoolkit.files.atomic import atomic_write, describe_write_error, remove_temporary_files
 
 
 def test_file_appears_complete_with_the_default_mode(tmp_path: Path) -> None:
     (tmp_path / "plain").touch()
-    with whole_file(tmp_path / "new" / "file.txt") as part:
+    with atomic_write(tmp_path / "new" / "file.txt") as part:
         part.write_text("content")
         part.chmod(0o600)
         assert not (tmp_path / "new" / "file.txt").exists()
@@ -22,7 +22,7 @@ def test_failure_keeps_the_old_file_and_no_temporary_file(tmp_path: Path) -> Non
     (tmp_path / "file.txt").write_text("before")
 
     def fail() -> None:
-        with whole_file(tmp_path / "file.txt") as part:
+        with atomic_write(tmp_path / "file.txt") as part:
             part.write_text("half")
             raise ValueError("half way")
 
@@ -39,7 +39,7 @@ def test_failed_check_keeps_the_old_file(tmp_path: Path) -> None:
         assert part.read_text() == "after"
         raise ValueError("not this one")
 
-    with pytest.raises(ValueError, match="not this one"), whole_file(tmp_path / "file.txt", refuse) as part:
+    with pytest.raises(ValueError, match="not this one"), atomic_write(tmp_path / "file.txt", refuse) as part:
         part.write_text("after")
     assert (tmp_path / "file.txt").read_text() == "before"
     assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
@@ -48,7 +48,7 @@ def test_failed_check_keeps_the_old_file(tmp_path: Path) -> None:
 def test_temporary_files_are_removed_and_other_hidden_files_stay(tmp_path: Path) -> None:
     for name in (".step-1.part", ".lock", "my.part", "notes"):
         (tmp_path / name).touch()
-    remove_leftovers(tmp_path)
+    remove_temporary_files(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "my.part", "notes"]
 
 
@@ -66,4 +66,4 @@ def test_temporary_files_are_removed_and_other_hidden_files_stay(tmp_path: Path)
     ],
 )
 def test_failure_is_described_with_the_space_needed(error: Exception, message: str, tmp_path: Path) -> None:
-    assert re.search(message, describe_failure(tmp_path / "not yet" / "f", error, 2_000_000))
+    assert re.search(message, describe_write_error(tmp_path / "not yet" / "f", error, 2_000_000))

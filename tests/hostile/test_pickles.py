@@ -23,7 +23,7 @@ import torch
 from _helpers.small import TINY, make_dataset
 from safetensors.torch import save_file
 
-from gantoolkit.blocks.features import make_backbone
+from gantoolkit.blocks.features import create_backbone
 from gantoolkit.blocks.metrics.palette import find_palette
 from gantoolkit.blocks.metrics.segmenter import load_segmenter
 from gantoolkit.files.untrusted_weights import read_weights
@@ -355,7 +355,7 @@ def test_generators_segmenters_and_features(evil: Path, error_message: ErrorMess
         assert path.name in error_message(load_generator, path)
         assert path.name in error_message(Translator.load, path)
         assert path.name in error_message(load_segmenter, str(path))
-        assert path.name in error_message(make_backbone, "resnet10t", f"file:{path}")
+        assert path.name in error_message(create_backbone, "resnet10t", f"file:{path}")
         message = error_message(
             load_segmenter, "torchvision:lraspp_mobilenet_v3_large", palette, weights=f"file:{path}"
         )

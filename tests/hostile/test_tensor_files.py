@@ -157,11 +157,11 @@ def test_genuine_file_is_loaded(genuine, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"format": ["gantoolkit generator 1"]}, "is no generator's file but"),
-        ({"format": {}}, "is no generator's file but"),
-        ({"format": "x" * 100_000}, "is no generator's file but"),
-        ({"format": "a\nb\x1b[31m"}, "is no generator's file but 'a b\\x1b[31m'"),
-        ({"format": ...}, "is no generator's file but 'None'"),
+        ({"format": ["gantoolkit generator 1"]}, "is not a generator file but"),
+        ({"format": {}}, "is not a generator file but"),
+        ({"format": "x" * 100_000}, "is not a generator file but"),
+        ({"format": "a\nb\x1b[31m"}, "is not a generator file but 'a b\\x1b[31m'"),
+        ({"format": ...}, "is not a generator file but 'None'"),
         ({"direction": ["A2B"]}, "'direction' in its header is ['A2B'], but has to be a string"),
         ({"direction": {}}, "'direction' in its header is {}"),
         ({"direction": ...}, "'direction' in its header is missing"),

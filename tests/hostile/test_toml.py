@@ -33,7 +33,7 @@ def resolve(text: str) -> Recipe:
         ("[a" + ".a" * DEEP + "]\n", "is nested more than 20 levels deep"),
         ("[[a" + ".a" * DEEP + "]]\n", "is nested more than 20 levels deep"),
         ("a = " + "[" * 30 + "]" * 30, "is nested more than 20 levels deep"),
-        (f'recipe = "cyclegan"\n"a{".a" * DEEP}" = 1', "is no field; none lies that deep"),
+        (f'recipe = "cyclegan"\n"a{".a" * DEEP}" = 1', "is not a field; none lies that deep"),
         ("[" * DEEP, "is not TOML"),
         ("a = " + "9" * 100_000, "is not TOML"),
         ("a = 0x" + "f" * 100_000, "is not TOML: an integer has at most 64 bits"),
@@ -51,8 +51,8 @@ def resolve(text: str) -> Recipe:
         ("a = 9999-99-99T99:99:99Z", "is not TOML"),
         ("#" * (MAX_BYTES + 1), f"more than {MAX_BYTES:,} characters"),
         ("x" * 50_000_000, f"more than {MAX_BYTES:,} characters"),
-        ("recipe = [1]", "is no name"),
-        ("recipe = 1979-05-27", "is no name"),
+        ("recipe = [1]", "is not a name"),
+        ("recipe = 1979-05-27", "is not a name"),
         ('recipe = "../../etc/passwd"', "recipes: no"),
         ('recipe = "a\\nb\\u001b[31m"', "recipes: no"),
         ("", "says neither recipe"),
@@ -224,7 +224,7 @@ def test_names_in_a_file_are_not_imported(
 
 def test_class_path_as_a_parameter_is_rejected(error_message: ErrorMessage) -> None:
     for table in ({"name": "resnet", "target": "os.system"}, {"name": "resnet", "parameters": {"blocks": 2}}):
-        assert "is no parameter" in error_message(resolve, tomli_w.dumps({"recipe": "cyclegan", "generator": table}))
+        assert "is not a parameter" in error_message(resolve, tomli_w.dumps({"recipe": "cyclegan", "generator": table}))
 
 
 def test_command_line_prints_one_sentence(command, tmp_path: Path) -> None:

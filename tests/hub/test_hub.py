@@ -235,7 +235,7 @@ class TestPushedContent:
         code, _, stderr = command("push", run.path, NAME)
         assert code == 2
         assert f"{path}: is damaged" in stderr
-        assert hub.asked == []
+        assert hub.requests == []
 
 
 class TestErrors:
@@ -245,14 +245,14 @@ class TestErrors:
         assert code == 2
         assert "push: requires a token with write access" in stderr
         assert "HF_TOKEN" in stderr
-        assert hub.asked == []
+        assert hub.requests == []
 
     @pytest.mark.parametrize(
         ("status", "message"),
         [(401, "rejected the token (401)"), (403, "the token has no write access to ada/tiny (403)")],
     )
     def test_rejected_token(self, status: int, message: str, run: Run, hub: HubServer, command: Command) -> None:
-        hub.refuse = status
+        hub.error_status = status
         code, output, stderr = command("push", run.path, NAME)
         assert code == 2
         assert message in stderr
@@ -300,7 +300,7 @@ class TestErrors:
             code, _, stderr = command(*arguments)
             assert code == 2
             assert "is not a repository name; use owner/name" in stderr
-        assert hub.asked == []
+        assert hub.requests == []
 
     def test_missing_package(self, run: Run, command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setitem(sys.modules, "huggingface_hub", None)
@@ -360,23 +360,23 @@ class TestHostileRepositories:
         self, name: str, run: Run, hub: HubServer, command: Command, tmp_path: Path
     ) -> None:
         push(run, NAME)
-        hub.listed = [name]
+        hub.extra_files = [name]
         code, _, stderr = command("pull", NAME, "--out", tmp_path / "got")
         assert code == 2
         assert "which gantoolkit does not push; nothing was downloaded" in stderr
         assert "\x1b" not in stderr
-        assert not any("resolve" in request for request in hub.asked)
+        assert not any("resolve" in request for request in hub.requests)
         assert not (tmp_path / "got").exists()
 
     def test_other_files_are_not_downloaded(self, run: Run, hub: HubServer, tmp_path: Path) -> None:
         push(run, NAME)
-        hub.listed = ["model.pkl", "../up.py", "/etc/passwd", "setup.py"]
+        hub.extra_files = ["model.pkl", "../up.py", "/etc/passwd", "setup.py"]
         assert "model.pkl" not in pull(NAME, tmp_path / "got").files
-        assert not any("model.pkl" in request for request in hub.asked)
+        assert not any("model.pkl" in request for request in hub.requests)
 
     def test_too_many_files(self, run: Run, hub: HubServer, tmp_path: Path) -> None:
         push(run, NAME)
-        hub.listed = [f"pictures/{number}.png" for number in range(100)]
+        hub.extra_files = [f"pictures/{number}.png" for number in range(100)]
         with pytest.raises(HubError, match="more than 64"):
             pull(NAME, tmp_path / "got")
 
@@ -405,7 +405,7 @@ class TestLoad:
             output = gantoolkit.load(name, "B2A", device="cpu")(image)
             assert isinstance(output, Image.Image)
             assert np.array_equal(np.asarray(output), expected)
-        downloads = [request for request in hub.asked if request.startswith("GET") and "resolve" in request]
+        downloads = [request for request in hub.requests if request.startswith("GET") and "resolve" in request]
         assert len(downloads) == 1, "one generator is downloaded once"
 
     def test_from_the_cache_without_a_network(self, run: Run, hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -423,7 +423,7 @@ class TestLoad:
         (tmp_path / "ada").mkdir()
         shutil.copytree(run.path, tmp_path / "ada" / "tiny")
         gantoolkit.load(NAME, "A2B", device="cpu")
-        assert hub.asked == []
+        assert hub.requests == []
 
     def test_unwritable_cache(self, run: Run, hub: HubServer, tmp_path: Path) -> None:
         push(run, NAME)
@@ -451,10 +451,10 @@ class TestLoad:
             gantoolkit.load("nothing")
         with pytest.raises(CheckpointError, match="not the name of a repository on the Hub"):
             gantoolkit.load("generators/A2B.safetensors")
-        requests = list(hub.asked)
+        requests = list(hub.requests)
         with pytest.raises(CheckpointError, match="no such file"):
             gantoolkit.load(Path("ada/nothing"))  # a Path is never a repository
-        assert hub.asked == requests
+        assert hub.requests == requests
 
 
 def front_matter(text: str) -> dict:

@@ -260,7 +260,7 @@ def test_two_tiles_need_one_border_each() -> None:
 
 def test_memory_stays_below_the_bound_which_grows_with_the_pixels_alone() -> None:
     translator = open_translator(RESNET, tile=64)
-    translator.share_kept = 0
+    translator.cache_share = 0
     for height, width in ((200, 328), (400, 328)):
         pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
         with LiveBytes() as ledger:

@@ -101,9 +101,9 @@ def test_unknown_directions_and_empty_runs_are_named(run: Run, tmp_path: Path) -
         run.translator("A2C")
     for path in run.folder.generators.iterdir():
         path.unlink()
-    with pytest.raises(CheckpointError, match="nothing has been saved yet; train first"):
+    with pytest.raises(CheckpointError, match="nothing was saved yet; train first"):
         run.translator("A2B")
-    with pytest.raises(CheckpointError, match=r"is no run \(it holds no recipe.toml\)"):
+    with pytest.raises(CheckpointError, match=r"is not a run \(it holds no recipe.toml\)"):
         Run.open(tmp_path)
 
 

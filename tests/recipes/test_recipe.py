@@ -65,11 +65,11 @@ BAD_CHANGES = [
     ({"generator": "resent"}, "generators: no 'resent'. Did you mean 'resnet'? Known: resnet, unet"),
     (
         {"generator.n_block": 3},
-        "cyclegan.generator (resnet): 'n_block' is no parameter; did you mean 'blocks'? (int, ≥ 1, default 9)",
+        "cyclegan.generator (resnet): 'n_block' is not a parameter; did you mean 'blocks'? (int, ≥ 1, default 9)",
     ),
-    ({"identty_weight": 1.0}, "cyclegan: 'identty_weight' is no parameter; did you mean 'identity_weight'?"),
-    ({"trainng": 1}, "cyclegan: 'trainng' is no field; did you mean 'training'?"),
-    ({"training.epoch": 1}, "cyclegan.training: 'epoch' is no field; did you mean 'epochs'?"),
+    ({"identty_weight": 1.0}, "cyclegan: 'identty_weight' is not a parameter; did you mean 'identity_weight'?"),
+    ({"trainng": 1}, "cyclegan: 'trainng' is not a field; did you mean 'training'?"),
+    ({"training.epoch": 1}, "cyclegan.training: 'epoch' is not a field; did you mean 'epochs'?"),
     ({"training.epochs": 0}, "cyclegan.training: 'epochs' cannot be 0; it takes int, ≥ 1, default 200"),
     ({"data.crop_size": "big"}, "cyclegan.data: 'crop_size' cannot be 'big'; it takes int, ≥ 1, default 256"),
     (
@@ -78,12 +78,12 @@ BAD_CHANGES = [
     ),
     (
         {"data.crop_size": 130},
-        "cyclegan: data.crop_size is 130, but G_AB takes only multiples of 4; set it to 128 or 132",
+        "cyclegan: data.crop_size is 130, but G_AB accepts only multiples of 4; set it to 128 or 132",
     ),
-    ({"data.crop_size": 16}, "cyclegan: its networks cannot take crops of 16×16 (data.crop_size)"),
+    ({"data.crop_size": 16}, "cyclegan: its networks do not accept crops of 16×16 (data.crop_size)"),
     (
         {"generator": "unet", "data.crop_size": 128},
-        "crop_size is 128, but G_AB takes only multiples of 256; set it to 256",
+        "crop_size is 128, but G_AB accepts only multiples of 256; set it to 256",
     ),
     (
         {"identity_weight": 5.0, "data.channels_A": 1},
@@ -111,9 +111,9 @@ def test_each_invalid_change_is_reported_in_one_sentence(changes: dict[str, obje
     ("text", "message"),
     [
         ("recipe = ", "is not TOML"),
-        ("recipe = 3", "is no name"),
+        ("recipe = 3", "is not a name"),
         ('recipe = "cyclgan"', "no 'cyclgan'. Did you mean 'cyclegan'?"),
-        ("identity_weight = 5.0", 'says neither recipe = "..." to start from nor system = "..."'),
+        ("identity_weight = 5.0", 'has neither recipe = "..." nor system = "..."'),
         ('recipe = "cyclegan"\n[trainig]\nepochs = 1', "did you mean 'training'?"),
     ],
 )

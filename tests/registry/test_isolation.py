@@ -135,8 +135,8 @@ STATES = {
     ("bad-type", "number"): "(bad_type:Block) is a int; a class or a function is needed",
     ("bad-target", "nothing"): "AttributeError: module 'bad_target' has no attribute 'Block'",
     ("bad-builtin", "unet"): "'unet' is offered by bad-builtin and gantoolkit; write it as '<package>:unet'",
-    ("old-gan", "ancient"): "is made for plugin API v0, this gantoolkit speaks v1; upgrade old-gan",
-    ("new-gan", "futuristic"): "is made for plugin API v9, this gantoolkit speaks v1; upgrade gantoolkit",
+    ("old-gan", "ancient"): "is for plugin API v0, this gantoolkit has v1; upgrade old-gan",
+    ("new-gan", "futuristic"): "is for plugin API v9, this gantoolkit has v1; upgrade gantoolkit",
     ("odd-kind", "roses"): "gantoolkit knows no kind 'wallpapers'",
 }
 

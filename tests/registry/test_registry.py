@@ -64,7 +64,7 @@ def test_name_of_two_distributions_is_an_error_only_when_it_is_used() -> None:
 
 def test_other_protocol_version_is_refused_with_a_remedy() -> None:
     registry = registry_of([Offer("vit", distribution="old-gan", group="gantoolkit.v0.generators")])
-    message = "'vit' from old-gan is made for plugin API v0, this gantoolkit speaks v1; upgrade old-gan"
+    message = "'vit' from old-gan is for plugin API v0, this gantoolkit has v1; upgrade old-gan"
     with pytest.raises(PluginError, match=message):
         registry.get("vit")
 
@@ -108,9 +108,9 @@ def test_registering_a_name_twice_requires_override() -> None:
     @registry.register("tiny")
     def first() -> None: ...
 
-    with pytest.raises(PluginError, match="'tiny' is offered by this session already"):
+    with pytest.raises(PluginError, match="'tiny' is already offered by this session"):
         registry.register("tiny")(first)
-    with pytest.raises(PluginError, match="'unet' is offered by acme-blocks already"):
+    with pytest.raises(PluginError, match="'unet' is already offered by acme-blocks"):
         registry.register("unet")(first)
 
     @registry.register("unet", override=True)
@@ -125,7 +125,7 @@ def test_adapter_converts_a_block_of_an_older_version() -> None:
     registry = Registry("generators", adapters={0: lambda block: (block, "adapted")}, find_entry_points=lambda: offers)  # type: ignore[arg-type, return-value]
     block, mark = registry.get("old")
     assert (block.__name__, mark) == ("Constant", "adapted")
-    with pytest.raises(PluginError, match="made for plugin API v7, this gantoolkit speaks v1; upgrade gantoolkit"):
+    with pytest.raises(PluginError, match="is for plugin API v7, this gantoolkit has v1; upgrade gantoolkit"):
         registry.get("older")
 
 
@@ -133,7 +133,7 @@ def test_error_for_a_disabled_block_names_the_environment_variable(monkeypatch: 
     registry = registry_of([Offer("acme")])
     monkeypatch.setenv("GANTOOLKIT_PLUGINS", "beta-gan")
     with pytest.raises(
-        PluginError, match="'acme' is offered by acme-blocks, which GANTOOLKIT_PLUGINS=beta-gan leaves out"
+        PluginError, match="'acme' is offered by acme-blocks, which GANTOOLKIT_PLUGINS=beta-gan excludes"
     ):
         registry.get("acme")
 

@@ -40,7 +40,7 @@ def test_defaults_are_filled_in_and_arrays_become_tuples() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"conut": 3}, "here: 'conut' is no parameter; did you mean 'count'? (int, ≥ 1, default 9)"),
+        ({"conut": 3}, "here: 'conut' is not a parameter; did you mean 'count'? (int, ≥ 1, default 9)"),
         ({"count": 0}, "here: 'count' cannot be 0; it takes int, ≥ 1, default 9"),
         ({"count": "3"}, "here: 'count' cannot be '3'; it takes int, ≥ 1, default 9"),
         ({"count": 3.5}, "here: 'count' cannot be 3.5; it takes int, ≥ 1, default 9"),

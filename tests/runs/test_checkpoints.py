@@ -61,7 +61,7 @@ class TestCheckpoints:
             content[-100] ^= 4
         damaged = {"truncated": content[:-500], "flipped": content, "empty": b"", "garbage": b"\x00" * 999}[damage]
         newest.write_bytes(damaged)
-        with pytest.warns(UserWarning, match=f"{newest.name}: .*; the checkpoint before it is used"):
+        with pytest.warns(UserWarning, match=f"{newest.name}: .*; the previous checkpoint is used"):
             run.train(device="cpu")
         assert_same_state(whole, run)
 
@@ -87,7 +87,7 @@ class TestCheckpoints:
         header = read_header(path)
         assert Recipe.from_toml(header["recipe"]).resolve() == run.recipe
         assert header["progress"]["step"] == 1
-        with pytest.raises(CheckpointError, match="is no generator's file but 'gantoolkit checkpoint 2'"):
+        with pytest.raises(CheckpointError, match="is not a generator file but 'gantoolkit checkpoint 2'"):
             load_generator(path)
 
     def test_a_finished_run_stays_finished(self, tiny: Recipe, dataset: Path, tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ class TestCheckpoints:
         few = make_dataset(tmp_path / "few", count_A=2, count_B=2)
         with pytest.raises(
             CheckpointError,
-            match=r"was started with other images \(5 of A, 4 of B, .* than there are now \(2 of A, 2 of B",
+            match=r"was started on other images \(5 of A, 4 of B, .* than there are now \(2 of A, 2 of B",
         ):
             Run.open(tmp_path / "run2", data=few).train(device="cpu")
 
@@ -135,7 +135,7 @@ class TestStrangeFiles:
         run = gantoolkit.train(tiny, dataset, tmp_path / "run", device="cpu", stop_at=8)
         rows = run.folder.log.read_text().splitlines()
         run.folder.log.write_text("\n".join([rows[0], line, *rows[2:]]) + "\n")
-        with pytest.warns(UserWarning, match="1 of its lines are damaged and left out"):
+        with pytest.warns(UserWarning, match="1 damaged lines are skipped"):
             run.train(device="cpu")
         assert [json.loads(row)["step"] for row in run.folder.log.read_text().splitlines()] == [2, 6, 8, 10]
 
@@ -149,7 +149,9 @@ class TestStrangeFiles:
             Run.open(run.path)
 
     def test_a_run_among_its_own_images_is_refused(self, tiny: Recipe, dataset: Path) -> None:
-        with pytest.raises(CheckpointError, match="among whose images its samples would be; choose another --out"):
+        with pytest.raises(
+            CheckpointError, match="where its samples would become part of the data set; choose another --out"
+        ):
             gantoolkit.train(tiny, dataset, dataset / "trainA" / "run", device="cpu")
 
 
@@ -159,7 +161,7 @@ class TestDamage:
     ) -> None:
         run = gantoolkit.train(lively, dataset, tmp_path / "run", device="cpu", stop_at=8)
         run.folder.list_checkpoints()[-1].write_bytes(b"")
-        with pytest.warns(UserWarning, match="the checkpoint before it is used"):
+        with pytest.warns(UserWarning, match="the previous checkpoint is used"):
             run.train(device="cpu", stop_at=5)
         # One of step 5 is new, one of step 8 is damaged: that of step 4 is the second to go back to.
         assert [path.stem for path in run.folder.list_checkpoints()] == [f"step-0000000{step}" for step in (4, 5, 8)]
@@ -174,8 +176,8 @@ class TestDamage:
         with pytest.warns(UserWarning, match="step-0000000") as warned:
             run.train(device="cpu")
         assert [str(one.message).rpartition("; ")[2] for one in warned] == [
-            "the checkpoint before it is used",
-            "there is none before it: the run begins anew",
+            "the previous checkpoint is used",
+            "there is no earlier one: the run starts again from step 0",
         ]
         assert_same_state(whole, run)
 
@@ -369,7 +371,7 @@ class TestFolder:
         run = gantoolkit.train(tiny, dataset, out, device="cpu", callbacks=[after(5, try_too)])
         (complaint,) = refused
         assert complaint.startswith(f"{out}: process {os.getpid()} on ")
-        assert complaint.endswith("trains in this folder at this moment; wait until it has ended, or stop it")
+        assert complaint.endswith("is training in this folder; wait until it has ended, or stop it")
         assert final_state(run)
 
     def test_a_lock_that_a_dead_process_left_means_nothing(self, tiny: Recipe, dataset: Path, tmp_path: Path) -> None:
@@ -395,7 +397,7 @@ class TestAnotherRecipe:
         whole = wholes["lively"]
         gantoolkit.train(lively, dataset, tmp_path / "run", device="cpu", stop_at=4)
         changed = lively.swap(self.RHYTHM)
-        with pytest.warns(UserWarning, match="nothing of what is learned depends on it") as warned:
+        with pytest.warns(UserWarning, match="weights do not depend on it") as warned:
             run = gantoolkit.train(changed, dataset, tmp_path / "run", device="cpu", stop_at=7)
         said = str(warned[0].message)
         assert [name for name in self.RHYTHM if f"{name} is {self.RHYTHM[name]!r} here and" not in said] == []

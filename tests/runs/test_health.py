@@ -198,4 +198,4 @@ def test_a_healthy_run_raises_no_alarm(tiny: Recipe, dataset: Path, tmp_path: Pa
     found = verdicts(run.folder.report)
     assert not found["wrong"]
     assert len(found["healthy"]) >= 7
-    assert "No failure" in run.folder.report.read_text()
+    assert "No problem" in run.folder.report.read_text()

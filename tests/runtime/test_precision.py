@@ -11,7 +11,7 @@ from gantoolkit.errors import RecipeError
 from gantoolkit.recipes import Recipe, cyclegan
 from gantoolkit.run import Run
 from gantoolkit.runtime import precision
-from gantoolkit.runtime.precision import arithmetic, choose_precision, compute_in
+from gantoolkit.runtime.precision import backend_flags, choose_precision, set_precision
 from gantoolkit.training import Trainer, build_trainer
 
 CPU = torch.device("cpu")
@@ -49,7 +49,7 @@ class TestTolerance:
         expected = losses_of(exact, recipe, torch.float64)
         trainer = build_trainer(recipe.swap({"training.precision": name}).resolve(), device)
         batch = {domain: images.to(device) for domain, images in batch_of(recipe, count=2).items()}
-        with arithmetic(trainer.precision, try_algorithms=False):
+        with backend_flags(trainer.precision, try_algorithms=False):
             result = trainer.step(batch)
         assert result.skipped is None
         for loss, value in result.losses.items():
@@ -71,7 +71,7 @@ class Spy(nn.Conv2d):
 )
 def test_network_computes_in_precision_and_returns_float32(name, inside) -> None:
     layer = Spy(3, 3, 1)
-    compute_in(name, layer, CPU)
+    set_precision(name, layer, CPU)
     output = layer(torch.rand(1, 3, 4, 4))
     output.sum().backward()
     assert (layer.output_dtype, output.dtype) == (inside, torch.float32)
@@ -82,7 +82,7 @@ def test_network_computes_in_precision_and_returns_float32(name, inside) -> None
 def test_copy_of_a_network_computes_with_its_own_weights() -> None:
     """An average of weights over steps is such a copy."""
     layer = Spy(3, 3, 1)
-    compute_in("bf16", layer, CPU)
+    set_precision("bf16", layer, CPU)
     copied = copy.deepcopy(layer)
     nn.init.zeros_(copied.weight)
     nn.init.zeros_(copied.bias)
@@ -99,7 +99,7 @@ def test_lists_keyword_arguments_and_integers_are_supported() -> None:
 
     for device in (CPU, torch.device("meta")):
         layer = Heads(3, 2, device=device)
-        compute_in("bf16", layer, device)
+        set_precision("bf16", layer, device)
         outputs = layer([torch.rand(5, 3, device=device)], indices=torch.zeros(2, dtype=torch.int64, device=device))
         assert (outputs["output"].shape, outputs["output"].dtype) == ((2, 2), torch.float32)
 
@@ -110,7 +110,7 @@ def test_all_outputs_become_float32() -> None:
             return super().forward(features), features
 
     layer = Two(3, 3, 1)
-    compute_in("bf16", layer, CPU)
+    set_precision("bf16", layer, CPU)
     assert [output.dtype for output in layer(torch.rand(1, 3, 4, 4))] == [torch.float32, torch.float32]
 
 
@@ -144,7 +144,7 @@ class TestArithmetic:
         switches = (torch.backends.cuda.matmul, torch.backends.cudnn)
         before = [switch.allow_tf32 for switch in switches], torch.backends.cudnn.benchmark
         for name, expected in (("fp32", False), ("tf32", True), ("bf16", False)):
-            with arithmetic(name, try_algorithms=True):
+            with backend_flags(name, try_algorithms=True):
                 assert [switch.allow_tf32 for switch in switches] == [expected, expected]
                 assert torch.backends.cudnn.benchmark
         assert ([switch.allow_tf32 for switch in switches], torch.backends.cudnn.benchmark) == before

@@ -211,7 +211,7 @@ def test_a_file_system_that_stands_still_ends_the_run_after_a_time_with_the_file
     def stall() -> None:
         started.extend(children())
         flag.touch()
-        patch.setattr(sampling, "STALLED_SECONDS", 5.0)  # only now: the process took longer than that to come up
+        patch.setattr(sampling, "WORKER_TIMEOUT_SECONDS", 5.0)  # only now: the process took longer than that to come up
         for loading in gc.get_objects():
             if type(loading).__name__ == "_MultiProcessingDataLoaderIter":
                 loading._timeout = 5.0

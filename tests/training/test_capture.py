@@ -172,14 +172,14 @@ class Whimsical:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"discriminator": {"name": Observes, "width": 4, "layers": 1}}, "D_A follows its logits"),
-        ({"image_pool": Whimsical}, "the image pool fake_A decides while it is called"),
+        ({"discriminator": {"name": Observes, "width": 4, "layers": 1}}, "D_A adapts to its logits"),
+        ({"image_pool": Whimsical}, "the image pool fake_A makes its decisions when it is called"),
         ({"optimizer": "rmsprop"}, "the optimizer of G has no fused form"),
     ],
     ids=["observer", "pool", "optimizer"],
 )
 def test_what_cannot_be_captured_is_named_and_run_as_ever(changes, reason: str, tiny: Recipe) -> None:
-    with pytest.warns(UserWarning, match=f"training.capture: the step is run without a graph: .*{reason}"):
+    with pytest.warns(UserWarning, match=f"training.capture: the step runs without a graph: .*{reason}"):
         plain, step, recorder = trainers(tiny.swap(changes))
     for number in range(6):
         batch = batch_of(tiny, seed=number)
@@ -211,7 +211,7 @@ def test_what_the_device_refuses_is_named_and_run_as_ever(tiny: Recipe) -> None:
             batch = batch_of(tiny, seed=number)
             torch.testing.assert_close(step(batch, number).losses, plain.step(batch, number).losses)
     (warning,) = caught
-    assert "it cannot be recorded (operation not permitted when stream is capturing)" in str(warning.message)
+    assert "it cannot be captured (operation not permitted when stream is capturing)" in str(warning.message)
     assert_same(*states(plain, step.trainer))
 
 

@@ -279,7 +279,7 @@ class TestRuns:
         ]
         said = [finish(launcher)[1] for launcher in launchers]
         assert all("cycle_weight is " in complaint for complaint in said), said
-        assert all("all processes of a run take the same settings" in complaint for complaint in said)
+        assert all("all processes of a run need the same settings" in complaint for complaint in said)
         assert not list(tmp_path.glob("run*/checkpoints"))
 
     def test_a_signal_to_one_stops_all_and_another_number_of_processes_goes_on(
@@ -397,5 +397,5 @@ class TestRefusals:
         monkeypatch.setenv("WORLD_SIZE", "2")
         monkeypatch.setenv("RANK", "0")
         monkeypatch.delenv("MASTER_ADDR", raising=False)
-        with pytest.raises(TrainingError, match=r"do not find each other .* start them with torchrun"):
+        with pytest.raises(TrainingError, match=r"did not find each other .* start them with torchrun"):
             gantoolkit.train(tiny, dataset, tmp_path / "run", device="cpu")

@@ -130,7 +130,7 @@ class TestInjected:
     def test_what_stays_bad_stops_the_run(self, recipe: Recipe, dataset: Path, tmp_path: Path, monkeypatch) -> None:
         with (
             Harmed(harm_batch, math.nan, range(6, 1000)).injected(monkeypatch),
-            pytest.raises(TrainingError, match=r"step 14: .* not finite in 10 steps in a row, also after going back"),
+            pytest.raises(TrainingError, match=r"step 14: .* not finite in 10 steps in a row, also after a rollback"),
         ):
             gantoolkit.train(recipe, dataset, tmp_path / "run", device="cpu")
         assert_clean(RunFolder(tmp_path / "run"))
@@ -166,7 +166,7 @@ class TestNumbers:
         self, tiny: Recipe, dataset: Path, tmp_path: Path
     ) -> None:
         with pytest.raises(
-            TrainingError, match=rf"not finite in {MAX_BAD_STEPS} steps in a row, also after going back"
+            TrainingError, match=rf"not finite in {MAX_BAD_STEPS} steps in a row, also after a rollback"
         ):
             gantoolkit.train(self.recipe(tiny, good_passes=20), dataset, tmp_path / "run", device="cpu")
         newest = RunFolder(tmp_path / "run").list_checkpoints()[-1]

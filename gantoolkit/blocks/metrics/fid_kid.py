@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gantoolkit.blocks.features import WeightSource, make_backbone, normalize
+from gantoolkit.blocks.features import WeightSource, create_backbone, normalize
 from gantoolkit.errors import CheckpointError, DataError, RecipeError, first_line
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class _Features(nn.Module):
 
     def __init__(self, backbone: str, weights: str, side: int) -> None:
         super().__init__()
-        self.network = make_backbone(backbone, weights, num_classes=0).eval().requires_grad_(False)
+        self.network = create_backbone(backbone, weights, num_classes=0).eval().requires_grad_(False)
         self.backbone, self.side = backbone, side
         with torch.no_grad():
             self.num_features = self(torch.zeros(1, 3, side, side)).shape[1]

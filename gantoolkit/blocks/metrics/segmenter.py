@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gantoolkit.blocks.features import fill_backbone, normalize
+from gantoolkit.blocks.features import load_backbone_weights, normalize
 from gantoolkit.blocks.metrics.palette import Palette
 from gantoolkit.errors import CheckpointError, RecipeError, did_you_mean, first_line, requires_extra
 from gantoolkit.files.tensors import check_header, read_header, read_tensors, write_tensors
@@ -80,7 +80,7 @@ def make_segmenter(palette: Palette, *, architecture: str, backbone: str, weight
         CheckpointError: If the weights could not be loaded.
     """
     network = _build(architecture, backbone, len(palette))
-    fill_backbone(network.encoder.model, backbone, weights)  # type: ignore[union-attr, arg-type]
+    load_backbone_weights(network.encoder.model, backbone, weights)  # type: ignore[union-attr, arg-type]
     return _wrap(network, palette, architecture, backbone, side)
 
 

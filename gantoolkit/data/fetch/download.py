@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gantoolkit.errors import DataError
-from gantoolkit.files.atomic import whole_file
+from gantoolkit.files.atomic import atomic_write
 
 __all__ = ["DownloadedFile", "Progress", "UnreachableError", "download", "file_checksum"]
 
@@ -76,7 +76,7 @@ def download(url: str, path: Path, *, sha256: str | None = None, progress: Progr
             total = offset + int(length) if length and length.isdigit() else None
             _check_space(path, (total or offset) - offset)
             tag = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
-            with whole_file(note) as temporary:
+            with atomic_write(note) as temporary:
                 temporary.write_text(json.dumps({"url": url, "tag": tag}), encoding="utf-8")
             size = offset
             with part.open("ab" if offset else "wb") as file:

@@ -86,7 +86,7 @@ def test_projected_discriminator_judges_pairs_of_images() -> None:
         ),
         (
             {"generator": "vit_unet", "data.crop_size": 250},
-            "data.crop_size is 250, but G_AB takes only multiples of 16",
+            "data.crop_size is 250, but G_AB accepts only multiples of 16",
         ),
         ({"discriminator.layers": ["blocks.1", "blocks.4"]}, "each layer has to be half the size of the one before"),
         ({"discriminator.layers": ["blocks.1", "block.2"]}, "has no layer 'block.2'. Did you mean 'blocks.2'?"),

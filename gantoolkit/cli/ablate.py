@@ -26,7 +26,7 @@ def ablate(
     device: str = "auto",
     workers: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0,
 ) -> int:
-    """Train several recipes with several seeds on one data set, evaluate them, and print the results next to the paper's tables.
+    """Train recipes with several seeds on one data set, evaluate them, and print the scores next to the paper's.
 
     The same command resumes where it was stopped. Another call with the same --out and other recipes or settings adds rows
     to the table. A recipe that learns one direction is trained once for each direction.

@@ -143,7 +143,7 @@ def serving_rows(result: dict[str, Any]) -> list[list[str]]:
     memory = result["server_megabytes"]
     sizes = (("before", "peak", "after"), ("after", "peak_with_largest", "after_largest"))
     for (load, values), keys in zip(result["loads"].items(), sizes, strict=True):
-        responses = ", ".join(f"{count:,} × {status}" for status, count in values["answers"].items())
+        responses = ", ".join(f"{count:,} × HTTP {status}" for status, count in values["answers"].items())
         times = [*values["seconds_to_answer"].values(), *values["seconds_with_waiting_to_be_let_in"].values()]
         cells = [*(f"{seconds:.2f} s" for seconds in times), *(f"{memory[key]:,.0f}" for key in keys)]
         rows.append([load, responses, str(len(values["errors"])), f"{values['per_second']:.1f}", *cells])

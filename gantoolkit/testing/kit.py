@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -153,6 +153,7 @@ class Rule:
             database=None,
             deadline=None,
             max_examples=self.examples,
+            phases=[Phase.generate, Phase.shrink],  # Phase.explain would try larger examples after the smallest one
             report_multiple_bugs=False,
             print_blob=False,
             suppress_health_check=list(HealthCheck),  # type: ignore[arg-type] (an enumeration with a custom metaclass)

@@ -85,5 +85,5 @@ def restores_state(subject: Subject, draw: Draw) -> None:
     for value in later:
         scheduler.observe(_EveryMetric(value))
         other.observe(_EveryMetric(value))
-        expected_factor, factor = scheduler.multiplier(50, 100), other.multiplier(50, 100)
+        expected_factor, factor = (restored.multiplier(50, 100) for restored in (scheduler, other))
         expect(expected_factor == factor, f"the multiplier is {expected_factor}, but {factor} after restoring")

@@ -733,6 +733,14 @@ class ReturnsVectors(SimGAN):
         return {name: loss.expand(2) for name, loss in losses.items()}
 
 
+class NamesALossTotal(SimGAN):
+    """Uses the logged name of the sum for one of its losses."""
+
+    def generator_losses(self, batch: Mapping[str, Tensor], shared: dict[str, Tensor]) -> dict[str, Tensor]:
+        losses = super().generator_losses(batch, shared)
+        return {"total": torch.stack(list(losses.values())).sum()}
+
+
 _NO_STEP = [  # the rules that fail if a step raises
     "returns_named_scalars",
     "updates_only_trained_networks",
@@ -749,6 +757,7 @@ SYSTEMS = {
     TrainsNothing: _NO_STEP,
     ScalesTheBatchInPlace: ["does_not_modify_input", "resumes_exactly", "is_deterministic"],
     ReturnsVectors: _NO_STEP,
+    NamesALossTotal: _NO_STEP,
 }
 
 MUTANTS: dict[str, Mapping[Callable[..., Any], list[str]]] = {

@@ -72,10 +72,9 @@ def restores_state(subject: Subject, draw: Draw) -> None:
     """If the scheduler observes metrics, its `state_dict` holds numbers only, and all that `multiplier` depends on: another
     scheduler that loads it continues alike.
     """
-    scheduler: Any = subject.make()
-    if not isinstance(scheduler, ObservingScheduler):
+    if not isinstance(subject.make(), ObservingScheduler):
         raise NotApplicable("it does not observe metrics")
-    other: Any = subject.make()
+    scheduler, other = subject.make(), subject.make()
     observe(scheduler, draw)
     state = scheduler.state_dict()
     wrong = [name for name, value in state.items() if not isinstance(value, float | int)]

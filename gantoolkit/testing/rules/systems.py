@@ -84,12 +84,15 @@ def declares_networks_and_phases(subject: Subject, draw: Draw) -> None:
 
 @systems.rule
 def returns_named_scalars(subject: Subject, draw: Draw) -> None:
-    """The losses of a phase are named, weighted scalars. Their sum has a gradient for every network that the phase trains."""
+    """The losses of a phase are named, weighted scalars, none of them named `total`, which is the logged name of their sum. The
+    sum has a gradient for every network that the phase trains.
+    """
     system, batch = make_system(subject), draw_batch(subject, draw)
     shared = system.forward(batch)
     for phase in system.phases:
         terms = phase.losses(batch, shared)
         expect(bool(terms), f"phase {phase.name} has no losses")
+        expect("total" not in terms, f"a loss of phase {phase.name} is named 'total'")
         for name, term in terms.items():
             expect(term.ndim == 0, f"{phase.name}/{name} has shape {tuple(term.shape)}, expected a scalar")
             expect(bool(torch.isfinite(term)), f"{phase.name}/{name} is {term.item()}")

@@ -17,12 +17,27 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import pytest
 from sybil import Example, Sybil
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
 from sybil.parsers.rest import DocTestParser
 
 ROOT = Path(__file__).parent
 COMMANDS = ROOT / "tests" / "_helpers" / "commands"
+SLOW_PAGES = {
+    "docs/baselines.md": "trains several systems",
+    "docs/performance.md": "runs benchmarks",
+    "docs/plugins/trust.md": "installs packages",
+    "docs/tutorials/ablations.md": "trains several runs",
+    "docs/tutorials/own-images.md": "trains several runs",
+    "docs/tutorials/pix2pix.md": "trains several runs",
+    "docs/tutorials/reproduce-a-table.md": "trains several runs",
+    "docs/tutorials/score.md": "trains runs and a segmenter",
+    "docs/tutorials/several-processes.md": "starts several processes",
+    "docs/tutorials/share.md": "trains a run",
+    "docs/tutorials/write-a-plugin.md": "installs a package",
+}
+"""Pages whose blocks run in `make test-slow`, with the reason."""
 sys.path.insert(0, str(ROOT / "tests"))  # for _helpers
 
 
@@ -109,3 +124,14 @@ docstrings = Sybil(
     path=str(ROOT),
 )
 pytest_collect_file = (pages + docstrings).pytest()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the items of slow pages. Every `slow` marker must have a reason."""
+    for item in items:
+        page = item.path.relative_to(ROOT).as_posix() if item.path.is_relative_to(ROOT) else ""
+        if page in SLOW_PAGES:
+            item.add_marker(pytest.mark.slow(reason=SLOW_PAGES[page]))
+        for marker in item.iter_markers("slow"):
+            if not marker.kwargs.get("reason"):
+                raise pytest.UsageError(f"{item.nodeid}: mark it as slow with a reason")

@@ -275,8 +275,8 @@ def _explain_lost_workers(
             _end_workers(batches)
             files = ", ".join(map(str, files_of(step)))
             raise DataError(
-                f"no images were loaded for {WORKER_TIMEOUT_SECONDS:.0f} s; the file system may hang. Step {step + 1} waits for "
-                f"{files}; resume the run when they can be read again"
+                f"no images were loaded for {WORKER_TIMEOUT_SECONDS:.0f} s; the file system may hang. Step {step + 1} waits "
+                f"for {files}; resume the run when they can be read again"
             ) from error
         if "DataLoader worker" not in str(error):
             raise

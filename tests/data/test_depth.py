@@ -85,7 +85,7 @@ class TestEncoding:
             ([True, 2], "'range_A' cannot be"),
             ([0, 1e300], r"data\.range_A: \[0\.0, 1e\+300\] is not a range"),
             ([0, 10**400], "'range_A' cannot be"),
-            ([1.0, 1.0 + 1e-9], "two that float32 can tell apart"),
+            ([1.0, 1.0 + 1e-9], "two values that differ in float32"),
         ],
     )
     def test_invalid_range_is_rejected(self, value: object, message: str) -> None:

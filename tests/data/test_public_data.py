@@ -177,7 +177,7 @@ def test_archive_that_was_downloaded_by_other_means(archive: Path, tmp_path: Pat
     assert archive.is_file(), "the user's file was deleted"
     assert main(["data", "download", "x", "--archive", str(archive), "--sha256", "12", "--out", str(out)]) == 2
     assert main(["data", "download", "../x", "--archive", str(archive), "--out", str(out)]) == 2
-    assert "is no name of a folder" in capsys.readouterr().err
+    assert "is not a valid folder name" in capsys.readouterr().err
 
 
 def test_invalid_requests_are_explained_in_one_sentence(archive: Path, tmp_path: Path, capsys) -> None:

@@ -14,6 +14,8 @@ from gantoolkit.evaluation.ablation import SETS, Ablation, Row, describe_order, 
 from gantoolkit.evaluation.tables import read_scores
 from gantoolkit.run import Run
 
+pytestmark = pytest.mark.slow(reason="trains several runs")
+
 SMALL = ["generator.width=4", "discriminator.width=4", "data.load_size=20", "data.crop_size=16", "training.epochs=1"]
 WORDS = [word for setting in SMALL for word in ("--set", setting)]
 

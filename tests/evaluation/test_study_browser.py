@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from _helpers.serving import StudyServer, make_folders
 
+pytestmark = pytest.mark.slow(reason="runs a browser")
+
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 

@@ -1,6 +1,7 @@
 """Shared fixture for untrusted files: each is rejected with a one-sentence error."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,3 +22,10 @@ def error_message() -> Callable[..., str]:
         return message
 
     return call
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All tests of this folder are slow: each tries hundreds of files."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.slow(reason="tries many hostile files"))

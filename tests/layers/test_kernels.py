@@ -41,6 +41,7 @@ on_cuda = pytest.mark.skipif(DEVICE != "cuda" or not HAS_TRITON, reason="needs a
 without_kernels = pytest.mark.skipif(INTERPRETED, reason="in Triton's interpreter the CPU has kernels")
 
 
+@pytest.mark.slow(reason="interprets Triton kernels")
 @pytest.mark.skipif(INTERPRETED, reason="already in the interpreter")
 @pytest.mark.skipif(not HAS_TRITON, reason="needs Triton")
 @pytest.mark.skipif(

@@ -10,6 +10,8 @@ import pytest
 
 import gantoolkit as package
 
+pytestmark = pytest.mark.slow(reason="builds and installs packages")
+
 GENERATOR = '''
 from torch import nn
 

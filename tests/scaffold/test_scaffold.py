@@ -12,6 +12,8 @@ from gantoolkit.errors import PluginError
 from gantoolkit.plugins import REGISTRIES
 from gantoolkit.scaffold import write_distribution
 
+pytestmark = pytest.mark.slow(reason="installs packages")
+
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Path]]:

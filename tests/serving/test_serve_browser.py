@@ -14,6 +14,8 @@ from PIL import Image
 import gantoolkit
 from gantoolkit import load
 
+pytestmark = pytest.mark.slow(reason="runs a browser")
+
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 TIMEOUT = 30_000
 

@@ -9,6 +9,8 @@ from _helpers.rare_mutants import RARE_MUTANTS
 
 from gantoolkit.testing import RULEBOOKS
 
+pytestmark = pytest.mark.slow(reason="tries every rule on every wrong block")
+
 CASES = [
     pytest.param(kind, mutant, rules, id=f"{kind}-{mutant.__name__}")
     for table in (MUTANTS, RARE_MUTANTS)

@@ -213,7 +213,7 @@ def test_invalid_input_is_explained(scenes: Path, segmenter_file: Path, labeled:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--set", "epoch=3"], "'epoch': is no setting; known: architecture, backbone"),
+        (["--set", "epoch=3"], "'epoch': is not a setting; known: architecture, backbone"),
         (["--set", "side=50"], "'side'"),
         (["--set", "weights=http"], "'weights'"),
         (["--palette", "cityscape"], "cityscapes"),

@@ -21,7 +21,9 @@ def cut() -> Mapping[str, Any]:
 
 @recipe_function("cut")
 def fastcut() -> Mapping[str, Any]:
-    """FastCUT: flip equivariance in place of the identity term, and ten times the weight; 200 epochs, the last 50 with decay."""
+    """FastCUT: flip equivariance in place of the identity term, and ten times the weight; 200 epochs, the last 50 with
+    decay.
+    """
     return {
         "generator": "resnet",
         "discriminator": "patchgan",

@@ -11,12 +11,13 @@ from typing import Any
 
 from gantoolkit.data import open_dataset
 from gantoolkit.data.evaluation_images import EvaluationImages
-from gantoolkit.errors import CheckpointError, DataError
+from gantoolkit.errors import DataError
 from gantoolkit.evaluation.scoring import DirectionScores, RunScores, choose_metrics, score_run
 from gantoolkit.evaluation.tables import format_number, read_scores, write_scores
 from gantoolkit.files.text import write_csv, write_json, write_text
 from gantoolkit.recipes import Recipe, find_recipe
 from gantoolkit.run import Run
+from gantoolkit.runs import read_generator_header
 from gantoolkit.training import Callback, RunEnded
 
 __all__ = ["SETS", "Ablation", "Row", "Trial", "expand_names", "plan_trials"]
@@ -242,18 +243,14 @@ class Ablation:
                 yield _read_json(about), about.parent.parent, scores
 
     def _step(self, run: Run) -> int:
-        checkpoint = run.folder.newest_checkpoint(run.recipe)
-        if checkpoint is None:
-            raise CheckpointError(f"{run.path}: has no checkpoint; train the run first")
-        return checkpoint.progress["step"]
+        """The step of the saved generators, from the header of their files; 0 if nothing is saved."""
+        files = run.folder.generators.glob("*.safetensors")
+        return max((read_generator_header(path).step for path in files), default=0)
 
     def _is_finished(self, run: Run) -> bool:
-        checkpoint = run.folder.newest_checkpoint(run.recipe)
-        if checkpoint is None:
-            return False
         dataset = open_dataset(self.data)
         steps_per_epoch = -(-max(map(len, dataset.images.values())) // run.recipe.training.batch_size)
-        return checkpoint.progress["step"] >= steps_per_epoch * run.recipe.training.epochs
+        return self._step(run) >= steps_per_epoch * run.recipe.training.epochs
 
 
 def format_markdown(rows: Sequence[Row]) -> str:

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +13,9 @@ from torch.nn.modules.module import (
 
 from gantoolkit.errors import RecipeError, first_line
 from gantoolkit.plugins import Direction, NetworkTraits, Pairing, System, SystemContext, read_traits
-from gantoolkit.recipes.block_spec import bind
+from gantoolkit.recipes.block_spec import BlockSpec, bind
+from gantoolkit.recipes.settings import DataSettings, TrainingSettings
 from gantoolkit.runtime.seeds import derive_seed
-
-if TYPE_CHECKING:
-    from gantoolkit.recipes.recipe import Recipe
 
 __all__ = ["MAX_MODULES", "build_meta_system", "build_system", "check_shapes", "initialize", "size_multiple_of"]
 
@@ -25,7 +23,20 @@ MAX_MODULES = 20_000
 """Limit on the modules, and on the parameters, of a system; so many take seconds to build. CycleGAN has 300 modules."""
 
 
-def build_system(recipe: "Recipe", rank: int = 0) -> System:
+class ResolvedRecipe(Protocol):
+    """The fields of a resolved `Recipe`, which imports this module to check itself."""
+
+    name: str
+    system: BlockSpec
+    optimizer: BlockSpec
+    scheduler: BlockSpec
+    initializer: BlockSpec
+    metric: BlockSpec
+    data: DataSettings
+    training: TrainingSettings
+
+
+def build_system(recipe: ResolvedRecipe, rank: int = 0) -> System:
     """Build the system of a resolved recipe on the default device, with the default weights of its layers.
 
     Args:
@@ -47,7 +58,7 @@ def build_system(recipe: "Recipe", rank: int = 0) -> System:
         raise RecipeError(f"{recipe.name}: its networks are too large ({first_line(error)})") from error
 
 
-def pairing_of(recipe: "Recipe") -> Pairing:
+def pairing_of(recipe: ResolvedRecipe) -> Pairing:
     """How the system of a recipe wants its images paired. Nothing is built: it is an attribute of the class."""
     pairing: Pairing | None = getattr(recipe.system.load("systems"), "pairing", None)
     if pairing is None:
@@ -55,7 +66,7 @@ def pairing_of(recipe: "Recipe") -> Pairing:
     return pairing
 
 
-def build_meta_system(recipe: "Recipe") -> System | None:
+def build_meta_system(recipe: ResolvedRecipe) -> System | None:
     """The system of a resolved recipe on the meta device; None if a block needs values when it is built.
 
     Raises:
@@ -92,7 +103,7 @@ def _counting_modules() -> Iterator[None]:
             hook.remove()
 
 
-def initialize(system: System, recipe: "Recipe") -> None:
+def initialize(system: System, recipe: ResolvedRecipe) -> None:
     """Initialize the weights of every network, each from the seed and its own name."""
     initializer = bind("initializers", recipe.initializer)()
     for name, network in system.networks.items():
@@ -113,7 +124,7 @@ def size_multiple_of(network: nn.Module) -> int:
     return multiple
 
 
-def check_shapes(recipe: "Recipe") -> None:
+def check_shapes(recipe: ResolvedRecipe) -> None:
     """Build the networks on the meta device and run them on one crop.
 
     Raises:
@@ -149,7 +160,7 @@ def check_shapes(recipe: "Recipe") -> None:
             ) from error
 
 
-def _check_translation(recipe: "Recipe", network: nn.Module, crop: Tensor, channels: int, name: str) -> None:
+def _check_translation(recipe: ResolvedRecipe, network: nn.Module, crop: Tensor, channels: int, name: str) -> None:
     side = recipe.data.crop_size
     multiple = size_multiple_of(network)
     if side % multiple:

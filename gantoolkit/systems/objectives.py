@@ -26,6 +26,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from gantoolkit.errors import PluginError
 from gantoolkit.plugins import AdversarialLoss, ObservingDiscriminator, PenalizedLoss, SystemContext
 from gantoolkit.runtime.seeds import derive_seed
 
@@ -146,10 +147,21 @@ class Objective:
         Args:
             networks: By name.
             images: The batch and the translations.
+
+        Raises:
+            PluginError: When a term needs something that is not there.
         """
         known = {**networks, **images}
-        values = {term: term.value(*(known[name] for name in term.needs)) for term in self.terms}
-        return {term.name: value if term.weight == 1 else term.weight * value for term, value in values.items()}
+        losses: dict[str, Tensor] = {}
+        for term in self.terms:
+            if missing := [name for name in term.needs if name not in known]:
+                raise PluginError(
+                    f"term '{term.name}' needs '{missing[0]}', which is not an image or a network of this system; known: "
+                    f"{', '.join(known)}"
+                )
+            value = term.value(*(known[name] for name in term.needs))
+            losses[term.name] = value if term.weight == 1 else term.weight * value
+        return losses
 
 
 def run_batched(network: nn.Module, inputs: Sequence[Tensor], *, batched: bool = True) -> list[Tensor]:

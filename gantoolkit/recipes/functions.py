@@ -33,6 +33,14 @@ __all__ = [
 
 Changes = Mapping[str, Any]
 
+_CYCLEGAN_BLOCKS: Changes = {
+    "generator": "resnet",
+    "discriminator": "patchgan",
+    "adversarial_loss": "lsgan",
+    "image_pool": "history",
+}
+"""The blocks of CycleGAN, which its comparison uses for the baselines too."""
+
 
 class RecipeFunction:
     """A function that returns the recipe of a paper, with any field changed by a keyword argument.
@@ -158,14 +166,7 @@ def cyclegan() -> Changes:
     `fidelity` chooses between the paper, the official PyTorch code as it is today (`pytorch`), and the authors' first code in
     Lua Torch (`lua`), where these differ.
     """
-    return {
-        "generator": "resnet",
-        "discriminator": "patchgan",
-        "adversarial_loss": "lsgan",
-        "cycle_loss": "l1",
-        "identity_loss": "l1",
-        "image_pool": "history",
-    }
+    return {**_CYCLEGAN_BLOCKS, "cycle_loss": "l1", "identity_loss": "l1"}
 
 
 @recipe_function("pix2pix")
@@ -186,31 +187,20 @@ def pix2pix() -> Changes:
 @recipe_function("simgan")
 def simgan() -> Changes:
     """SimGAN (Shrivastava et al. 2017) as in CycleGAN's comparison: one direction, and a penalty on changed pixels."""
-    return {
-        "generator": "resnet",
-        "discriminator": "patchgan",
-        "adversarial_loss": "lsgan",
-        "self_regularization_loss": "l1",
-        "image_pool": "history",
-    }
+    return {**_CYCLEGAN_BLOCKS, "self_regularization_loss": "l1"}
 
 
 @recipe_function("simgan")
 def feature_gan() -> Changes:
     """Feature loss + GAN (Zhu et al. 2017, §5.1.1): SimGAN with its penalty on VGG-16's relu4_2 instead of pixels."""
-    return {
-        "generator": "resnet",
-        "discriminator": "patchgan",
-        "adversarial_loss": "lsgan",
-        "self_regularization_loss": {"name": "features", "features": "timm", "side": 224},
-        "image_pool": "history",
-    }
+    distance = {"name": "features", "features": "timm", "side": 224}
+    return {**_CYCLEGAN_BLOCKS, "self_regularization_loss": distance}
 
 
 @recipe_function("bigan")
 def bigan() -> Changes:
     """BiGAN / ALI (Donahue et al. 2017; Dumoulin et al. 2017) as in CycleGAN's comparison: one discriminator of pairs."""
-    return {"generator": "resnet", "discriminator": "patchgan", "adversarial_loss": "lsgan", "image_pool": "history"}
+    return _CYCLEGAN_BLOCKS
 
 
 @recipe_function("cogan")

@@ -175,7 +175,7 @@ def test_a_block_that_depends_on_values_passes_the_check() -> None:
 
 
 def test_a_generator_with_the_wrong_output_size_is_refused() -> None:
-    with pytest.raises(RecipeError, match=r"G_AB makes images of shape .* where \(2, 3, 256, 256\) is needed"):
+    with pytest.raises(RecipeError, match=r"G_AB returns images of shape .* for a crop; \(2, 3, 256, 256\) is needed"):
         cyclegan(generator={"name": Stripes, "width": 3}).check()
 
 

@@ -1,5 +1,6 @@
 """Out-of-memory errors: their messages, and a real one in a process whose memory is limited."""
 
+import gc
 import os
 import resource
 import subprocess
@@ -17,6 +18,7 @@ from gantoolkit.cost.out_of_memory import explain_out_of_memory
 from gantoolkit.errors import TrainingError
 from gantoolkit.recipes import Recipe, cyclegan
 from gantoolkit.run import Run
+from gantoolkit.training.trainer import Trainer
 
 LARGE = {**TINY, "generator.width": 16, "data.load_size": 144, "data.crop_size": 128, "training.batch_size": 12}
 
@@ -72,6 +74,18 @@ def test_message_names_the_needed_memory_and_the_run_can_resume(tmp_path: Path) 
     assert "run is at its last checkpoint" in message
     assert {path: path.read_bytes() for path in sorted(run.folder.checkpoints.iterdir())} == before
     assert Run.open(run.path).train(device="cpu", stop_at=2).step == 2
+
+
+def test_networks_are_freed_when_training_ends(tiny: Recipe, dataset: Path, tmp_path: Path) -> None:
+    """Also without the garbage collector, which may run much later."""
+    run = gantoolkit.train(tiny, dataset, tmp_path / "run", device="cpu", stop_at=2)
+    gc.collect()
+    gc.disable()
+    try:
+        run.train(device="cpu")
+        assert not any(type(value) is Trainer for value in gc.get_objects())
+    finally:
+        gc.enable()
 
 
 class TestMessage:

@@ -208,6 +208,15 @@ class TestDamage:
         assert contents(run.folder) == before
         assert run.train(device="cpu").reason == "finished"
 
+    @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux lists the files that a process maps")
+    def test_resumed_run_does_not_map_its_checkpoint(self, tiny: Recipe, dataset: Path, tmp_path: Path) -> None:
+        """A mapped file occupies the disk after it is removed, and truncating it kills the process."""
+        run = gantoolkit.train(tiny, dataset, tmp_path / "run", device="cpu", stop_at=4)
+        maps: list[str] = []
+        run.train(device="cpu", callbacks=[after(6, lambda: maps.append(Path("/proc/self/maps").read_text()))])
+        assert len(maps) == 1
+        assert str(run.folder.checkpoints) not in maps[0]
+
     def test_nan_and_bfloat16_are_read_back(self, tmp_path: Path) -> None:
         tensors = {"nan": torch.tensor([torch.nan, -torch.nan]), "half": torch.ones(3, dtype=torch.bfloat16)}
         write_tensors(tmp_path / "file.safetensors", {**tensors, "one": torch.tensor(1)}, {})

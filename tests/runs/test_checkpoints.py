@@ -58,10 +58,8 @@ class TestCheckpoints:
         content = bytearray(newest.read_bytes())
         if damage == "flipped":
             content[-100] ^= 4
-        damaged_content = {"truncated": content[:-500], "flipped": content, "empty": b"", "garbage": b"\x00" * 999}[
-            damage
-        ]
-        newest.write_bytes(damaged_content)
+        variants = {"truncated": content[:-500], "flipped": content, "empty": b"", "garbage": b"\x00" * 999}
+        newest.write_bytes(variants[damage])
         with pytest.warns(UserWarning, match=f"{newest.name}: .*; the previous checkpoint is used"):
             run.train(device="cpu")
         assert_same_state(uninterrupted["lively"], run)
@@ -277,7 +275,7 @@ class TestFullDisk:
             ("open */.log.csv.part", r"log\.csv: .*; it needs more, and 0\.0 MB are free"),
             ("open */.report.html.part", r"report\.html: .*; it needs \d\.\d MB, and 0\.0 MB are free"),
             ("open */tensorboard/events*", r"tensorboard: .*; it needs more, and 0\.0 MB are free"),
-            ("open */.recipe.toml.part", r"run: .*; it needs more, and 0\.0 MB are free"),
+            ("open */.recipe.toml.part", r"run/recipe\.toml: .*; it needs 0\.0 MB, and 0\.0 MB are free"),
         ],
         ids=["checkpoint", "generator", "sample", "row", "table", "report", "tensorboard", "recipe"],
     )

@@ -37,7 +37,7 @@ def page() -> ModuleType:
     return hook
 
 
-@pytest.mark.slow(reason="runs every benchmark in a process of its own")
+@pytest.mark.slow(reason="runs each benchmark in a subprocess: up to 20 s each")
 @pytest.mark.parametrize(
     ("module", "arguments"),
     [

@@ -180,6 +180,7 @@ class TestMemory:
         workspace = 2 * max(weight.nbytes for network in networks for weight in network.parameters())
         assert tensors.peak * 0.99 < peak_of(profiler) < predicted * 1.06 + workspace
 
+    @pytest.mark.slow(reason="measures two subprocesses that train on larger images: about 10 s")
     @pytest.mark.skipif(
         not Path("/proc/self/clear_refs").exists(), reason="only Linux lets a process reset its recorded peak"
     )

@@ -55,6 +55,7 @@ def train(arguments: Sequence[object], limit: int) -> subprocess.CompletedProces
     )
 
 
+@pytest.mark.slow(reason="trains in two subprocesses: about 15 s")
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux applies RLIMIT_DATA to all private memory")
 def test_message_names_the_needed_memory_and_the_run_can_resume(tmp_path: Path) -> None:
     dataset = make_dataset(tmp_path / "images", count_A=12)

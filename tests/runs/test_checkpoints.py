@@ -233,6 +233,7 @@ class TestDamage:
         assert list(folder.path.rglob(".*.part")) == []
 
 
+@pytest.mark.slow(reason="trains on file systems that are filled, and in a subprocess: about 20 s in total")
 class TestFullDisk:
     def test_file_size_limit_leaves_the_old_files_intact(
         self, uninterrupted: dict[str, Run], tiny: Recipe, dataset: Path, tmp_path: Path

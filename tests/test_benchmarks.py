@@ -1,4 +1,4 @@
-"""The benchmarks run at a small size and write what the page on performance reads; no measured value is checked."""
+"""Benchmarks run at a small size, and their results are shown in the documentation. Measured values are not checked."""
 
 import argparse
 import importlib.util
@@ -18,6 +18,7 @@ from benchmarks import soak
 from benchmarks.fuzz import TARGETS
 
 ROOT = Path(__file__).parents[1]
+SMALL_IMAGES = ("--images", 4, "--width", 40, "--height", 40, "--side", 36, "--crop", 32)
 
 
 def run(module: str, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -36,6 +37,7 @@ def page() -> ModuleType:
     return hook
 
 
+@pytest.mark.slow(reason="runs each benchmark in a subprocess: up to 20 s each")
 @pytest.mark.parametrize(
     ("module", "arguments"),
     [
@@ -44,53 +46,48 @@ def page() -> ModuleType:
         ("scaling", ["--sides", 32, "--rounds", 1, "--device", "cpu"]),
         ("tiles", ["--sides", 96, "--tile", 64, "--width", 4, "--blocks", 1, "--device", "cpu"]),
         ("serving", ["--clients", 3, "--requests", 1, "--queue", 2, "--side", 32]),
-        (
-            "data",
-            ["--images", 4, "--width", 40, "--height", 40, "--side", 36, "--crop", 32, "--batches", 3, "--steps", 2],
-        ),
+        ("data", [*SMALL_IMAGES, "--batches", 3, "--steps", 2, "--rounds", 1, "--networks", 4, "--device", "cpu"]),
     ],
     ids=["training", "inference", "scaling", "tiles", "serving", "data"],
 )
 def test_benchmark_result_is_shown_on_the_page(module, arguments, page, tmp_path, monkeypatch) -> None:
-    more = ["--rounds", 1, "--networks", 4, "--device", "cpu"] if module == "data" else []
-    completed = run(module, *arguments, *more, "--out", tmp_path / "result.json")
+    path = tmp_path / "result.json"
+    completed = run(module, *arguments, "--out", path)
     assert completed.returncode == 0, completed.stderr
-    assert json.loads(completed.stdout[completed.stdout.index("{") :]) == json.loads(
-        (tmp_path / "result.json").read_text()
-    )
+    assert json.loads(completed.stdout[completed.stdout.index("{") :]) == json.loads(path.read_text())
     monkeypatch.setattr(page, "RESULTS", tmp_path)
-    shown = page.show("result")
-    assert shown.count("\n|") >= 2
-    assert torch.__version__ in shown
+    table = page.show("result")
+    assert table.count("\n|") >= 2
+    assert torch.__version__ in table
 
 
 def test_every_result_has_a_table_or_is_marked_as_missing(page) -> None:
     text = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").rglob("*.md")))
     names = re.findall(r"<!-- result: ([\w-]+) -->", text)
-    rendered = page.on_page_markdown(text)
+    output = page.on_page_markdown(text)
     assert len(names) >= 4
-    assert "<!--" not in rendered
+    assert "<!--" not in output
     missing = [name for name in names if not (page.RESULTS / f"{name}.json").is_file()]
-    assert rendered.count("*Not measured yet.*") == len(missing)
+    assert output.count("*Not measured yet.*") == len(missing)
     for name in names:
         assert f"benchmarks/results/{name}.json" in text, f"no command produces {name}"
 
 
-def test_folder_of_the_official_implementation_is_validated_first(tmp_path: Path) -> None:
+def test_benchmark_refuses_a_folder_without_the_official_implementation(tmp_path: Path) -> None:
     completed = run("training", "--peer", tmp_path, "--side", 32)
     assert completed.returncode == 1
     assert "contains no models/cycle_gan_model.py" in completed.stderr
     assert "Traceback" not in completed.stderr
 
 
-def test_slope_of_a_soak_is_pooled_over_lives() -> None:
-    """Lives with different intercepts that all grow by 12 MB an hour."""
+def test_soak_slope_is_pooled_over_lives() -> None:
+    """Lives with different intercepts that all grow by 12 MB per hour."""
     lives = [([0.0, 0.1, 0.2, 0.3], [base + 1.2 * step for step in range(4)]) for base in (900.0, 100.0, 500.0)]
     assert soak.pooled_slope(lives) == pytest.approx(12)
     assert soak.pooled_slope([([0.0, 0.1], [1.0, 2.0])]) is None
 
 
-def test_table_of_a_soak_shows_each_run_undisturbed_and_disturbed(page, tmp_path, monkeypatch) -> None:
+def test_soak_table_shows_undisturbed_and_disturbed_runs(page, tmp_path, monkeypatch) -> None:
     looks = [soak.Look(5.0 * n, 800 + n, 400 + n / 10, 7, 2, 4.0 * n, 50 * n) for n in range(40)]
     lives = [
         soak.Life("0 workers, undisturbed", 0, 2000, "SIGTERM", 143, 200.0, looks),
@@ -108,9 +105,9 @@ def test_table_of_a_soak_shows_each_run_undisturbed_and_disturbed(page, tmp_path
     assert recomputed["runs"]["0 workers"]["undisturbed"]["steps"] == 2000
     (tmp_path / "result.json").write_text(json.dumps(result))
     monkeypatch.setattr(page, "RESULTS", tmp_path)
-    shown = page.show("result").splitlines()
-    assert shown[2] == "| 0 workers, undisturbed | 1 | 3 | 2,000 | +72.0 | +0.0 | 12.50 | 12.50 |  |"
-    assert shown[3].endswith("| 0 |")
+    lines = page.show("result").splitlines()
+    assert lines[2] == "| 0 workers, undisturbed | 1 | 3 | 2,000 | +72.0 | +0.0 | 12.50 | 12.50 |  |"
+    assert lines[3].endswith("| 0 |")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a CUDA device")
@@ -122,7 +119,7 @@ def test_gpu_benchmarks_report_a_missing_gpu(module: str, arguments: list[str]) 
     assert "Traceback" not in completed.stderr
 
 
-def test_fuzzing_starts_from_valid_files_or_reports_missing_atheris(tmp_path: Path) -> None:
+def test_fuzzing_finds_nothing_in_valid_files_or_reports_missing_atheris(tmp_path: Path) -> None:
     if importlib.util.find_spec("atheris") is None:
         completed = run("fuzz", "recipe", "--seconds", 1)
         assert completed.returncode == 1
@@ -145,5 +142,5 @@ def test_seed_files_are_valid_and_mutated(tmp_path: Path) -> None:
         for seed in seeds:
             content = seed.read_bytes()
             assert len(content) <= target.max_bytes
-            changed = [target.mutate(content, rng, lambda data, max_bytes: data[::-1][:max_bytes]) for _ in range(5)]
-            assert any(mutated != content for mutated in changed)
+            mutations = [target.mutate(content, rng, lambda data, max_bytes: data[::-1][:max_bytes]) for _ in range(5)]
+            assert any(mutation != content for mutation in mutations)

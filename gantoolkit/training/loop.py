@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -100,7 +101,7 @@ class _Session:
         callbacks: Sequence[Callback],
     ) -> None:
         self.folder, self.recipe, self.device = folder, recipe, device
-        self.process_group, self.callbacks = process_group, callbacks
+        self.process_group, self.callbacks = process_group, callbacks if process_group.is_main_process else ()
         check_settings(recipe, stop_at, process_group)
         checkpoint = find_checkpoint(folder, recipe, process_group)
         # A resumed run keeps the precision that `auto` chose when it started.
@@ -129,7 +130,9 @@ class _Session:
         )
         self.cadence = Cadence(recipe.training, self.batches.steps_per_epoch, stop_at)
         self.state = RunState(self.trainer, process_group, describe_dataset(dataset))
-        self.pending = PendingSteps(self.state, self.notify_step, is_cuda=device.type == "cuda")
+        # A method would refer back to the session, whose networks would then stay in memory after training.
+        notify_step = partial(_notify_step, self.callbacks, self.cadence.steps)
+        self.pending = PendingSteps(self.state, notify_step, is_cuda=device.type == "cuda")
         if checkpoint is not None:
             self.state.restore(checkpoint, folder)
         self.records: Records | None = None
@@ -277,12 +280,16 @@ class _Session:
         if self.records is not None:
             self.records.write_report(progress, self.cadence.steps)
 
-    def notify_step(self, pending: PendingStep, skipped: str | None) -> None:
-        """Report a step whose result was read."""
-        self.notify(StepDone(pending.step, self.cadence.steps, pending.result.losses, skipped, pending.bad_files))
-
     def notify(self, event: Event) -> None:
         """Call the callbacks, in the main process."""
-        if self.process_group.is_main_process:
-            for callback in self.callbacks:
-                callback(event)
+        _notify(self.callbacks, event)
+
+
+def _notify(callbacks: Sequence[Callback], event: Event) -> None:
+    for callback in callbacks:
+        callback(event)
+
+
+def _notify_step(callbacks: Sequence[Callback], steps: int, pending: PendingStep, skipped: str | None) -> None:
+    """Report a step whose result was read."""
+    _notify(callbacks, StepDone(pending.step, steps, pending.result.losses, skipped, pending.bad_files))

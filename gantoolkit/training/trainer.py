@@ -210,7 +210,7 @@ class Trainer:
                 index, _, key = path.partition("/")
                 values.setdefault(int(index), {})[key] = tensor
             optimizer.load_state_dict({**optimizer.state_dict(), "state": values})
-            _match_memory_format(optimizer)
+            _copy_state(optimizer)
         for name, scaler in self.scalers.items():
             scale, steps = state[f"scaler/{name}"].tolist()
             scaler.load_state_dict({**scaler.state_dict(), "scale": scale, "_growth_tracker": int(steps)})
@@ -321,12 +321,17 @@ def _is_non_finite(total: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
     return 1 - torch.isfinite(total.detach() + norm).float()
 
 
-def _match_memory_format(optimizer: torch.optim.Optimizer) -> None:
-    """Give loaded moments the memory format of their parameters: fused optimizers read both in one order."""
+def _copy_state(optimizer: torch.optim.Optimizer) -> None:
+    """Copy loaded tensors, which may be mapped to a file that is removed later.
+
+    Moments get the memory format of their parameters, because fused optimizers read both in one order.
+    """
     for parameter, values in optimizer.state.items():
         for key, tensor in values.items():
-            if isinstance(tensor, Tensor) and tensor.shape == parameter.shape:
-                values[key] = torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)
+            if isinstance(tensor, Tensor):
+                same_shape = tensor.shape == parameter.shape
+                copy = torch.empty_like(parameter, dtype=tensor.dtype) if same_shape else torch.empty_like(tensor)
+                values[key] = copy.copy_(tensor)
 
 
 def _gradient(parameter: nn.Parameter) -> Tensor:

@@ -1,4 +1,4 @@
-"""Checkpoints and the folder they lie in: what is written, what is kept, what is refused, and what is damaged or missing."""
+"""Checkpoints and run folders: what is written, what stays, what is refused, and how damaged or missing files are handled."""
 
 import contextlib
 import fnmatch
@@ -29,43 +29,42 @@ STEPS = 10
 
 
 @pytest.fixture(scope="module")
-def wholes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
-    """Runs of both recipes that nothing disturbed."""
-    place = tmp_path_factory.mktemp("wholes")
-    data = make_dataset(place / "images")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+    """A run of each recipe without an interruption."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    data = make_dataset(folder / "images")
     recipes = {"tiny": make_tiny(), "lively": make_lively()}
     return {
-        name: gantoolkit.train(recipe, data, place / name, device="cpu", cache="none")
+        name: gantoolkit.train(recipe, data, folder / name, device="cpu", cache="none")
         for name, recipe in recipes.items()
     }
 
 
 class TestCheckpoints:
-    def test_one_of_another_format_is_refused_in_a_sentence(self, tiny: Recipe, dataset: Path, tmp_path: Path) -> None:
+    def test_checkpoint_of_another_format_is_refused(self, tiny: Recipe, dataset: Path, tmp_path: Path) -> None:
         run = gantoolkit.train(tiny, dataset, tmp_path / "run", stop_at=2)
         path = run.folder.list_checkpoints()[-1]
         header, tensors = read_header(path), read_tensors(path)
         write_tensors(path, tensors, {**header, "format": "gantoolkit checkpoint 1"})
-        with pytest.raises(CheckpointError, match="is a 'gantoolkit checkpoint 1', this gantoolkit continues a"):
+        with pytest.raises(CheckpointError, match="is a 'gantoolkit checkpoint 1', and this gantoolkit resumes a"):
             Run.open(run.path).train()
 
     @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "garbage"])
-    def test_a_damaged_newest_one_is_named_and_the_one_before_used(
-        self, wholes: dict[str, Run], damage: str, lively: Recipe, dataset: Path, tmp_path: Path
+    def test_damaged_newest_checkpoint_is_named_and_the_previous_one_is_used(
+        self, uninterrupted: dict[str, Run], damage: str, lively: Recipe, dataset: Path, tmp_path: Path
     ) -> None:
-        whole = wholes["lively"]
         run = gantoolkit.train(lively, dataset, tmp_path / "run", device="cpu", stop_at=8)
         newest = run.folder.list_checkpoints()[-1]
         content = bytearray(newest.read_bytes())
         if damage == "flipped":
             content[-100] ^= 4
-        damaged = {"truncated": content[:-500], "flipped": content, "empty": b"", "garbage": b"\x00" * 999}[damage]
-        newest.write_bytes(damaged)
+        variants = {"truncated": content[:-500], "flipped": content, "empty": b"", "garbage": b"\x00" * 999}
+        newest.write_bytes(variants[damage])
         with pytest.warns(UserWarning, match=f"{newest.name}: .*; the previous checkpoint is used"):
             run.train(device="cpu")
-        assert_same_state(whole, run)
+        assert_same_state(uninterrupted["lively"], run)
 
-    def test_one_of_another_recipe_is_refused_with_the_difference(
+    def test_checkpoint_of_another_recipe_is_refused_with_the_difference(
         self, tiny: Recipe, dataset: Path, tmp_path: Path
     ) -> None:
         gantoolkit.train(tiny, dataset, tmp_path / "run", device="cpu", stop_at=2)
@@ -81,7 +80,9 @@ class TestCheckpoints:
         ):
             other.train(device="cpu")
 
-    def test_they_hold_their_recipe_and_are_no_pickles(self, tiny: Recipe, dataset: Path, tmp_path: Path) -> None:
+    def test_checkpoint_contains_its_recipe_and_is_not_a_pickle(
+        self, tiny: Recipe, dataset: Path, tmp_path: Path
+    ) -> None:
         run = gantoolkit.train(tiny, dataset, tmp_path / "run", device="cpu", stop_at=1)
         path = run.folder.list_checkpoints()[0]
         header = read_header(path)
@@ -90,13 +91,13 @@ class TestCheckpoints:
         with pytest.raises(CheckpointError, match="is not a generator file but 'gantoolkit checkpoint 2'"):
             load_generator(path)
 
-    def test_a_finished_run_stays_finished(self, tiny: Recipe, dataset: Path, tmp_path: Path) -> None:
+    def test_finished_run_stays_finished(self, tiny: Recipe, dataset: Path, tmp_path: Path) -> None:
         run = gantoolkit.train(tiny, dataset, tmp_path / "run", device="cpu")
         before = final_state(run)
         assert run.train(device="cpu").reason == "finished"
         assert all(torch.equal(tensor, before[name]) for name, tensor in final_state(run).items())
 
-    def test_the_data_may_move_but_must_be_as_many(self, tiny: Recipe, dataset: Path, tmp_path: Path) -> None:
+    def test_data_set_may_move_but_not_lose_images(self, tiny: Recipe, dataset: Path, tmp_path: Path) -> None:
         gantoolkit.train(tiny, dataset, tmp_path / "run", device="cpu")
         dataset.rename(tmp_path / "moved")
         (tmp_path / "run").rename(tmp_path / "run2")
@@ -111,11 +112,11 @@ class TestCheckpoints:
             Run.open(tmp_path / "run2", data=few).train(device="cpu")
 
 
-class TestStrangeFiles:
-    """What a person, or a disk, may leave in a run's folder."""
+class TestUnexpectedFiles:
+    """Files that a person, or a disk, may leave in a run's folder."""
 
     @pytest.mark.parametrize("name", ["step-backup", "step-00000004 (copy)", "step-99999999"])
-    def test_a_copy_is_not_continued_from(
+    def test_run_is_not_resumed_from_a_copy(
         self, name: str, tiny: Recipe, dataset: Path, tmp_path: Path, recwarn
     ) -> None:
         run = gantoolkit.train(tiny, dataset, tmp_path / "run", device="cpu", stop_at=8)
@@ -124,12 +125,13 @@ class TestStrangeFiles:
         events: list[Event] = []
         Run.open(run.path).train(device="cpu", stop_at=9, callbacks=[events.append])
         assert [event.step for event in events if isinstance(event, StepDone)] == [9]
-        said = [str(warning.message) for warning in recwarn]
-        assert any("is one of step 4, which its name does not say" in text for text in said) == name.endswith("9")
+        messages = [str(warning.message) for warning in recwarn]
+        complaint = "is a checkpoint of step 4, which does not match its name"
+        assert any(complaint in message for message in messages) == name.endswith("9")
         assert newest.exists()
 
     @pytest.mark.parametrize("line", ["\x01{", "[1]", "5", '{"a": 1}', '{"step": "x"}', "[" * 5000])
-    def test_a_damaged_line_of_the_log_is_left_out_alone(
+    def test_only_the_damaged_line_of_a_log_is_skipped(
         self, line: str, tiny: Recipe, dataset: Path, tmp_path: Path
     ) -> None:
         run = gantoolkit.train(tiny, dataset, tmp_path / "run", device="cpu", stop_at=8)
@@ -140,15 +142,15 @@ class TestStrangeFiles:
         assert [json.loads(row)["step"] for row in run.folder.log.read_text().splitlines()] == [2, 6, 8, 10]
 
     @pytest.mark.parametrize("text", ["[]", "{}", "null", '{"data": 5}', "[" * 100_000, "\x00"])
-    def test_what_does_not_say_where_the_data_are_is_told_so(
+    def test_metadata_without_the_data_set_is_reported(
         self, text: str, tiny: Recipe, dataset: Path, tmp_path: Path
     ) -> None:
         run = gantoolkit.train(tiny, dataset, tmp_path / "run", device="cpu", stop_at=1)
         run.folder.metadata_file.write_text(text)
-        with pytest.raises(CheckpointError, match=r"run\.json: .*; say with --data where the data set is"):
+        with pytest.raises(CheckpointError, match=r"run\.json: .*; pass the path of the data set with --data"):
             Run.open(run.path)
 
-    def test_a_run_among_its_own_images_is_refused(self, tiny: Recipe, dataset: Path) -> None:
+    def test_run_inside_its_training_images_is_refused(self, tiny: Recipe, dataset: Path) -> None:
         with pytest.raises(
             CheckpointError, match="where its samples would become part of the data set; choose another --out"
         ):
@@ -156,48 +158,47 @@ class TestStrangeFiles:
 
 
 class TestDamage:
-    def test_the_older_of_two_stays_when_the_newest_is_damaged(
+    def test_older_checkpoint_stays_while_the_newest_is_damaged(
         self, lively: Recipe, dataset: Path, tmp_path: Path
     ) -> None:
         run = gantoolkit.train(lively, dataset, tmp_path / "run", device="cpu", stop_at=8)
         run.folder.list_checkpoints()[-1].write_bytes(b"")
         with pytest.warns(UserWarning, match="the previous checkpoint is used"):
             run.train(device="cpu", stop_at=5)
-        # One of step 5 is new, one of step 8 is damaged: that of step 4 is the second to go back to.
+        # Step 8 is damaged, so steps 4 and 5 are the two intact checkpoints to keep.
         assert [path.stem for path in run.folder.list_checkpoints()] == [f"step-0000000{step}" for step in (4, 5, 8)]
 
-    def test_where_all_are_damaged_the_run_begins_anew_and_says_so(
-        self, wholes: dict[str, Run], lively: Recipe, dataset: Path, tmp_path: Path
+    def test_run_starts_again_with_a_warning_if_all_checkpoints_are_damaged(
+        self, uninterrupted: dict[str, Run], lively: Recipe, dataset: Path, tmp_path: Path
     ) -> None:
-        whole = wholes["lively"]
         run = gantoolkit.train(lively, dataset, tmp_path / "run", device="cpu", stop_at=8)
         for path in run.folder.list_checkpoints():
             path.write_bytes(b"")
-        with pytest.warns(UserWarning, match="step-0000000") as warned:
+        with pytest.warns(UserWarning, match="step-0000000") as records:
             run.train(device="cpu")
-        assert [str(one.message).rpartition("; ")[2] for one in warned] == [
+        assert [str(record.message).rpartition("; ")[2] for record in records] == [
             "the previous checkpoint is used",
             "there is no earlier one: the run starts again from step 0",
         ]
-        assert_same_state(whole, run)
+        assert_same_state(uninterrupted["lively"], run)
 
-    def test_one_that_reads_otherwise_than_it_was_written_never_takes_its_place(
+    def test_checkpoint_that_reads_back_differently_replaces_nothing(
         self, tiny: Recipe, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from gantoolkit.training import tensorfile
+        from gantoolkit.files import tensors as tensor_files
 
         run = gantoolkit.train(tiny, dataset, tmp_path / "run", device="cpu", stop_at=2)
         before = contents(run.folder)
 
-        def lie(tensors, path, metadata) -> None:
+        def save_damaged(tensors, path, metadata) -> None:
             save_file(tensors, path, metadata)
             content = bytearray(Path(path).read_bytes())
             content[-5] ^= 1
             Path(path).write_bytes(content)
 
-        save_file = tensorfile.save_file
+        save_file = tensor_files.save_file
         with monkeypatch.context() as patch:
-            patch.setattr(tensorfile, "save_file", lie)
+            patch.setattr(tensor_files, "save_file", save_damaged)
             with pytest.raises(
                 CheckpointError, match="was not saved: the disk returns different bytes from those written"
             ):
@@ -205,31 +206,39 @@ class TestDamage:
         assert contents(run.folder) == before
         assert run.train(device="cpu").reason == "finished"
 
-    def test_numbers_that_are_no_numbers_are_read_back_too(self, tmp_path: Path) -> None:
+    @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux lists the files that a process maps")
+    def test_resumed_run_does_not_map_its_checkpoint(self, tiny: Recipe, dataset: Path, tmp_path: Path) -> None:
+        """A mapped file occupies the disk after it is removed, and truncating it kills the process."""
+        run = gantoolkit.train(tiny, dataset, tmp_path / "run", device="cpu", stop_at=4)
+        maps: list[str] = []
+        run.train(device="cpu", callbacks=[after(6, lambda: maps.append(Path("/proc/self/maps").read_text()))])
+        assert len(maps) == 1
+        assert str(run.folder.checkpoints) not in maps[0]
+
+    def test_nan_and_bfloat16_are_read_back(self, tmp_path: Path) -> None:
         tensors = {"nan": torch.tensor([torch.nan, -torch.nan]), "half": torch.ones(3, dtype=torch.bfloat16)}
         write_tensors(tmp_path / "file.safetensors", {**tensors, "one": torch.tensor(1)}, {})
         assert read_tensors(tmp_path / "file.safetensors")["half"].dtype == torch.bfloat16
 
-    def test_fewer_than_two_cannot_be_asked_for(self, tiny: Recipe) -> None:
+    def test_fewer_than_two_checkpoints_are_refused(self, tiny: Recipe) -> None:
         with pytest.raises(GantoolkitError, match="keep_checkpoints"):
             tiny.swap({"training.keep_checkpoints": 1})
 
-    def test_what_a_killed_process_had_begun_is_removed(self, tiny: Recipe, dataset: Path, tmp_path: Path) -> None:
+    def test_temporary_files_of_a_killed_process_are_removed(self, tiny: Recipe, dataset: Path, tmp_path: Path) -> None:
         run = gantoolkit.train(tiny, dataset, tmp_path / "run", device="cpu", stop_at=2)
         folder = run.folder
-        begun = [folder.checkpoints, folder.generators, folder.samples, folder.path]
-        for place in begun:
-            (place / ".left.png.part").write_bytes(b"half")
+        for parent in (folder.checkpoints, folder.generators, folder.samples, folder.path):
+            (parent / ".left.png.part").write_bytes(b"half")
         run.train(device="cpu")
         assert list(folder.path.rglob(".*.part")) == []
 
 
+@pytest.mark.slow(reason="trains on file systems that are filled, and in a subprocess: about 20 s in total")
 class TestFullDisk:
-    def test_a_file_that_grows_too_large_leaves_the_old_ones_whole(
-        self, wholes: dict[str, Run], tiny: Recipe, dataset: Path, tmp_path: Path
+    def test_file_size_limit_leaves_the_old_files_intact(
+        self, uninterrupted: dict[str, Run], tiny: Recipe, dataset: Path, tmp_path: Path
     ) -> None:
-        """In a process of its own, whose files may take half of what a checkpoint takes."""
-        whole = wholes["tiny"]
+        """In a subprocess whose file size limit is half of a checkpoint."""
         run = gantoolkit.train(tiny, dataset, tmp_path / "run", device="cpu", stop_at=4)
         before = contents(run.folder)
         size = run.folder.list_checkpoints()[0].stat().st_size
@@ -238,7 +247,7 @@ class TestFullDisk:
             f"resource.setrlimit(resource.RLIMIT_FSIZE, ({size // 2}, resource.RLIM_INFINITY))\n"
             "sys.exit(main(sys.argv[1:]))"
         )
-        done = subprocess.run(
+        completed = subprocess.run(
             [sys.executable, "-c", program, "train", "--resume", run.path, "--device=cpu", "--cache=none"],
             cwd=ROOT,
             capture_output=True,
@@ -246,19 +255,19 @@ class TestFullDisk:
             timeout=300,
             check=False,
         )
-        assert done.returncode == 2
+        assert completed.returncode == 2
         complaint = (
             r"step-00000008\.safetensors: .* \(File too large; it needs \d\.\d MB in one file, and a file may take"
         )
-        assert re.search(complaint, done.stderr), done.stderr
-        assert "Traceback" not in done.stderr
+        assert re.search(complaint, completed.stderr), completed.stderr
+        assert "Traceback" not in completed.stderr
         assert contents(run.folder) == before
         assert list(run.path.rglob(".*.part")) == []
         run.train(device="cpu")
-        assert_same_state(whole, run)
+        assert_same_state(uninterrupted["tiny"], run)
 
     @pytest.mark.parametrize(
-        ("moment", "named"),
+        ("event", "message"),
         [
             ("os.mkdir */checkpoints", r"step-0000000\d\.safetensors: .*; it needs 0\.\d MB, and 0\.0 MB are free"),
             ("os.mkdir */generators", r"[AB]2[AB]\.safetensors: .*; it needs 0\.\d MB, and 0\.0 MB are free"),
@@ -267,37 +276,36 @@ class TestFullDisk:
             ("open */.log.csv.part", r"log\.csv: .*; it needs more, and 0\.0 MB are free"),
             ("open */.report.html.part", r"report\.html: .*; it needs \d\.\d MB, and 0\.0 MB are free"),
             ("open */tensorboard/events*", r"tensorboard: .*; it needs more, and 0\.0 MB are free"),
-            ("open */.recipe.toml.part", r"run: .*; it needs more, and 0\.0 MB are free"),
+            ("open */.recipe.toml.part", r"run/recipe\.toml: .*; it needs 0\.0 MB, and 0\.0 MB are free"),
         ],
         ids=["checkpoint", "generator", "sample", "row", "table", "report", "tensorboard", "recipe"],
     )
-    def test_a_disk_that_is_full_at_any_writer_is_explained_and_the_run_goes_on_when_there_is_room(
+    def test_full_disk_is_explained_and_the_run_resumes_with_free_space(
         self,
-        wholes: dict[str, Run],
-        moment: str,
-        named: str,
+        uninterrupted: dict[str, Run],
+        event: str,
+        message: str,
         tiny: Recipe,
         dataset: Path,
         small_disk: Path,
         tmp_path: Path,
         capfd: pytest.CaptureFixture[str],
     ) -> None:
-        whole = wholes["tiny"]
         out = small_disk / "run"
-        with fill_at(moment, small_disk / "ballast"), pytest.raises(GantoolkitError) as caught:
+        with fill_at(event, small_disk / "ballast"), pytest.raises(GantoolkitError) as error:
             gantoolkit.train(tiny, dataset, out, device="cpu")
-        assert re.search(named, str(caught.value)), caught.value
-        assert "No space left on device" in str(caught.value)
-        assert "Traceback" not in capfd.readouterr().err  # of a thread of TensorBoard's
+        assert re.search(message, str(error.value)), error.value
+        assert "No space left on device" in str(error.value)
+        assert "Traceback" not in capfd.readouterr().err  # from TensorBoard's thread
         assert list(out.rglob(".*.part")) == []
         (small_disk / "ballast").unlink()
         run = gantoolkit.train(tiny, dataset, out, device="cpu")
-        assert_same_state(whole, run)
-        assert rows(whole) == rows(run)
+        assert_same_state(uninterrupted["tiny"], run)
+        assert rows(run) == rows(uninterrupted["tiny"])
 
 
 class TestFolder:
-    def test_one_that_cannot_be_written_is_named(self, tiny: Recipe, dataset: Path, small_disk: Path) -> None:
+    def test_read_only_folder_is_named(self, tiny: Recipe, dataset: Path, small_disk: Path) -> None:
         run = gantoolkit.train(tiny, dataset, small_disk / "run", device="cpu", stop_at=2)
         before = contents(run.folder)
         subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
@@ -311,77 +319,89 @@ class TestFolder:
             subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
         assert contents(run.folder) == before
 
-    def test_one_that_becomes_so_while_the_run_trains(
-        self, wholes: dict[str, Run], lively: Recipe, dataset: Path, tmp_path: Path
+    def test_folder_that_becomes_read_only_during_training(
+        self, uninterrupted: dict[str, Run], lively: Recipe, dataset: Path, tmp_path: Path
     ) -> None:
         out = tmp_path / "run"
 
-        def freeze(flag: str) -> int:
+        def change_attribute(flag: str) -> int:
             return subprocess.run(["chattr", flag, out / "checkpoints"], capture_output=True, check=False).returncode
 
         (out / "checkpoints").mkdir(parents=True)
-        if freeze("+i"):
+        if change_attribute("+i"):
             pytest.skip("folders cannot be made immutable here (chattr +i)")
-        freeze("-i")
+        change_attribute("-i")
         try:
             with pytest.raises(CheckpointError, match=r"safetensors: cannot be written \(Operation not permitted\)"):
-                gantoolkit.train(lively, dataset, out, device="cpu", callbacks=[after(5, lambda: freeze("+i"))])
+                gantoolkit.train(
+                    lively, dataset, out, device="cpu", callbacks=[after(5, lambda: change_attribute("+i"))]
+                )
         finally:
-            freeze("-i")
-        assert_same_state(wholes["lively"], gantoolkit.train(lively, dataset, out, device="cpu"))
+            change_attribute("-i")
+        assert_same_state(uninterrupted["lively"], gantoolkit.train(lively, dataset, out, device="cpu"))
 
     @pytest.mark.parametrize("step", [3, 6, 9])
-    def test_one_that_vanishes_while_the_run_trains(
+    def test_folder_that_is_deleted_during_training(
         self, step: int, tiny: Recipe, dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
         out = tmp_path / "run"
-        with pytest.raises(CheckpointError, match=r"run.*(has gone|No such file)"):
+        with pytest.raises(CheckpointError, match=r"run.*(was deleted while the run trained|No such file)"):
             gantoolkit.train(tiny, dataset, out, device="cpu", callbacks=[after(step, lambda: shutil.rmtree(out))])
         assert "Traceback" not in capfd.readouterr().err
-        assert gantoolkit.train(tiny, dataset, out, device="cpu").path == out  # anew
+        assert gantoolkit.train(tiny, dataset, out, device="cpu").path == out
 
-    def test_a_file_in_its_place_is_named(self, tiny: Recipe, dataset: Path, tmp_path: Path) -> None:
+    def test_file_at_the_path_of_the_folder_is_named(self, tiny: Recipe, dataset: Path, tmp_path: Path) -> None:
         (tmp_path / "run").write_text("mine")
         with pytest.raises(CheckpointError, match=r"run: cannot be written \(File exists\)"):
             gantoolkit.train(tiny, dataset, tmp_path / "run", device="cpu")
         assert (tmp_path / "run").read_text() == "mine"
 
-    def test_one_that_was_moved_goes_on_where_it_is(
-        self, wholes: dict[str, Run], lively: Recipe, dataset: Path, tmp_path: Path
+    def test_moved_folder_is_resumed_at_its_new_path(
+        self, uninterrupted: dict[str, Run], lively: Recipe, dataset: Path, tmp_path: Path
     ) -> None:
-        whole = wholes["lively"]
         gantoolkit.train(lively, dataset, tmp_path / "run", device="cpu", stop_at=6)
         (tmp_path / "elsewhere").mkdir()
         shutil.move(tmp_path / "run", tmp_path / "elsewhere" / "moved")
         run = Run.open(tmp_path / "elsewhere" / "moved")
         run.train(device="cpu")
-        assert_same_state(whole, run)
-        assert rows(whole) == rows(run)
+        assert_same_state(uninterrupted["lively"], run)
+        assert rows(run) == rows(uninterrupted["lively"])
         assert not (tmp_path / "run").exists()
 
-    def test_two_processes_do_not_train_in_one(self, tiny: Recipe, dataset: Path, tmp_path: Path) -> None:
+    def test_two_processes_cannot_train_in_one_folder(self, tiny: Recipe, dataset: Path, tmp_path: Path) -> None:
         out = tmp_path / "run"
-        refused: list[str] = []
+        messages: list[str] = []
 
-        def try_too() -> None:
-            with pytest.raises(CheckpointError) as caught:
+        def train_again() -> None:
+            with pytest.raises(CheckpointError) as error:
                 gantoolkit.train(tiny, dataset, out, device="cpu")
-            refused.append(str(caught.value))
+            messages.append(str(error.value))
 
-        run = gantoolkit.train(tiny, dataset, out, device="cpu", callbacks=[after(5, try_too)])
-        (complaint,) = refused
+        run = gantoolkit.train(tiny, dataset, out, device="cpu", callbacks=[after(5, train_again)])
+        (complaint,) = messages
         assert complaint.startswith(f"{out}: process {os.getpid()} on ")
-        assert complaint.endswith("is training in this folder; wait until it has ended, or stop it")
+        assert complaint.endswith("is training in this folder; wait until it has exited, or stop it")
         assert final_state(run)
 
-    def test_a_lock_that_a_dead_process_left_means_nothing(self, tiny: Recipe, dataset: Path, tmp_path: Path) -> None:
+    def test_lock_of_a_dead_process_is_ignored(self, tiny: Recipe, dataset: Path, tmp_path: Path) -> None:
         run = gantoolkit.train(tiny, dataset, tmp_path / "run", device="cpu", stop_at=2)
         run.folder.lock_file.write_text("process 1 on elsewhere\n")
         assert run.train(device="cpu").reason == "finished"
 
+    def test_only_folders_of_images_are_refused_inside_the_data_set(self, tiny: Recipe, dataset: Path) -> None:
+        for name in ("trials", "temp"):
+            (dataset / name).mkdir()
+            assert Run.start(tiny, dataset, dataset / name / "run").folder.exists
+        for name in ("trainA", "test"):
+            with pytest.raises(
+                CheckpointError, match=rf"{name}/run: is in .*{name}, where its samples would become part"
+            ):
+                Run.start(tiny, dataset, dataset / name / "run")
+            assert not (dataset / name / "run").exists()
+
 
 class TestAnotherRecipe:
-    RHYTHM = {
+    INTERVALS = {
         "data.max_bad_files": 3,
         "training.checkpoint_every": 3,
         "training.evaluate_every": 5,
@@ -391,19 +411,18 @@ class TestAnotherRecipe:
         "training.samples": 1,
     }
 
-    def test_a_run_may_go_on_in_another_rhythm_and_says_in_which(
-        self, wholes: dict[str, Run], lively: Recipe, dataset: Path, tmp_path: Path
+    def test_run_may_continue_with_other_intervals_and_reports_them(
+        self, uninterrupted: dict[str, Run], lively: Recipe, dataset: Path, tmp_path: Path
     ) -> None:
-        whole = wholes["lively"]
         gantoolkit.train(lively, dataset, tmp_path / "run", device="cpu", stop_at=4)
-        changed = lively.swap(self.RHYTHM)
-        with pytest.warns(UserWarning, match="weights do not depend on it") as warned:
+        changed = lively.swap(self.INTERVALS)
+        with pytest.warns(UserWarning, match="weights do not depend on it") as records:
             run = gantoolkit.train(changed, dataset, tmp_path / "run", device="cpu", stop_at=7)
-        said = str(warned[0].message)
-        assert [name for name in self.RHYTHM if f"{name} is {self.RHYTHM[name]!r} here and" not in said] == []
+        message = str(records[0].message)
+        assert [name for name, value in self.INTERVALS.items() if f"{name} is {value!r} here and" not in message] == []
         assert run.folder.read_recipe().resolve() == changed.resolve()
         Run.open(tmp_path / "run").train(device="cpu")
-        assert_same_state(whole, run)
+        assert_same_state(uninterrupted["lively"], run)
         assert [row["step"] for row in rows(run) if "epoch" in row] == [2, 4, 5, 10]
 
     @pytest.mark.parametrize(
@@ -424,7 +443,7 @@ class TestAnotherRecipe:
         ],
         ids=str,
     )
-    def test_what_learns_otherwise_is_refused_by_name_and_nothing_is_touched(
+    def test_change_that_affects_weights_is_refused_by_name_and_nothing_is_written(
         self, field: dict[str, object], tiny: Recipe, dataset: Path, tmp_path: Path
     ) -> None:
         folder = RunFolder(tmp_path / "run")
@@ -442,40 +461,40 @@ def contents(folder: RunFolder) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.checkpoints.iterdir()}
 
 
-def after(step: int, act: Callable[[], object]) -> Callable[[Event], None]:
-    """A callback that does something once a step is done."""
+def after(step: int, action: Callable[[], object]) -> Callable[[Event], None]:
+    """A callback that calls `action` after a step."""
 
-    def note(event: Event) -> None:
+    def handle(event: Event) -> None:
         if isinstance(event, StepDone) and event.step == step:
-            act()
+            action()
 
-    return note
+    return handle
 
 
 class fill_at:  # noqa: N801 (reads as a function)
-    """Fill a disk at the first of Python's audit events whose name and first argument fit a pattern."""
+    """Fill a disk at the first audit event of Python whose name and first argument match a pattern."""
 
-    waiting: "fill_at | None" = None
-    is_hooked = False
+    active: "fill_at | None" = None
+    has_hook = False
 
     def __init__(self, pattern: str, ballast: Path) -> None:
         self.pattern, self.ballast = pattern, ballast
 
     def __enter__(self) -> None:
-        fill_at.waiting = self
-        if not fill_at.is_hooked:  # a hook stays for good
-            fill_at.is_hooked = True
-            sys.addaudithook(fill_at.note)
+        fill_at.active = self
+        if not fill_at.has_hook:  # a hook cannot be removed
+            fill_at.has_hook = True
+            sys.addaudithook(fill_at.handle)
 
     def __exit__(self, *error: object) -> None:
-        fill_at.waiting = None
+        fill_at.active = None
 
     @staticmethod
-    def note(event: str, arguments: tuple[object, ...]) -> None:
-        waiting = fill_at.waiting
-        if waiting is not None and fnmatch.fnmatchcase(f"{event} {arguments[0] if arguments else ''}", waiting.pattern):
-            fill_at.waiting = None
-            with waiting.ballast.open("wb", buffering=0) as file:
+    def handle(event: str, arguments: tuple[object, ...]) -> None:
+        active = fill_at.active
+        if active is not None and fnmatch.fnmatchcase(f"{event} {arguments[0] if arguments else ''}", active.pattern):
+            fill_at.active = None
+            with active.ballast.open("wb", buffering=0) as file:
                 for size in (65536, 4096, 1):
                     with contextlib.suppress(OSError):
                         while file.write(b"\0" * size):
@@ -485,10 +504,10 @@ class fill_at:  # noqa: N801 (reads as a function)
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of a few MB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", place], capture_output=True, check=False)
-    if made.returncode:
-        pytest.skip(f"no file system can be mounted here: {made.stderr.decode().strip()}")
-    yield place
-    subprocess.run(["umount", place], check=True)
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", disk], capture_output=True, check=False)
+    if mount.returncode:
+        pytest.skip(f"no file system can be mounted here: {mount.stderr.decode().strip()}")
+    yield disk
+    subprocess.run(["umount", disk], check=True)

@@ -2,18 +2,23 @@
 
 import gc
 import os
+import random
 import re
 import shutil
-import signal
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from _helpers.small import make_dataset, make_image
 from _helpers.states import rows
 
 import gantoolkit
 from gantoolkit.data import TrainingBatches, open_dataset, sampling
+from gantoolkit.data.reader import ImageReader
+from gantoolkit.data.sources import HostSource
 from gantoolkit.errors import DataError
 from gantoolkit.files.tensors import read_header
 from gantoolkit.recipes import Recipe
@@ -191,29 +196,49 @@ class TestTooMany:
         assert "<li>and 2 more</li>" in page
 
 
+class HangingSource(HostSource):
+    """Reads as from a file system that hangs while a file exists."""
+
+    def __init__(self, reader: ImageReader, flag: Path) -> None:
+        super().__init__(reader)
+        self.flag = flag
+
+    def load_crop(self, domain: str, index: int, rng: random.Random) -> torch.Tensor:
+        while self.flag.exists():
+            time.sleep(0.1)
+        return super().load_crop(domain, index, rng)
+
+
 @pytest.mark.slow(reason="waits for timeouts, about 20 s")
 def test_a_file_system_that_hangs_ends_the_run_and_the_error_names_the_files(
     recipe: Recipe, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stopping the worker process stands for a file system that hangs: neither sends images nor ends on SIGTERM."""
     whole = gantoolkit.train(recipe, dataset, tmp_path / "whole", device="cpu")
     run = Run.start(recipe, dataset, tmp_path / "run")
+    flag = tmp_path / "hangs"
     workers: list[int] = []
 
-    def stop_workers() -> None:
+    def hang() -> None:
         workers.extend(worker_processes())
-        for worker in workers:
-            os.kill(worker, signal.SIGSTOP)
-        monkeypatch.setattr(sampling, "WORKER_TIMEOUT_SECONDS", 5.0)  # not before: a worker takes longer to start
+        flag.touch()
+        patch.setattr(sampling, "WORKER_TIMEOUT_SECONDS", 5.0)  # not before: a worker takes longer to start
         for loader in gc.get_objects():
             if type(loader).__name__ == "_MultiProcessingDataLoaderIter":
                 loader._timeout = 5.0
 
-    with pytest.raises(
-        DataError,
-        match=r"no images were loaded for 5 s; .* Step \d+ waits for .*trainA/.*png, .*trainB/.*png; resume",
-    ):
-        run.train(device="cpu", workers=1, callbacks=[Damage(2, stop_workers)])
+    with monkeypatch.context() as patch:
+        # A worker process cannot import this module under the name that pytest gives it.
+        patch.syspath_prepend(Path(__file__).parent)
+        patch.setitem(sys.modules, Path(__file__).stem, sys.modules[__name__])
+        patch.setattr(HangingSource, "__module__", Path(__file__).stem)
+        patch.setattr(
+            sampling, "open_source", lambda data, settings, *_: HangingSource(ImageReader(data, settings), flag)
+        )
+        with pytest.raises(
+            DataError,
+            match=r"no images were loaded for 5 s; .* Step \d+ waits for .*trainA/.*png, .*trainB/.*png; resume",
+        ):
+            run.train(device="cpu", workers=1, callbacks=[Damage(2, hang)])
     assert workers
     assert set(worker_processes()).isdisjoint(workers)
     assert run.train(device="cpu").reason == "finished"

@@ -130,9 +130,7 @@ class TestInjectedValues:
         assert injector.steps_taken > 20
         assert_same_state(whole, run)
 
-    def test_permanently_non_finite_batches_stop_the_run(
-        self, recipe: Recipe, dataset: Path, tmp_path: Path, monkeypatch
-    ) -> None:
+    def test_non_finite_batches_stop_the_run(self, recipe: Recipe, dataset: Path, tmp_path: Path, monkeypatch) -> None:
         with (
             Injector(inject_batch, math.nan, range(6, 1000)).active(monkeypatch),
             pytest.raises(TrainingError, match=r"step 14: .* not finite in 10 steps in a row, also after a rollback"),

@@ -98,15 +98,9 @@ def reference(root: Path) -> Reference:
 def command(data: Path, out: Path, *, workers: int = 0, dying: Sequence[object] = ()) -> list[str]:
     """The command that starts or resumes a run; `dying` are the first arguments of dying.py."""
     program = [str(ROOT / "tests" / "_helpers" / "dying.py"), *map(str, dying)] if dying else ["-m", "gantoolkit"]
-    arguments = ["train", "cyclegan", "--data", str(data), "--out", str(out), "--device", "cpu"]
-    return [
-        sys.executable,
-        *program,
-        *arguments,
-        "--workers",
-        str(workers),
-        *(word for setting in SETTINGS for word in ("--set", setting)),
-    ]
+    arguments = ["cyclegan", "--data", str(data), "--out", str(out), "--device", "cpu", "--workers", str(workers)]
+    settings = [argument for setting in SETTINGS for argument in ("--set", setting)]
+    return [sys.executable, *program, "train", *arguments, *settings]
 
 
 def train(data: Path, out: Path, *, workers: int = 0, dying: Sequence[object] = ()) -> tuple[int, str]:

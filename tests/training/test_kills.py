@@ -1,6 +1,6 @@
-"""Real training processes that are killed, or asked to stop, at any moment: what they leave, and where the run ends.
+"""Training processes that are killed or interrupted at any moment: what they leave, and how the run ends.
 
-`GANTOOLKIT_KILLS=50` makes the first test as long as that; without it, it kills 8 times.
+`GANTOOLKIT_KILLS` is the number of kills in the first test, 8 by default.
 """
 
 import itertools
@@ -22,6 +22,8 @@ from _helpers.small import make_dataset
 from gantoolkit.files.tensors import read_header, read_tensors
 from gantoolkit.runs import RunFolder
 from gantoolkit.runs.log import read_log
+
+pytestmark = pytest.mark.slow(reason="kills real processes")
 
 KILLS = int(os.environ.get("GANTOOLKIT_KILLS", "8"))
 ROOT = Path(__file__).parents[2]
@@ -45,40 +47,38 @@ SETTINGS = (
     "training.evaluate_images=1",
     "training.deterministic=true",
 )
-STEPS = 30
-
-IN_A_WRITE = {
-    "before anything of a checkpoint is written": "os.mkdir */checkpoints",
-    "in the middle of its bytes": "torn open */checkpoints/.*.part",
-    "before it is synced": "open */checkpoints/.*.part",
-    "between its sync and its rename": "os.rename */checkpoints/.*.part",
-    "after its rename": "open */checkpoints",
-    "before an old one is removed": "os.remove */checkpoints/step-*",
+MOMENTS = {
+    "before the folder of the checkpoints is created": "os.mkdir */checkpoints",
+    "while a checkpoint is written": "torn open */checkpoints/.*.part",
+    "before a checkpoint is synced": "open */checkpoints/.*.part",
+    "between the sync and the rename of a checkpoint": "os.rename */checkpoints/.*.part",
+    "after the rename of a checkpoint": "open */checkpoints",
+    "before an old checkpoint is removed": "os.remove */checkpoints/step-*",
     "between the checkpoint and its generators": "os.mkdir */generators",
-    "in a generator": "torn open */generators/.*.part",
+    "while a generator is written": "torn open */generators/.*.part",
     "between two generators": "os.rename */generators/.B2A*",
     "between the best generators and their checkpoint": "os.rename */best/.B2A*",
-    "in a sample": "torn open */samples/.*.part",
-    "in a row of the log": "row",
-    "while the log is cut to the checkpoint": "os.rename */.log.jsonl.part",
-    "in the table": "torn open */.log.csv.part",
-    "in the report": "torn open */.report.html.part",
-    "before the report's rename": "os.rename */.report.html.part",
+    "while a sample is written": "torn open */samples/.*.part",
+    "while a row of the log is written": "row",
+    "while the log is truncated to the checkpoint": "os.rename */.log.jsonl.part",
+    "while the table is written": "torn open */.log.csv.part",
+    "while the report is written": "torn open */.report.html.part",
+    "before the rename of the report": "os.rename */.report.html.part",
     "in the middle of a step": "backward",
 }
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A run that nobody disturbed."""
+    """A run that was not interrupted."""
 
     data: Path
     folder: RunFolder
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder for everything here, the decoded images too."""
+def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder for all runs of this module and for their cache."""
     folder = tmp_path_factory.mktemp("kills")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GANTOOLKIT_CACHE", str(folder / "cache"))
@@ -88,23 +88,24 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def reference(place: Path) -> Reference:
-    data = make_dataset(place / "images")
-    code, output = train(data, place / "undisturbed")
+def reference(root: Path) -> Reference:
+    data = make_dataset(root / "images")
+    code, output = train(data, root / "reference")
     assert code == 0, output
-    return Reference(data, RunFolder(place / "undisturbed"))
+    return Reference(data, RunFolder(root / "reference"))
 
 
 def command(data: Path, out: Path, *, workers: int = 0, dying: Sequence[object] = ()) -> list[str]:
-    """Start a run or continue it; `dying` are the first arguments of dying.py."""
+    """The command that starts or resumes a run; `dying` are the first arguments of dying.py."""
     program = [str(ROOT / "tests" / "_helpers" / "dying.py"), *map(str, dying)] if dying else ["-m", "gantoolkit"]
-    made = [sys.executable, *program, "train", "cyclegan", "--data", str(data), "--out", str(out), "--device", "cpu"]
-    return [*made, "--workers", str(workers), *(word for setting in SETTINGS for word in ("--set", setting))]
+    arguments = ["cyclegan", "--data", str(data), "--out", str(out), "--device", "cpu", "--workers", str(workers)]
+    settings = [argument for setting in SETTINGS for argument in ("--set", setting)]
+    return [sys.executable, *program, "train", *arguments, *settings]
 
 
 def train(data: Path, out: Path, *, workers: int = 0, dying: Sequence[object] = ()) -> tuple[int, str]:
-    """Run it to its end, whatever that is: the exit code, and all that was said."""
-    done = subprocess.run(
+    """Train until the process exits; returns the exit code and the output."""
+    result = subprocess.run(
         command(data, out, workers=workers, dying=dying),
         cwd=ROOT,
         stdout=subprocess.PIPE,
@@ -113,20 +114,22 @@ def train(data: Path, out: Path, *, workers: int = 0, dying: Sequence[object] = 
         timeout=300,
         check=False,
     )
-    return done.returncode, done.stdout
+    return result.returncode, result.stdout
 
 
-def train_until(data: Path, out: Path, draws: random.Random, kind: signal.Signals) -> tuple[int, str]:
-    """The same with a signal at a random moment: while it starts, or up to half a second after a row of its log."""
+def train_until(data: Path, out: Path, rng: random.Random, kind: signal.Signals) -> tuple[int, str]:
+    """Train and send a signal at a random moment: during the start, or up to half a second after a row of the log."""
     folder = RunFolder(out)
-    steps = draws.randrange(0, 14, 2)
-    goal = steps + max((int(path.stem.removeprefix("step-")) for path in folder.list_checkpoints()), default=0)
+    steps = rng.randrange(0, 14, 2)
+    last_step = steps + max((int(path.stem.removeprefix("step-")) for path in folder.list_checkpoints()), default=0)
     with subprocess.Popen(
         command(data, out), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
-        if steps:  # by its own progress, not by a clock: other processes may take the machine's time
-            wait_for(lambda: process.poll() is not None or any(row["step"] >= goal for row in read_log(folder.log)))
-        time.sleep(draws.uniform(0, 0.5 if steps else 3))
+        if steps:  # measured by the log, not by time, because other processes may slow the machine down
+            wait_for(
+                lambda: process.poll() is not None or any(row["step"] >= last_step for row in read_log(folder.log))
+            )
+        time.sleep(rng.uniform(0, 0.5 if steps else 3))
         process.send_signal(kind)
         output, _ = process.communicate(timeout=300)
     return process.returncode, output
@@ -137,70 +140,70 @@ def without_time(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def assert_same_end(run: RunFolder, reference: RunFolder) -> None:
-    """Every tensor by its bits, the progress and the log but for the time, the samples, and not one file more or less."""
+    """Assert that the files are the same, tensors and samples bit for bit, and progress and log except for the time."""
     ours, theirs = (
         sorted(str(path.relative_to(folder.path)) for path in folder.path.rglob("*") if "tensorboard" not in path.parts)
         for folder in (run, reference)
     )
     assert ours == theirs
     for name in ours:
-        mine, other = run.path / name, reference.path / name
+        our_file, their_file = run.path / name, reference.path / name
         if name.endswith(".safetensors"):
-            left, right = read_tensors(mine), read_tensors(other)
+            left, right = read_tensors(our_file), read_tensors(their_file)
             assert left.keys() == right.keys()
-            unlike = [key for key in left if left[key].numpy().tobytes() != right[key].numpy().tobytes()]
-            assert unlike == [], name
-            headers = read_header(mine), read_header(other)
+            different = [key for key in left if left[key].numpy().tobytes() != right[key].numpy().tobytes()]
+            assert different == [], name
+            headers = read_header(our_file), read_header(their_file)
             for header in headers:
                 header.get("progress", {}).pop("seconds", None)
             assert headers[0] == headers[1], name
         elif name.endswith(".png"):
-            assert mine.read_bytes() == other.read_bytes(), name
+            assert our_file.read_bytes() == their_file.read_bytes(), name
     assert without_time(read_log(run.log)) == without_time(read_log(reference.log))
 
 
-def test_a_run_that_is_killed_at_any_moment_ends_where_an_undisturbed_one_does(
-    reference: Reference, place: Path, capsys: pytest.CaptureFixture[str]
+def test_a_run_that_is_killed_at_any_moment_ends_like_an_uninterrupted_one(
+    reference: Reference, root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    draws = random.Random(8)
-    moments = list(IN_A_WRITE)
-    draws.shuffle(moments)
-    waiting = itertools.cycle(moments)
-    figures = {"kills": 0, "at a random time": 0, "in a write": 0, "runs": 0, "resumed": 0}
+    rng = random.Random(8)
+    moments = list(MOMENTS)
+    rng.shuffle(moments)
+    next_moments = itertools.cycle(moments)
+    counts = {"kills": 0, "at a random time": 0, "at a chosen moment": 0, "runs": 0, "resumed": 0}
     kills = 0
     while kills < KILLS:
-        figures["runs"] += 1
-        folder = RunFolder(place / f"disturbed-{figures['runs']}")
+        counts["runs"] += 1
+        folder = RunFolder(root / f"killed-{counts['runs']}")
         code = -signal.SIGKILL
         while code != 0:
-            figures["resumed"] += bool(folder.list_checkpoints())
+            counts["resumed"] += bool(folder.list_checkpoints())
             if kills == KILLS:
                 code, output = train(reference.data, folder.path)
             elif kills % 2:
-                code, output = train_until(reference.data, folder.path, draws, signal.SIGKILL)
-                figures["at a random time"] += code != 0
+                code, output = train_until(reference.data, folder.path, rng, signal.SIGKILL)
+                counts["at a random time"] += code != 0
             else:
-                dying = ("SIGKILL", IN_A_WRITE[next(waiting)], draws.randint(1, 2))
+                dying = ("SIGKILL", MOMENTS[next(next_moments)], rng.randint(1, 2))
                 code, output = train(reference.data, folder.path, dying=dying)
-                figures["in a write"] += code != 0
+                counts["at a chosen moment"] += code != 0
             assert code in (0, -signal.SIGKILL), output
             assert "damaged" not in output, output
             kills += code != 0
         assert_same_end(folder, reference.folder)
-    figures["kills"] = kills
+    counts["kills"] = kills
     with capsys.disabled():
-        print(f"\n{json.dumps(figures)}")
+        print(f"\n{json.dumps(counts)}")
 
 
-def test_a_signal_at_any_moment_ends_it_with_its_code_and_a_second_one_at_once(
-    reference: Reference, place: Path
+def test_a_signal_stops_the_run_with_its_exit_code_and_a_second_one_stops_it_at_once(
+    reference: Reference, root: Path
 ) -> None:
-    folder = RunFolder(place / "signalled")
+    folder = RunFolder(root / "signals")
 
-    def expect(kinds: str, pattern: str, count: int, code: int, said: str) -> None:
-        found, output = train(reference.data, folder.path, dying=(kinds, pattern, count))
-        assert found == code, (pattern, output)
-        assert said in output
+    def expect(kinds: str, pattern: str, count: int, expected_code: int, message: str) -> None:
+        code, output = train(reference.data, folder.path, dying=(kinds, pattern, count))
+        assert code == expected_code, (pattern, output)
+        assert message in output
         assert "Traceback" not in output
 
     saved = "continue with: gantoolkit train --resume"
@@ -208,12 +211,12 @@ def test_a_signal_at_any_moment_ends_it_with_its_code_and_a_second_one_at_once(
     expect("SIGTERM", "import torch", 1, 143, "error: terminated")
     assert folder.list_checkpoints() == []
     expect("SIGTERM", "open */testA/*", 1, 143, saved)
-    assert newest_step(folder) == 0  # no step had begun
+    assert newest_step(folder) == 0  # before the first step
     expect("SIGINT", "backward", 3, 130, saved)
-    assert newest_step(folder) == 2  # the third one is in the middle of the second step
+    assert newest_step(folder) == 2  # a step has two backward passes: the third is in the second step
     expect("SIGTERM", "open */samples/.*.part", 1, 143, saved)
     assert newest_step(folder) == 10
-    expect("SIGINT", "torn open */checkpoints/.*.part", 1, 2, "was not saved")  # a disk that lies, and a signal too
+    expect("SIGINT", "torn open */checkpoints/.*.part", 1, 2, "was not saved")  # the file is truncated too
     assert newest_step(folder) == 10
     expect("SIGTERM", "open */checkpoints/.*.part", 1, 143, saved)
     assert newest_step(folder) == 15
@@ -224,52 +227,56 @@ def test_a_signal_at_any_moment_ends_it_with_its_code_and_a_second_one_at_once(
     expect("SIGINT", "os.rename */best/.B2A*", 1, 130, saved)
     code, output = train(reference.data, folder.path)
     assert code == 0, output
-    # Where it was stopped a checkpoint was written; the undisturbed run kept other ones besides its last and its best.
     assert_same_end(folder, reference.folder)
 
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_at_a_random_moment(kind: signal.Signals, reference: Reference, place: Path) -> None:
-    draws = random.Random(int(kind))
-    folder = RunFolder(place / f"asked-{kind.name}")
+def test_a_signal_at_a_random_moment(kind: signal.Signals, reference: Reference, root: Path) -> None:
+    rng = random.Random(int(kind))
+    folder = RunFolder(root / f"signal-{kind.name}")
     for _ in range(max(1, KILLS // 16)):
-        code, output = train_until(reference.data, folder.path, draws, kind)
+        code, output = train_until(reference.data, folder.path, rng, kind)
         assert code in (0, 128 + kind), output
         assert "Traceback" not in output
         assert code == 0 or "continue with" in output or output.count("\n") <= 2, output
 
 
-def test_no_worker_outlives_a_run_that_is_killed(reference: Reference, place: Path) -> None:
-    folder = RunFolder(place / "workers")
-    code, started = signal_with_worker(
-        signal.SIGKILL, reference, folder, lambda: bool(folder.list_checkpoints()), alone=True
+def test_workers_end_when_the_run_is_killed(reference: Reference, root: Path) -> None:
+    folder = RunFolder(root / "workers")
+    code, children = signal_with_worker(
+        signal.SIGKILL, reference, folder, lambda: bool(folder.list_checkpoints()), main_process_only=True
     )
     assert code == -signal.SIGKILL
-    assert started
-    wait_for(lambda: not any(map(is_alive, started)), seconds=60)
+    assert children
+    wait_for(lambda: not any(map(is_alive, children)), seconds=60)
     code, output = train(reference.data, folder.path)
     assert code == 0, output
     assert_same_end(folder, reference.folder)
 
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
-def test_workers_leave_a_signal_to_the_whole_group_to_the_run(
-    kind: signal.Signals, reference: Reference, place: Path
+def test_the_main_process_handles_a_signal_to_the_process_group(
+    kind: signal.Signals, reference: Reference, root: Path
 ) -> None:
-    folder = RunFolder(place / f"group-{kind.name}")
-    # For the second kind while the worker comes up: the first samples are drawn just before that.
+    folder = RunFolder(root / f"group-{kind.name}")
+    # SIGTERM is sent while the worker starts, which is just after the first samples are drawn.
     is_early = kind == signal.SIGTERM
-    until = (lambda: any(folder.samples.glob("step-*"))) if is_early else (lambda: bool(folder.list_checkpoints()))
-    code, started = signal_with_worker(kind, reference, folder, until)
+    condition = (lambda: any(folder.samples.glob("step-*"))) if is_early else (lambda: bool(folder.list_checkpoints()))
+    code, children = signal_with_worker(kind, reference, folder, condition)
     assert code == 128 + kind
     assert folder.list_checkpoints()
-    wait_for(lambda: not any(map(is_alive, started)), seconds=60)
+    wait_for(lambda: not any(map(is_alive, children)), seconds=60)
 
 
 def signal_with_worker(
-    kind: signal.Signals, reference: Reference, folder: RunFolder, until: Callable[[], bool], *, alone: bool = False
+    kind: signal.Signals,
+    reference: Reference,
+    folder: RunFolder,
+    condition: Callable[[], bool],
+    *,
+    main_process_only: bool = False,
 ) -> tuple[int, list[int]]:
-    """Train with a worker, until something is so; then send a signal to all processes, or to the run alone.
+    """Train with a worker until a condition holds; then send a signal to all processes, or to the main process only.
 
     Returns:
         The run's exit code, and the processes that it had started.
@@ -281,14 +288,14 @@ def signal_with_worker(
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     ) as process:
-        wait_for(lambda: until() or process.poll() is not None)
+        wait_for(lambda: condition() or process.poll() is not None)
         wait_for(lambda: bool(children_of(process.pid)) or process.poll() is not None)
-        started = children_of(process.pid)
-        if alone:
+        children = children_of(process.pid)
+        if main_process_only:
             process.send_signal(kind)
         else:
             os.killpg(process.pid, kind)
-        return process.wait(120), started
+        return process.wait(120), children
 
 
 def newest_step(folder: RunFolder) -> int:
@@ -300,8 +307,9 @@ def contents(folder: RunFolder) -> dict[str, bytes]:
 
 
 def children_of(process: int) -> list[int]:
-    listed = Path(f"/proc/{process}/task/{process}/children").read_text().split()
-    return [found for child in map(int, listed) for found in (child, *children_of(child))]
+    """The processes that a process has started, and theirs."""
+    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    return [descendant for child in map(int, children) for descendant in (child, *children_of(child))]
 
 
 def is_alive(process: int) -> bool:
@@ -312,7 +320,7 @@ def is_alive(process: int) -> bool:
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
-    until = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < until, "waited in vain"
+        assert time.monotonic() < deadline, f"the condition does not hold after {seconds:.0f} s"
         time.sleep(0.02)

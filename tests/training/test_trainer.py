@@ -1,3 +1,5 @@
+"""The trainer: the order of phases, learning rates, non-finite steps and restored states."""
+
 import pytest
 import torch
 from _helpers.small import batch_of
@@ -20,8 +22,8 @@ def trainer_of(recipe: Recipe) -> Trainer:
     )
 
 
-class Recorder(nn.Linear):
-    """A network of one weight."""
+class OneWeight(nn.Linear):
+    """A network with one weight."""
 
     def __init__(self) -> None:
         super().__init__(1, 1, bias=False)
@@ -29,25 +31,25 @@ class Recorder(nn.Linear):
 
 
 class TwoPhases:
-    """A system that notes what the trainer does with it."""
+    """A system that records the calls of the trainer."""
 
     pairing = "unpaired"
 
     def __init__(self, every: int = 1) -> None:
-        self.networks = {"first": Recorder(), "second": Recorder()}
+        self.networks = {"first": OneWeight(), "second": OneWeight()}
         self.directions, self.pools = {}, {}
-        self.seen: list[tuple[str, bool, bool, float]] = []
+        self.calls: list[tuple[str, bool, bool, float]] = []
         self.phases = [
-            Phase("one", ("first",), lambda batch, shared: self.note("one")),
-            Phase("two", ("second",), lambda batch, shared: self.note("two"), every=every),
+            Phase("one", ("first",), lambda batch, shared: self.compute_losses("one")),
+            Phase("two", ("second",), lambda batch, shared: self.compute_losses("two"), every=every),
         ]
 
     def forward(self, batch):
         return {}
 
-    def note(self, name: str) -> dict[str, torch.Tensor]:
+    def compute_losses(self, name: str) -> dict[str, torch.Tensor]:
         first, second = self.networks["first"].weight, self.networks["second"].weight
-        self.seen.append((name, first.requires_grad, second.requires_grad, first.item()))
+        self.calls.append((name, first.requires_grad, second.requires_grad, first.item()))
         return {"a": (first * second).sum(), "b": 2 * (first * second).sum()}
 
     def sample(self, batch):
@@ -59,27 +61,27 @@ def sgd_trainer(system: TwoPhases) -> Trainer:
     return Trainer(system, optimizer=lambda p: torch.optim.SGD(p, lr=0.2), scheduler=scheduler, epochs=1)  # type: ignore[arg-type]
 
 
-def test_phases_run_in_order_each_training_its_own_networks_alone() -> None:
+def test_phases_run_in_order_and_train_only_their_own_networks() -> None:
     system = TwoPhases()
     trainer = sgd_trainer(system)
     result = trainer.step({}, 0)
-    # The second phase sees what the first has made of its network: 1 − 0.2·(1 + 2).
-    assert system.seen == [("one", True, False, 1.0), ("two", False, True, pytest.approx(0.4))]
+    # The second phase uses the weight after the first phase: 1 − 0.2·(1 + 2).
+    assert system.calls == [("one", True, False, 1.0), ("two", False, True, pytest.approx(0.4))]
     assert system.networks["second"].weight.item() == pytest.approx(1 - 0.2 * 3 * 0.4)
     assert {name: value.item() for name, value in result.losses.items()} == pytest.approx(
         {"one/a": 1, "one/b": 2, "one/total": 3, "two/a": 0.4, "two/b": 0.8, "two/total": 1.2}
     )
 
 
-def test_a_phase_may_run_in_every_nth_step_only() -> None:
+def test_a_phase_can_run_every_nth_step() -> None:
     system = TwoPhases(every=3)
     trainer = sgd_trainer(system)
-    for number in range(7):
-        trainer.step({}, number)
-    assert [name for name, *_ in system.seen].count("two") == 3
+    for index in range(7):
+        trainer.step({}, index)
+    assert [name for name, *_ in system.calls].count("two") == 3
 
 
-def test_the_schedule_multiplies_the_optimizers_own_rate() -> None:
+def test_the_scheduler_multiplies_the_initial_learning_rate() -> None:
     trainer = sgd_trainer(TwoPhases())
     trainer.begin_epoch(0)
     assert trainer.learning_rates == {"one": pytest.approx(0.1), "two": pytest.approx(0.1)}
@@ -87,47 +89,45 @@ def test_the_schedule_multiplies_the_optimizers_own_rate() -> None:
     assert trainer.learning_rates == {"one": pytest.approx(0.1), "two": pytest.approx(0.1)}
 
 
-def test_the_generators_step_comes_before_the_discriminators(tiny: Recipe) -> None:
-    """Reimplementations that claim G first and train D first judge the generator by a newer discriminator."""
+def test_the_generators_are_trained_before_the_discriminators(tiny: Recipe) -> None:
+    """Training D first would judge the generator by a newer discriminator."""
     trainer = trainer_of(tiny)
-    order = []
+    names = []
     for name, optimizer in trainer.optimizers.items():
-        optimizer.register_step_pre_hook(lambda *_, name=name: order.append(name))
+        optimizer.register_step_pre_hook(lambda *_, name=name: names.append(name))
     trainer.step(batch_of(tiny))
-    assert order == ["G", "D"]
+    assert names == ["G", "D"]
     assert len(trainer.optimizers) == 2
 
 
-def test_the_discriminators_judge_fakes_from_before_the_generators_step(tiny: Recipe) -> None:
+def test_the_discriminators_judge_fakes_from_before_the_generator_step(tiny: Recipe) -> None:
     trainer, reference = trainer_of(tiny), system_of(tiny)
     batch = batch_of(tiny)
-    shared = reference.forward(batch)
-    expected = reference.phases[1].losses(batch, shared)["D_A"]
+    expected = reference.phases[1].losses(batch, reference.forward(batch))["D_A"]
     torch.testing.assert_close(trainer.step(batch).losses["D/D_A"], expected.detach())
 
 
-@pytest.mark.parametrize("where", ["batch", "loss", "gradient"])
-def test_a_step_that_is_not_finite_changes_no_weight(where: str, tiny: Recipe) -> None:
+@pytest.mark.parametrize("location", ["batch", "loss", "gradient"])
+def test_a_non_finite_step_changes_no_weight(location: str, tiny: Recipe) -> None:
     trainer = trainer_of(tiny)
     trainer.step(batch_of(tiny))
     before = {name: tensor.clone() for name, tensor in trainer.state_dict().items()}
     batch = batch_of(tiny)
-    if where == "batch":
+    if location == "batch":
         batch["A"][0, 0, 0, 0] = torch.nan
     else:
         phase = trainer.system.phases[0]
-        infinite = torch.inf if where == "loss" else 1.0
 
-        def poisoned(batch, shared):
+        def non_finite_losses(batch, shared):
             terms = phase.losses(batch, shared)
-            if where == "gradient":
+            if location == "gradient":
                 weight = next(trainer.system.networks["G_AB"].parameters())
-                terms["extra"] = (weight - weight.detach()).abs().sum().sqrt()  # value 0, slope 0·∞
+                terms["extra"] = (weight - weight.detach()).abs().sum().sqrt()  # value 0, gradient 0·∞
             else:
-                terms["cycle_A"] = terms["cycle_A"] * infinite
+                terms["cycle_A"] = terms["cycle_A"] * torch.inf
             return terms
 
-        trainer.system.phases[0] = Phase("G", phase.trains, poisoned)
+        trainer.system.phases[0] = Phase("G", phase.trains, non_finite_losses)
     assert trainer.step(batch).skipped == "G"
     after = trainer.state_dict()
     for name, tensor in before.items():
@@ -138,17 +138,17 @@ def test_a_step_that_is_not_finite_changes_no_weight(where: str, tiny: Recipe) -
 def test_a_restored_trainer_takes_the_same_steps(optimizer: str, tiny: Recipe) -> None:
     recipe = tiny.swap(optimizer=optimizer)
     trainer, restored = trainer_of(recipe), trainer_of(recipe.swap({"training.seed": 7}))
-    for number in range(4):
-        trainer.step(batch_of(recipe, seed=number))
+    for index in range(4):
+        trainer.step(batch_of(recipe, seed=index))
     restored.load_state_dict({name: tensor.clone() for name, tensor in trainer.state_dict().items()})
-    for number in range(4, 8):
-        batch = batch_of(recipe, seed=number)
+    for index in range(4, 8):
+        batch = batch_of(recipe, seed=index)
         first, second = trainer.step(batch).losses, restored.step(batch).losses
         assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_a_first_step_that_is_not_taken_leaves_moments_clean(tiny: Recipe) -> None:
-    """Told on the device not to step, PyTorch's fused SGD keeps whatever lay in its moments' memory."""
+def test_a_skipped_first_step_leaves_the_moments_clean(tiny: Recipe) -> None:
+    """PyTorch's fused SGD leaves its moments uninitialized if a flag on the device skips its first step."""
     trainer = trainer_of(tiny.swap(optimizer={"name": "sgd", "momentum": 0.9}))
     trainer.is_asynchronous = True
     bad = batch_of(tiny)
@@ -173,18 +173,18 @@ def test_float64_stays_float64(tiny: Recipe) -> None:
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_takes_the_same_step_as_the_cpu(tiny: Recipe) -> None:
-    here, there = trainer_of(tiny), trainer_of(tiny)
-    for trainer in (here, there):
+    on_cpu, on_cuda = trainer_of(tiny), trainer_of(tiny)
+    for trainer in (on_cpu, on_cuda):
         for network in trainer.system.networks.values():
             network.double()
-    for network in there.system.networks.values():
+    for network in on_cuda.system.networks.values():
         network.cuda()
-    for number in range(6):  # beyond the pool's size, so that its decisions count
-        batch = batch_of(tiny, seed=number, dtype=torch.float64)
-        on_cuda = {domain: images.cuda() for domain, images in batch.items()}
+    for index in range(6):  # more than the pool size, so that the pool swaps images
+        batch = batch_of(tiny, seed=index, dtype=torch.float64)
+        cuda_batch = {domain: images.cuda() for domain, images in batch.items()}
         torch.testing.assert_close(
-            {name: loss.cpu() for name, loss in there.step(on_cuda).losses.items()},
-            here.step(batch).losses,
+            {name: loss.cpu() for name, loss in on_cuda.step(cuda_batch).losses.items()},
+            on_cpu.step(batch).losses,
             rtol=1e-9,
             atol=1e-9,
         )

@@ -1,4 +1,4 @@
-"""Whole runs: exact resume, what a run writes, and what goes wrong on the way."""
+"""Whole runs: exact resume, the files that a run writes, and errors."""
 
 import csv
 import json
@@ -17,7 +17,6 @@ from gantoolkit.run import Run
 from gantoolkit.runs import RunFolder
 from gantoolkit.training import CheckpointSaved, Event, RunEnded, SamplesDrawn, StepDone
 
-# A dropout layer, identity and pools that fill up: everything that draws at random takes part.
 STEPS = 10
 
 
@@ -25,10 +24,10 @@ STEPS = 10
 def test_a_stopped_run_continues_bit_for_bit(stops: list[int], lively: Recipe, dataset: Path, tmp_path: Path) -> None:
     whole = gantoolkit.train(lively, dataset, tmp_path / "whole", device="cpu")
     for stop in stops:
-        interrupted = gantoolkit.train(lively, dataset, tmp_path / "parts", device="cpu", stop_at=stop)
-    interrupted.train(device="cpu")
-    assert_same_state(whole, interrupted)
-    assert rows(whole) == rows(interrupted)
+        parts = gantoolkit.train(lively, dataset, tmp_path / "parts", device="cpu", stop_at=stop)
+    parts.train(device="cpu")
+    assert_same_state(whole, parts)
+    assert rows(whole) == rows(parts)
     assert [row["step"] for row in rows(whole)] == [2, 4, 6, 8, 10]
 
 
@@ -42,7 +41,7 @@ def test_a_stopped_run_continues_bit_for_bit(stops: list[int], lively: Recipe, d
     ],
     ids=["plateau", "wgan_gp", "batch norm", "spectral norm"],
 )
-def test_resume_is_exact_with_other_blocks_too(changes, lively: Recipe, dataset: Path, tmp_path: Path) -> None:
+def test_other_blocks_resume_exactly(changes, lively: Recipe, dataset: Path, tmp_path: Path) -> None:
     recipe = lively.swap(changes)
     whole = gantoolkit.train(recipe, dataset, tmp_path / "whole", device="cpu")
     gantoolkit.train(recipe, dataset, tmp_path / "parts", device="cpu", stop_at=3)
@@ -52,11 +51,11 @@ def test_resume_is_exact_with_other_blocks_too(changes, lively: Recipe, dataset:
     assert_same_state(whole, parts)
 
 
-def test_workers_change_nothing(lively: Recipe, dataset: Path, tmp_path: Path) -> None:
-    alone = gantoolkit.train(lively, dataset, tmp_path / "alone", device="cpu", workers=0)
-    gantoolkit.train(lively, dataset, tmp_path / "helped", device="cpu", workers=2, stop_at=4)
-    helped = gantoolkit.train(lively, dataset, tmp_path / "helped", device="cpu", workers=1)
-    assert_same_state(alone, helped)
+def test_the_number_of_workers_does_not_change_the_result(lively: Recipe, dataset: Path, tmp_path: Path) -> None:
+    without = gantoolkit.train(lively, dataset, tmp_path / "without", device="cpu", workers=0)
+    gantoolkit.train(lively, dataset, tmp_path / "with", device="cpu", workers=2, stop_at=4)
+    with_workers = gantoolkit.train(lively, dataset, tmp_path / "with", device="cpu", workers=1)
+    assert_same_state(without, with_workers)
 
 
 def test_paired_data_and_pix2pix_resume_exactly(tiny_pix2pix: Recipe, tmp_path: Path) -> None:
@@ -68,7 +67,7 @@ def test_paired_data_and_pix2pix_resume_exactly(tiny_pix2pix: Recipe, tmp_path: 
     assert [path.stem for path in parts.folder.generators.iterdir()] == ["A2B"]
 
 
-def test_a_run_leaves_the_global_generators_as_they_were(tiny: Recipe, dataset: Path, tmp_path: Path) -> None:
+def test_a_run_restores_the_global_random_state(tiny: Recipe, dataset: Path, tmp_path: Path) -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state()
     gantoolkit.train(tiny, dataset, tmp_path / "run", device="cpu", stop_at=2)
@@ -76,7 +75,7 @@ def test_a_run_leaves_the_global_generators_as_they_were(tiny: Recipe, dataset: 
     assert not torch.are_deterministic_algorithms_enabled()
 
 
-def test_what_a_run_writes(tiny: Recipe, dataset: Path, tmp_path: Path) -> None:
+def test_events_and_files_of_a_run(tiny: Recipe, dataset: Path, tmp_path: Path) -> None:
     events: list[Event] = []
     gantoolkit.train(tiny, dataset, tmp_path / "run", device="cpu", callbacks=[events.append])
     assert [event.step for event in events if isinstance(event, StepDone)] == list(range(1, STEPS + 1))
@@ -91,9 +90,9 @@ def test_what_a_run_writes(tiny: Recipe, dataset: Path, tmp_path: Path) -> None:
         "step-00000008.safetensors",
         "step-00000010.safetensors",
     ]
-    about = json.loads(folder.metadata_file.read_text())
-    assert about["packages"]["torch"] == torch.__version__.partition("+")[0]
-    assert about["plugins"]["gantoolkit"]
+    metadata = json.loads(folder.metadata_file.read_text())
+    assert metadata["packages"]["torch"] == torch.__version__.partition("+")[0]
+    assert metadata["plugins"]["gantoolkit"]
     with folder.table.open() as file:
         table = list(csv.DictReader(file))
     assert [row["step"] for row in table] == ["2", "4", "6", "8", "10"]
@@ -105,7 +104,7 @@ def test_what_a_run_writes(tiny: Recipe, dataset: Path, tmp_path: Path) -> None:
     assert {path.name for path in folder.path.rglob("*") if path.name.endswith(".part")} == set()
 
 
-def test_the_report_is_one_page_that_needs_nothing(tiny: Recipe, dataset: Path, tmp_path: Path) -> None:
+def test_the_report_is_one_self_contained_page(tiny: Recipe, dataset: Path, tmp_path: Path) -> None:
     page = gantoolkit.train(tiny, dataset, tmp_path / "run", device="cpu").report.read_text()
     assert page.count("data:image/png;base64,") == 4
     assert page.count("<svg") == 2
@@ -115,21 +114,21 @@ def test_the_report_is_one_page_that_needs_nothing(tiny: Recipe, dataset: Path, 
     assert 'href="http' not in page.replace('xlink:href="#', "")
 
 
-def test_the_log_holds_means_of_every_term(tiny: Recipe, dataset: Path, tmp_path: Path) -> None:
+def test_the_log_contains_the_mean_of_every_term(tiny: Recipe, dataset: Path, tmp_path: Path) -> None:
     losses: list[dict[str, float]] = []
 
-    def note(event: Event) -> None:
+    def record(event: Event) -> None:
         if isinstance(event, StepDone):
             losses.append({name: float(value) for name, value in event.losses.items()})
 
-    run = gantoolkit.train(tiny, dataset, tmp_path / "run", device="cpu", callbacks=[note], stop_at=4)
+    run = gantoolkit.train(tiny, dataset, tmp_path / "run", device="cpu", callbacks=[record], stop_at=4)
     row = json.loads(run.folder.log.read_text().splitlines()[1])
     for name in losses[0]:
         assert row[name] == pytest.approx((losses[2][name] + losses[3][name]) / 2)
     assert row["G/total"] == pytest.approx(sum(row[n] for n in row if n.startswith("G/") and n != "G/total"))
 
 
-def test_rows_after_the_checkpoint_are_written_once(tiny: Recipe, dataset: Path, tmp_path: Path) -> None:
+def test_rows_after_the_checkpoint_are_not_duplicated(tiny: Recipe, dataset: Path, tmp_path: Path) -> None:
     run = gantoolkit.train(tiny, dataset, tmp_path / "run", device="cpu", stop_at=4)
     with run.folder.log.open("a") as file:  # a run killed after step 6, in the middle of a line
         file.write('{"step": 6, "G/total": 1.0}\n{"step": 8, "G/to')
@@ -138,18 +137,16 @@ def test_rows_after_the_checkpoint_are_written_once(tiny: Recipe, dataset: Path,
 
 
 class TestFiles:
-    def test_bad_files_are_counted_once_and_stand_in_the_report(
-        self, tiny: Recipe, dataset: Path, tmp_path: Path
-    ) -> None:
+    def test_bad_files_are_counted_once_in_the_report(self, tiny: Recipe, dataset: Path, tmp_path: Path) -> None:
         (dataset / "trainA" / "03.png").write_text("broken")
         run = gantoolkit.train(tiny, dataset, tmp_path / "run", device="cpu")
         assert "<tr><th>Unreadable files</th><td>1</td></tr>" in run.report.read_text()
 
-    def test_too_many_end_the_run(self, tiny: Recipe, dataset: Path, tmp_path: Path) -> None:
+    def test_too_many_bad_files_end_the_run(self, tiny: Recipe, dataset: Path, tmp_path: Path) -> None:
         for name in ("01", "02", "03"):
             (dataset / "trainA" / f"{name}.png").write_text("broken")
         with pytest.raises(
-            DataError, match=r"files cannot be read, more than data\.max_bad_files = 1; the last: .*png is no"
+            DataError, match=r"files cannot be read, more than data\.max_bad_files = 1; the last: .*png is not"
         ):
             gantoolkit.train(tiny.swap({"data.max_bad_files": 1}), dataset, tmp_path / "run", device="cpu")
 

@@ -63,7 +63,7 @@ def load_backbone_weights(network: nn.Module, backbone: str, weights: str) -> No
     if source == "none":
         return
     if source == "timm":
-        state = _download(backbone)
+        state = download_weights(backbone)
     else:
         path = Path(location) if source == "file" else _find_in_package(location)
         with torch.device("meta"):
@@ -201,7 +201,8 @@ def _name_vgg_layers(network: nn.Module) -> dict[str, str]:
     return names
 
 
-def _download(backbone: str) -> Mapping[str, Tensor]:
+def download_weights(backbone: str) -> Mapping[str, Tensor]:
+    """Download the pretrained weights of a network of timm."""
     pretrained = _pretrained(backbone)
     url = f"https://huggingface.co/{pretrained.hf_hub_id}" if pretrained.hf_hub_id else pretrained.url
     try:

@@ -187,7 +187,7 @@ def _show_warning(message: Warning | str, *details: object, **more: object) -> N
 def _process_prefix() -> str:
     """The rank of this process, to put before its messages; empty if it is the only one."""
     try:
-        return f"process {launched_rank()}: " if launched_world_size() > 1 else ""
+        return f"rank {launched_rank()}: " if launched_world_size() > 1 else ""
     except GantoolkitError:  # the command reports it
         return ""
 

@@ -78,7 +78,8 @@ def describe_write_error(path: Path, error: Exception, needed: int = 0) -> str:
     match = re.search(r"os error (\d+)", str(error))
     code = getattr(error, "errno", None) or (int(match[1]) if match else 0)
     reason = os.strerror(code) if code else str(error)
-    demand = f"it needs {needed / 1e6:.1f} MB" if needed else "it needs more"
+    size = f"{needed / 1e6:.1f} MB" if needed >= 50_000 else f"{needed / 1e3:.1f} kB"
+    demand = f"it needs {size}" if needed else "it needs more"
     if code == errno.EFBIG:
         import resource  # not available on every platform
 

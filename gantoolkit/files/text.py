@@ -18,11 +18,12 @@ def write_text(path: Path, text: str, error: type[GantoolkitError] = DataError) 
     Args:
         error: The type to raise if the file cannot be written.
     """
+    content = text.encode(errors="replace")
     try:
         with atomic_write(path) as part:
-            part.write_text(text, encoding="utf-8", errors="replace")
+            part.write_bytes(content)
     except OSError as failure:
-        raise error(describe_write_error(path, failure, len(text))) from failure
+        raise error(describe_write_error(path, failure, len(content))) from failure
 
 
 def write_json(path: Path, value: Any, error: type[GantoolkitError] = DataError) -> None:

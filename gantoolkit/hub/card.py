@@ -191,16 +191,16 @@ def _training_evaluations(run: Run) -> Iterator[tuple[int, str, str, float]]:
             yield rows[-1]["step"], direction, name, value
 
 
-def _format_code(value: Any) -> str:
+def format_code(value: Any) -> str:
     """Format a value as an inline code span that it cannot close, with bars escaped for use in table cells."""
     text = "".join(character if character.isprintable() else " " for character in str(value))
     text = text if len(text) <= _MAX_CHARACTERS else f"{text[:_MAX_CHARACTERS]}…"
-    fence = "`" * (_longest_run(text) + 1)
+    ticks = "`" * (_longest_run(text) + 1)
     space = " " if not text.strip() or text[0] in "` " or text[-1] in "` " else ""
-    return f"{fence}{space}{text}{space}{fence}".replace("|", "\\|")
+    return f"{ticks}{space}{text}{space}{ticks}".replace("|", "\\|")
 
 
-def _fence(text: str) -> str:
+def fence(text: str) -> str:
     """A code fence that the text cannot close."""
     return "`" * max(3, _longest_run(text) + 1)
 
@@ -226,5 +226,5 @@ _TEMPLATES = jinja2.Environment(
     keep_trailing_newline=True,
     autoescape=False,  # Markdown, not HTML; untrusted text is formatted as code
 )
-_TEMPLATES.filters |= {"code": _format_code, "quoted": json.dumps, "number": format_number}
-_TEMPLATES.globals |= {"fence": _fence, "directions": _directions, "arrow": _describe_direction}
+_TEMPLATES.filters |= {"code": format_code, "quoted": json.dumps, "number": format_number}
+_TEMPLATES.globals |= {"fence": fence, "directions": _directions, "arrow": _describe_direction}

@@ -41,7 +41,7 @@ def check_recipe(recipe: Recipe, system: System, process_group: ProcessGroup) ->
     if batch < count:
         raise RecipeError(
             f"{recipe.name}: all processes share training.batch_size = {batch}, which is too small for {count}; set it to "
-            f"{count} or a multiple, or start at most {batch} processes"
+            f"{count} or a multiple, or start no more processes than that"
         )
     if count > 1 and not system.phases:
         raise RecipeError(

@@ -9,7 +9,7 @@ from _helpers.small import make_image
 from safetensors.torch import save_file
 from torch import nn
 
-from gantoolkit.blocks.features import TimmFeatures, _download
+from gantoolkit.blocks.features import TimmFeatures, download_weights
 from gantoolkit.blocks.losses import Features
 from gantoolkit.data import read_image, to_tensor
 from gantoolkit.errors import CheckpointError, RecipeError
@@ -171,7 +171,7 @@ def test_unreachable_hub_is_detected_at_once(monkeypatch, tmp_path: Path) -> Non
     with pytest.raises(
         CheckpointError, match=r"vgg19 cannot be downloaded \(http://127\.0\.0\.1:9 cannot be reached\)"
     ):
-        _download("vgg19")
+        download_weights("vgg19")
 
 
 def test_recipe_rejects_unknown_weight_source() -> None:

@@ -143,7 +143,7 @@ def bad_inputs(root: Path) -> dict[str, tuple[list[object], str]]:
             ["train", "cyclegan", "--data", data, "--out", root / "file" / "run", *TINY],
             "cannot be written",
         ),
-        "resume without a run": (["train", "--resume", root / "empty"], "is not a run (it holds no recipe.toml)"),
+        "resume without a run": (["train", "--resume", root / "empty"], "is not a run (it has no recipe.toml)"),
         "resume with settings": (
             ["train", "--resume", root / "empty", "--set", "a=1"],
             "--resume continues a run as it is",
@@ -274,7 +274,7 @@ def test_plugins_and_recipes(command) -> None:
     code, output, _ = command("recipes")
     assert code == 0
     assert re.search(r"cyclegan +CycleGAN with the paper's settings", output)
-    assert re.search(r"demo +A small CycleGAN that learns on a CPU in minutes", output)
+    assert re.search(r"demo +A small CycleGAN that trains on a CPU in minutes", output)
 
 
 def test_help_and_version(command) -> None:

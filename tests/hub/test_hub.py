@@ -25,7 +25,7 @@ from gantoolkit.errors import CheckpointError, GantoolkitError, HubError
 from gantoolkit.evaluation.tables import read_scores
 from gantoolkit.files.tensors import read_tensors
 from gantoolkit.hub import RepositoryName, make_card, pull, push
-from gantoolkit.hub.card import _fence, _format_code
+from gantoolkit.hub.card import fence, format_code
 from gantoolkit.hub.paths import shorten_paths
 from gantoolkit.run import Run
 from gantoolkit.runs import read_generator_header, write_generator
@@ -562,17 +562,17 @@ class TestCard:
     @given(text=st.text(alphabet=st.sampled_from("`|<>\n\\ \x1bax"), max_size=30))
     @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
     def test_text_cannot_close_a_code_span(self, text: str) -> None:
-        span = _format_code(text)
-        fence = re.match("`+", span)[0]  # type: ignore[index]
-        assert span.endswith(fence)
-        assert fence not in re.findall("`+", span[len(fence) : -len(fence)])
+        span = format_code(text)
+        ticks = re.match("`+", span)[0]  # type: ignore[index]
+        assert span.endswith(ticks)
+        assert ticks not in re.findall("`+", span[len(ticks) : -len(ticks)])
         assert span.isprintable()
         assert not re.search(r"(?<!\\)\|", span)
 
     @given(text=st.text(alphabet=st.sampled_from("`~\na"), max_size=40))
     def test_text_cannot_close_a_fence(self, text: str) -> None:
-        assert _fence(text) not in text
-        assert len(_fence(text)) >= 3
+        assert fence(text) not in text
+        assert len(fence(text)) >= 3
 
 
 def without_code(text: str) -> str:

@@ -103,7 +103,7 @@ def test_unknown_directions_and_empty_runs_are_named(run: Run, tmp_path: Path) -
         path.unlink()
     with pytest.raises(CheckpointError, match="nothing was saved yet; train first"):
         run.translator("A2B")
-    with pytest.raises(CheckpointError, match=r"is not a run \(it holds no recipe.toml\)"):
+    with pytest.raises(CheckpointError, match=r"is not a run \(it has no recipe.toml\)"):
         Run.open(tmp_path)
 
 

@@ -98,7 +98,7 @@ def test_deviations_from_the_paper_are_described() -> None:
         "scheduler.zero is last, the paper's is after",
         "data.crop_size is 128, the paper's is 256",
     }
-    assert any("Side in pixels of the random crop" in sentence for sentence in sentences)
+    assert any("Side in pixels of the random training crop" in sentence for sentence in sentences)
     assert describe_deviations(Recipe.from_mapping({**cyclegan().to_mapping(), "base": ""})) is None
 
 

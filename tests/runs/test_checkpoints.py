@@ -270,13 +270,13 @@ class TestFullDisk:
         ("event", "message"),
         [
             ("os.mkdir */checkpoints", r"step-0000000\d\.safetensors: .*; it needs 0\.\d MB, and 0\.0 MB are free"),
-            ("os.mkdir */generators", r"[AB]2[AB]\.safetensors: .*; it needs 0\.\d MB, and 0\.0 MB are free"),
+            ("os.mkdir */generators", r"[AB]2[AB]\.safetensors: .*; it needs [\d.]+ kB, and 0\.0 MB are free"),
             ("open */samples/.*.part", r"samples/step-\d+\.png: "),
             ("open */log.jsonl", r"log\.jsonl: .*; it needs more, and 0\.0 MB are free"),
             ("open */.log.csv.part", r"log\.csv: .*; it needs more, and 0\.0 MB are free"),
             ("open */.report.html.part", r"report\.html: .*; it needs \d\.\d MB, and 0\.0 MB are free"),
             ("open */tensorboard/events*", r"tensorboard: .*; it needs more, and 0\.0 MB are free"),
-            ("open */.recipe.toml.part", r"run/recipe\.toml: .*; it needs 0\.0 MB, and 0\.0 MB are free"),
+            ("open */.recipe.toml.part", r"run/recipe\.toml: .*; it needs \d\.\d kB, and 0\.0 MB are free"),
         ],
         ids=["checkpoint", "generator", "sample", "row", "table", "report", "tensorboard", "recipe"],
     )

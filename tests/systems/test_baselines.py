@@ -195,7 +195,7 @@ def test_coupled_networks_have_matching_shapes(side: int, own: int, count: int) 
     if own > doublings:
         for make in (CoupledGenerator, CoupledDiscriminator):
             with pytest.raises(
-                ValueError, match=f"own_layers is {own}; images of {side} pixels have {doublings} layers"
+                ValueError, match=f"own_layers is {own}; for images of {side} pixels it must be 1 to {doublings}"
             ):
                 make(3, 1, side, width=2, own_layers=own)
         return

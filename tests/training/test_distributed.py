@@ -259,7 +259,7 @@ class TestRuns:
         launcher = launch(TESTS / "_helpers" / "lost_process.py", 0, 19, 3, *command, "--workers", "1", nodes=nodes)
         stdout, stderr = finish(launcher)
         assert launcher.returncode == 0, stderr
-        assert "process 1: error: another process of this run has exited or cannot be reached" in stderr
+        assert "rank 1: error: another process of this run has exited or cannot be reached" in stderr
         assert "finished at step 36" in stdout
         assert_same(run, reference)
         logs = [[{**row, "seconds": 0} for row in read_log(folder / "log.jsonl")] for folder in (run, reference)]
@@ -370,7 +370,7 @@ class TestErrors:
         code, _, stderr = command("evaluate", "runs/x")
         assert code == 2
         assert stderr == (
-            "process 1: error: gantoolkit evaluate cannot share its work among the processes that torchrun starts; call it "
+            "rank 1: error: gantoolkit evaluate cannot share its work among the processes that torchrun starts; call it "
             "without\n"
         )
 

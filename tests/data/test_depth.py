@@ -79,7 +79,7 @@ class TestEncoding:
     @pytest.mark.parametrize(
         ("value", "message"),
         [
-            ([1.0, 0.0], r"data\.range_A: \[1\.0, 0\.0\] is not a range; the first value becomes -1"),
+            ([1.0, 0.0], r"data\.range_A: \[1\.0, 0\.0\] is not a range; the first value is mapped to -1"),
             ([1.0], r"'range_A' cannot be \[1\.0\]; it takes '8-bit' or '16-bit' or tuple\[float, float\]"),
             ("12-bit", "'range_A' cannot be '12-bit'"),
             ([True, 2], "'range_A' cannot be"),
@@ -416,6 +416,7 @@ def test_halves_of_any_depth(tmp_path: Path) -> None:
         read_pixels(ImageFile(tmp_path / "odd.png", "left"), PICTURE)
 
 
+@pytest.mark.slow(reason="writes and reads two images of 24 megapixels: about 10 s")
 def test_mean_of_a_large_bright_picture_is_exact(tmp_path: Path) -> None:
     for domain in "AB":
         (tmp_path / f"train{domain}").mkdir()

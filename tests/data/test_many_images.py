@@ -38,7 +38,7 @@ def photos(tmp_path: Path) -> Path:
 
 def relative_paths(*sources: str | Path, out: Path | None = None) -> list[str]:
     with open_sources(sources, out=out) as files:
-        return [file.place.as_posix() for file in files]
+        return [file.relative_path.as_posix() for file in files]
 
 
 def manifest_of(out: Path) -> dict[str, dict]:
@@ -84,7 +84,7 @@ class TestSources:
         for kind in ("zip", "gztar"):
             archive = Path(shutil.make_archive(str(tmp_path / kind), kind, photos))
             with open_sources([archive]) as files:
-                assert [file.place.as_posix() for file in files] == relative_paths(photos)
+                assert [file.relative_path.as_posix() for file in files] == relative_paths(photos)
                 assert [file.name for file in files] == [f"{archive}/{path}" for path in relative_paths(photos)]
                 assert np.array_equal(np.asarray(Image.open(files[0].path)), np.asarray(Image.open(photos / "a.png")))
                 unpacked = files[0].path

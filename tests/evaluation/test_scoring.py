@@ -258,7 +258,7 @@ def test_training_saves_the_best_generators(evaluated_recipe: Recipe, aligned_pa
     mean = sum(result.scores["psnr"].value for result in scores.directions.values()) / 2
     assert mean == pytest.approx(psnr[best], rel=1e-5)
     assert f"{best}" in run.folder.report.read_text()
-    assert "Measured on test images" in run.folder.report.read_text()
+    assert "Evaluation on test images" in run.folder.report.read_text()
 
 
 def test_evaluation_does_not_affect_training_and_resumes_exactly(
@@ -297,5 +297,5 @@ def test_unusable_test_images_are_reported_before_training(
 
 def test_metric_of_the_other_direction_is_rejected(aligned_pairs: Path, tmp_path: Path) -> None:
     one_way = simgan().swap({**TINY, "metric": "label_maps", "training.evaluate_every": 2})
-    with pytest.raises(RecipeError, match="B2A alone, and this system translates A2B"):
+    with pytest.raises(RecipeError, match="applies to B2A only, and this system translates A2B"):
         gantoolkit.train(one_way, aligned_pairs, tmp_path / "run", device="cpu")

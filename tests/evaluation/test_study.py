@@ -221,6 +221,7 @@ def test_images_have_no_metadata_and_belong_to_the_current_trial(visitor: TestCl
         assert visitor.get(address).status_code in (404, 422), address
 
 
+@pytest.mark.slow(reason="soak test: fifty participants in threads, about 10 s")
 def test_fifty_concurrent_participants(tmp_path: Path) -> None:
     """Each completes a session of ten trials, in one server process."""
     folders = make_folders(tmp_path, count=12)

@@ -165,7 +165,7 @@ def test_genuine_file_is_loaded(genuine, tmp_path: Path) -> None:
         ({"direction": ["A2B"]}, "'direction' in its header is ['A2B'], but has to be a string"),
         ({"direction": {}}, "'direction' in its header is {}"),
         ({"direction": ...}, "'direction' in its header is missing"),
-        ({"direction": "A2C"}, "says that it translates 'A2C', but its recipe knows A2B, B2A only"),
+        ({"direction": "A2C"}, "its direction is 'A2C', but its recipe has only A2B, B2A"),
         ({"direction": "__class__"}, "says that it translates '__class__'"),
         ({"recipe": ...}, "'recipe' in its header is missing"),
         ({"recipe": 1.5}, "'recipe' in its header is 1.5, but has to be a string"),

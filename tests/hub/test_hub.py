@@ -141,7 +141,7 @@ class TestPushAndPull:
         pull(NAME, tmp_path / "got")
         code, _, stderr = command("train", "--resume", tmp_path / "got")
         assert code == 2
-        assert "say with --data where the data set is" in stderr
+        assert "pass the path of the data set with --data" in stderr
 
     def test_second_push_removes_only_stale_generators_and_pictures(self, run: Run, hub: HubServer) -> None:
         push(run, NAME)

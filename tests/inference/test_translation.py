@@ -110,7 +110,7 @@ def test_unknown_directions_and_empty_runs_are_named(run: Run, tmp_path: Path) -
 def test_file_with_a_direction_that_its_recipe_lacks_is_rejected(run: Run, tmp_path: Path) -> None:
     loaded = run.translator("A2B").generator
     write_generator(tmp_path / "odd.safetensors", loaded.network, direction="C2D", recipe=loaded.recipe, step=0)
-    with pytest.raises(CheckpointError, match="says that it translates 'C2D', but its recipe knows A2B, B2A only"):
+    with pytest.raises(CheckpointError, match="its direction is 'C2D', but its recipe has only A2B, B2A"):
         Translator.load(tmp_path / "odd.safetensors")
 
 

@@ -17,6 +17,7 @@ def test_vit_unet(check) -> None:
     check()
 
 
+@pytest.mark.slow(reason="builds a pretrained vision transformer for every example: 75 s for all rules")
 @discriminator_checks({"name": "projected", "features": FEATURES, "layers": ["blocks.1", "blocks.2"], "width": 4})
 def test_projected(check) -> None:
     check()

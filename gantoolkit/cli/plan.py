@@ -79,7 +79,7 @@ def print_plan(result: "Plan") -> None:
         verdict = f": {'fits' if result.fits else 'does not fit'} into {format_bytes(result.available_bytes)}"
     facts = {
         "memory": f"{format_bytes(cost.peak_bytes)} at the peak: {breakdown}",
-        "to have": f"{format_bytes(result.needed_bytes)} with a margin of {MARGIN:.0%}{verdict}",
+        "required": f"{format_bytes(result.needed_bytes)} with a margin of {MARGIN:.0%}{verdict}",
         "work": f"{format_count(cost.flops)}FLOP a step"
         + "".join(
             f", {format_count(flops)}FLOP to translate {name}" for name, flops in result.translation_flops.items()

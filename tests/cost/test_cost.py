@@ -476,7 +476,7 @@ class TestCommands:
         arguments = ["plan", "simgan", *self.tiny, "--device=cpu"]
         code, output, _ = command(*arguments, "--memory=20MB", "--data", dataset, "--json", tmp_path / "p.json")
         assert code == 0
-        assert re.search(r"to have +\S+ kB with a margin of 50%: fits into 20 MB", output)
+        assert re.search(r"required +\S+ kB with a margin of 50%: fits into 20 MB", output)
         assert re.search(r"run +1,000 steps: ", output)
         content = json.loads((tmp_path / "p.json").read_text())
         assert len(content["proposals"]) == 2

@@ -166,12 +166,12 @@ def test_genuine_file_is_loaded(genuine, tmp_path: Path) -> None:
         ({"direction": {}}, "'direction' in its header is {}"),
         ({"direction": ...}, "'direction' in its header is missing"),
         ({"direction": "A2C"}, "its direction is 'A2C', but its recipe has only A2B, B2A"),
-        ({"direction": "__class__"}, "says that it translates '__class__'"),
+        ({"direction": "__class__"}, "its direction is '__class__'"),
         ({"recipe": ...}, "'recipe' in its header is missing"),
         ({"recipe": 1.5}, "'recipe' in its header is 1.5, but has to be a string"),
         ({"recipe": {"system": "cyclegan"}}, "'recipe' in its header is"),
         ({"recipe": "/etc/passwd"}, "is not TOML"),
-        ({"recipe": ""}, "says neither recipe"),
+        ({"recipe": ""}, "has neither recipe"),
         ({"recipe": 'system = "os:system"'}, "no 'os:system'"),
         ({"recipe": "a" * 10_000_000}, "more than 262,144 characters"),
         ({"step": "3"}, "'step' in its header is '3', but has to be an integer"),
@@ -205,7 +205,7 @@ def change_recipe(genuine, **fields: Any) -> str:
         ({"generator__blocks": 10**9}, "more than 20,000 modules"),
         ({"generator__blocks": 2}, "its weights do not fit its recipe"),
         ({"discriminator__width": 10**9}, "its networks are too large"),
-        ({"discriminator__width": 20_000}, "other networks of"),
+        ({"discriminator__width": 20_000}, "GB of networks, far more than"),
         ({"discriminator__layers": 10**9}, "more than 20,000 tensors"),
         ({"generator__width": 2**62}, "net.safetensors: |too large"),
         ({"generator": {"name": "unet", "depth": 4}}, "its weights do not fit its recipe"),
@@ -343,4 +343,4 @@ def test_checkpoint_of_another_format(kind: Any, error_message: ErrorMessage, tm
     run = RunFolder(tmp_path / "run")
     run.checkpoints.mkdir(parents=True)
     write_tensors(run.checkpoints / "step-00000003.safetensors", {"a": torch.zeros(1)}, {"format": kind})
-    assert "this gantoolkit continues a" in error_message(run.newest_checkpoint, recipe)
+    assert "this gantoolkit resumes a" in error_message(run.newest_checkpoint, recipe)

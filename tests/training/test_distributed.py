@@ -253,7 +253,7 @@ class TestRuns:
         launcher = launch(TESTS / "_helpers" / "lost_process.py", 1, 9, 0, *command)
         _, stderr = finish(launcher)
         assert launcher.returncode != 0
-        assert "process 0: error: another process of this run has exited or cannot be reached" in stderr
+        assert "rank 0: error: another process of this run has exited or cannot be reached" in stderr
         assert read_header(RunFolder(run).list_checkpoints()[-1])["progress"]["step"] == 8
         nodes = "--standalone --max-restarts 1"
         launcher = launch(TESTS / "_helpers" / "lost_process.py", 0, 19, 3, *command, "--workers", "1", nodes=nodes)

@@ -110,7 +110,9 @@ def _take_pages(browser: Any, scores: Path, run: Path, ablation: Path) -> dict[s
     page = browser.new_page(viewport=WIDE)
     page.goto(scores.as_uri())
     screenshots = {"evaluate-table": page.screenshot()}
-    page.get_by_role("heading", name="worst, median and best images").first.evaluate("heading => heading.scrollIntoView()")
+    page.get_by_role("heading", name="worst, median and best images").first.evaluate(
+        "heading => heading.scrollIntoView()"
+    )
     screenshots["evaluate-worst"] = page.screenshot()
     page.goto(run.as_uri())
     page.get_by_role("heading", name="Health").evaluate("heading => heading.scrollIntoView()")

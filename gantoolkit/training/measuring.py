@@ -100,11 +100,14 @@ def measure(
     chunks = zip(_chunks(inputs_count, targets_count), _chunks(targets_count, inputs_count), strict=True)
     for indices, target_indices in chunks:
         inputs = images.read(source, indices)
-        results = translate(inputs, indices).cpu()
+        # If one domain has far fewer images, a chunk is larger than a batch.
+        batches = [slice(first, first + _BATCH) for first in range(0, len(indices), _BATCH)]
+        results = torch.cat([translate(inputs[batch], indices[batch]).cpu() for batch in batches])
         for gauge in gauges:
             label_maps = gauge.traits.label_maps
             if gauge.reconstruction:
-                gauge.add(back(results).cpu() if back else results, inputs)
+                returned = torch.cat([back(results[batch]).cpu() for batch in batches]) if back else results
+                gauge.add(returned, inputs)
             elif gauge.metric.against == "domain":
                 gauge.add(results, images.read(target, target_indices, label_maps=label_maps))
             elif gauge.metric.against == "ground_truth":

@@ -1,0 +1,67 @@
+"""The loop that measures translations."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from _helpers.small import make_dataset
+from torch import Tensor
+
+from gantoolkit.data.evaluation_images import EvaluationImages
+from gantoolkit.recipes import Recipe
+from gantoolkit.training.measuring import Gauge, measure
+
+
+class Counter:
+    """A metric of domains that counts images."""
+
+    against = "domain"
+
+    def __init__(self) -> None:
+        self.counts = [0, 0]
+
+    def update(self, images: Tensor, targets: Tensor) -> None:
+        self.counts = [self.counts[0] + len(images), self.counts[1] + len(targets)]
+
+    def compute(self) -> dict[str, float]:
+        return {}
+
+
+@pytest.fixture
+def images(tiny: Recipe, tmp_path: Path) -> EvaluationImages:
+    """Twenty test images in A, one in B."""
+    make_dataset(tmp_path, count_A=1, count_B=1, test=20)
+    for number in range(1, 20):
+        (tmp_path / "testB" / f"{number:02d}.png").unlink()
+    (tmp_path / "testB" / "00.png").rename(tmp_path / "testB" / "alone.png")
+    return EvaluationImages.open(tmp_path, tiny.data)
+
+
+@pytest.mark.parametrize(("direction", "count", "other"), [("A2B", 20, 1), ("B2A", 1, 20)])
+def test_domains_of_different_size_are_used_whole_and_translated_in_batches(
+    images: EvaluationImages, direction: str, count: int, other: int
+) -> None:
+    metric, sizes = Counter(), []
+
+    def translate(inputs: Tensor, indices: range) -> Tensor:
+        assert len(inputs) == len(indices)
+        sizes.append(len(inputs))
+        return inputs
+
+    measure(images, direction, [Gauge("counter", metric)], translate)
+    assert metric.counts == [count, other]
+    assert sum(sizes) == count
+    assert max(sizes) <= 8
+
+
+def test_reconstructions_are_translated_in_batches(images: EvaluationImages) -> None:
+    metric, sizes = Counter(), []
+
+    def back(results: Tensor) -> Tensor:
+        sizes.append(len(results))
+        return results
+
+    gauge = Gauge("counter", metric, reconstruction=True)
+    measure(images, "A2B", [gauge], lambda inputs, _: torch.zeros_like(inputs), back)
+    assert metric.counts == [20, 20]
+    assert sizes == [8, 8, 4]

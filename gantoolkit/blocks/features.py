@@ -17,7 +17,7 @@ from gantoolkit.files.untrusted_weights import read_weights
 if TYPE_CHECKING:
     from timm.models import PretrainedCfg
 
-__all__ = ["TimmFeatures", "WeightSource", "create_backbone", "load_backbone_weights", "normalize"]
+__all__ = ["TimmFeatures", "WeightSource", "create_backbone", "download_weights", "load_backbone_weights", "normalize"]
 
 _TIMEOUT_SECONDS = 10.0
 _WEIGHT_FILES = (".pth", ".pt", ".bin", ".safetensors")

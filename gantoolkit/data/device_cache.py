@@ -45,8 +45,8 @@ class DeviceSource:
         encodings = {domain: reader.encoding(domain) for domain in "AB"}
         size = sum(sum(reader.sizes[domain]) * encodings[domain].bytes_per_pixel for domain in "AB")
         free = available_memory(device)
-        limit = 0 if free is None else int(free * SHARE_OF_MEMORY)
-        if size > limit:
+        limit = None if free is None else free * SHARE_OF_MEMORY  # not every system tells how much is free
+        if limit is not None and size > limit:
             raise DataError(
                 f"{device}: the decoded images would take {size / 1e6:,.0f} MB, but only {limit / 1e6:,.0f} MB of its free "
                 "memory may be used for them"

@@ -35,7 +35,7 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], error: type[Gantool
     """Write rows, with one column for each key that occurs; `error` as in `write_text`."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     try:
-        with atomic_write(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        with atomic_write(path) as part, part.open("w", newline="", encoding="utf-8", errors="replace") as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(rows)

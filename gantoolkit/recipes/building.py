@@ -17,7 +17,15 @@ from gantoolkit.recipes.block_spec import BlockSpec, bind
 from gantoolkit.recipes.settings import DataSettings, TrainingSettings
 from gantoolkit.runtime.seeds import derive_seed
 
-__all__ = ["MAX_MODULES", "build_meta_system", "build_system", "check_shapes", "initialize", "size_multiple_of"]
+__all__ = [
+    "MAX_MODULES",
+    "build_meta_system",
+    "build_system",
+    "check_shapes",
+    "initialize",
+    "pairing_of",
+    "size_multiple_of",
+]
 
 MAX_MODULES = 20_000
 """Limit on the modules, and on the parameters, of a system; so many take seconds to build. CycleGAN has 300 modules."""

@@ -3,7 +3,8 @@
 import functools
 import inspect
 import json
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -79,13 +80,16 @@ class Parameter:
         return ", ".join(parts)
 
 
-@functools.lru_cache(maxsize=1024)
 def read_parameters(block: Callable[..., Any]) -> Mapping[str, Parameter]:
     """The keyword-only parameters of a class or function, in order.
 
     Raises:
         PluginError: When a parameter has no type, or the block accepts any keyword (`**kwargs`).
     """
+    return _read_once(block) if isinstance(block, Hashable) else _read(block)
+
+
+def _read(block: Callable[..., Any]) -> Mapping[str, Parameter]:
     name = getattr(block, "__qualname__", repr(block))
     docs = document_parameters(block)
     signature = inspect.signature(block).parameters.values()
@@ -103,6 +107,9 @@ def read_parameters(block: Callable[..., Any]) -> Mapping[str, Parameter]:
         )
         for parameter in keywords
     }
+
+
+_read_once = functools.lru_cache(maxsize=1024)(_read)
 
 
 def check_parameters(block: Callable[..., Any], values: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -167,9 +174,10 @@ def describe_problem(error: ErrorDetails) -> str:
 def _check(parameter: Parameter, value: Any, where: str) -> Any:
     if value == "none" and type(None) in get_args(parameter.annotation):
         return None  # TOML has no null
+    adapter = parameter.adapter
     try:
         # JSON mode is strict about numbers and strings, but accepts an array for a tuple (TOML has only arrays).
-        return parameter.adapter.validate_json(json.dumps(value))
+        return adapter.validate_json(json.dumps(value))
     except TypeError as error:
         raise RecipeError(f"{where}: '{parameter.name}' cannot be {value!r}; it takes {parameter}") from error
     except ValidationError:
@@ -196,7 +204,9 @@ def document_parameters(block: Callable[..., Any]) -> dict[str, str]:
 def _evaluate(annotations: Mapping[str, Any], block: Callable[..., Any]) -> dict[str, Any]:
     """The types that annotations name, which are strings where a module postpones their evaluation."""
     source: Any = inspect.unwrap(block)
-    source = source.__init__ if inspect.isclass(source) else source
+    source = inspect.unwrap(source.__init__) if inspect.isclass(source) else source
+    # An instance and a class without an `__init__` of its own have no `__globals__`.
+    names = getattr(source, "__globals__", None) or vars(sys.modules[block.__module__])
 
     def holder() -> None: ...
 
@@ -204,7 +214,7 @@ def _evaluate(annotations: Mapping[str, Any], block: Callable[..., Any]) -> dict
     # typing.get_type_hints, which would also evaluate the names inside `GeneratorBlock` and its like.
     holder.__annotations__ = dict(annotations)
     try:
-        return inspect.get_annotations(holder, globals=getattr(source, "__globals__", {}), eval_str=True)
+        return inspect.get_annotations(holder, globals=names, eval_str=True)
     except Exception as error:
         raise PluginError(f"{getattr(block, '__qualname__', block)}: a type cannot be evaluated: {error}") from error
 

@@ -34,8 +34,9 @@ from gantoolkit.systems.objectives import (
 class CycleGAN:
     """Two generators, G_AB and G_BA, and two discriminators, D_A and D_B, which judge images of A and of B.
 
-    The objective is a weighted sum of terms (§3, equation 3). A term of weight 0 is left out, and what no other term needs is
-    neither built nor computed. The paper's ablations are therefore settings of these weights.
+    G_AB is the paper's G, G_BA its F, A its X and B its Y. The generators minimize `objective`, a weighted sum of terms (§3,
+    equation 3); the discriminators minimize `discriminator_objective`. A term of weight 0 is left out, and networks and images
+    that no other term needs are neither built nor computed. The paper's ablations are therefore settings of these weights.
 
     Args:
         context: Channels and seed.
@@ -50,7 +51,7 @@ class CycleGAN:
             B → A → B (backward).
         identity_weight: Weight of the identity terms (§5.2; the paper uses 0.5·λ for paintings); one number, or one for
             A and one for B.
-        adversarial_cycle_weight: Weight of further discriminators, D_rec_A and D_rec_B, which judge reconstructions (§5.1.4
+        adversarial_cycle_weight: Weight of further discriminators, D_rec_A and D_rec_B, which judge reconstructions (§3.2
             tries them in place of the distance); one number, or one for A and one for B.
         discriminator_factor: Factor on the loss of each discriminator. The paper divides it by two (appendix 7.1); the
             authors' first code did so only in the value that it printed.
@@ -94,7 +95,7 @@ class CycleGAN:
         gan_A, gan_B = per_domain(adversarial_weight)
         gan_rec_A, gan_rec_B = per_domain(adversarial_cycle_weight)
         cycle_A, cycle_B = per_domain(cycle_weight)
-        idt_A, idt_B = per_domain(identity_weight)
+        identity_A, identity_B = per_domain(identity_weight)
         self.objective = Objective(
             terms=[
                 Term("adversarial_A", gan_A, lambda D_A, fake_A: gan.generator(D_A(fake_A))),
@@ -103,8 +104,8 @@ class CycleGAN:
                 Term("adversarial_rec_B", gan_rec_B, lambda D_rec_B, rec_B: gan.generator(D_rec_B(rec_B))),
                 Term("cycle_A", cycle_A, lambda rec_A, A: cycle(rec_A, A)),
                 Term("cycle_B", cycle_B, lambda rec_B, B: cycle(rec_B, B)),
-                Term("identity_A", idt_A, lambda idt_A, A: identity(idt_A, A)),
-                Term("identity_B", idt_B, lambda idt_B, B: identity(idt_B, B)),
+                Term("identity_A", identity_A, lambda idt_A, A: identity(idt_A, A)),
+                Term("identity_B", identity_B, lambda idt_B, B: identity(idt_B, B)),
             ],
             translations=[
                 Translation("fake_B", "G_AB", "A"),
@@ -143,7 +144,7 @@ class CycleGAN:
         pairs = {"A2B": "G_AB", "B2A": "G_BA"}
         self.directions = {way: self.networks[name] for way, name in pairs.items() if name in self.networks}
         for term in self.discriminator_objective.terms:
-            fake = term.needs[-1]
+            fake = term.needs[-1]  # the last parameter of its function
             pools[fake] = image_pool(pool_generator(context, fake))
         self.alternating, self.batched = alternating, batched
         self.phases = self._alternate() if alternating else self._join()
@@ -159,7 +160,7 @@ class CycleGAN:
     def _alternate(self) -> list[Phase]:
         phases: list[Phase] = []
         for source, target in (("A", "B"), ("B", "A")):
-            # The terms that do not depend on this generator: the score of the other one's fakes, and its identity.
+            # The terms that do not depend on this generator: the other one's adversarial term and identity term.
             others = {f"adversarial_{source}", f"identity_{source}"}
             objective = self.objective.only(term.name for term in self.objective.terms if term.name not in others)
             scores = self.discriminator_objective.only([f"D_{target}", f"D_rec_{source}"])

@@ -127,14 +127,23 @@ class Objective:
             networks: The generators by name.
             images: The batch.
             batched: Pass images through a generator as one batch where `run_batched` does so.
+
+        Raises:
+            PluginError: When a translation needs an image or a generator that is not there.
         """
         known = dict(images)
         pending = list(self.translations)
         while pending:
             first = pending[0]
+            for needed, available in ((first.source, known), (first.generator, networks)):
+                if needed not in available:
+                    raise PluginError(
+                        f"translation '{first.image}' needs '{needed}', which is neither given nor computed before it; known: "
+                        f"{', '.join(available)}"
+                    )
             group = [other for other in pending if other.generator == first.generator and other.source in known]
             network, inputs = networks[first.generator], [known[translation.source] for translation in group]
-            if not (batched and is_batchable(network, inputs)):
+            if not (batched and _is_batchable(network, inputs)):
                 group, inputs = [first], [known[first.source]]
             results = run_batched(network, inputs)
             known |= {translation.image: result for translation, result in zip(group, results, strict=True)}
@@ -166,12 +175,12 @@ class Objective:
 
 def run_batched(network: nn.Module, inputs: Sequence[Tensor], *, batched: bool = True) -> list[Tensor]:
     """Pass several batches through a network: as one batch where that gives the same results faster, else one by one."""
-    if len(inputs) > 1 and batched and is_batchable(network, inputs):
+    if len(inputs) > 1 and batched and _is_batchable(network, inputs):
         return list(network(torch.cat(list(inputs))).split([len(images) for images in inputs]))
     return [network(images) for images in inputs]
 
 
-def is_batchable(network: nn.Module, inputs: Sequence[Tensor]) -> bool:
+def _is_batchable(network: nn.Module, inputs: Sequence[Tensor]) -> bool:
     """Whether batches may be concatenated: they have one shape, and the network has no batch norm, whose result depends on
     the batch.
     """

@@ -1,4 +1,4 @@
-"""Cadence: at which steps a run logs, draws samples, evaluates, saves and pauses."""
+"""Cadence: at which steps a run logs, draws samples, evaluates and saves."""
 
 from dataclasses import dataclass
 

@@ -130,7 +130,7 @@ class _Session:
         )
         self.cadence = Cadence(recipe.training, self.batches.steps_per_epoch, stop_at)
         self.state = RunState(self.trainer, process_group, describe_dataset(dataset))
-        # A method would refer back to the session, whose networks would then stay in memory after training.
+        # A method would refer back to the session: its trainer would stay in memory until the next garbage collection.
         notify_step = partial(_notify_step, self.callbacks, self.cadence.steps)
         self.pending = PendingSteps(self.state, notify_step, is_cuda=device.type == "cuda")
         if checkpoint is not None:

@@ -66,7 +66,6 @@ class Trainer:
             gradients, and the gradients are scaled down again.
         memory_format: The memory format of the batch.
         process_group: The processes that share the run. All start from the weights of the main process.
-
     """
 
     def __init__(

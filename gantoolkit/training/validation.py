@@ -34,8 +34,9 @@ class Validation:
 
     def __init__(self, recipe: Recipe, system: System, data: Path, device: torch.device) -> None:
         self.system, self.device = system, device
-        self.name, self.make_metric = recipe.metric.name, bind("metrics", recipe.metric)
-        gauge = Gauge(self.name, self.make_metric())
+        self.name = recipe.metric.name
+        make_metric = bind("metrics", recipe.metric)
+        gauge = Gauge(self.name, make_metric())
         only, self.higher_is_better = gauge.traits.direction, gauge.metric.higher_is_better
         self.directions = [direction for direction in system.directions if only in (None, direction)]
         if not self.directions:
@@ -52,6 +53,8 @@ class Validation:
                 f"training.evaluate_every: the metric '{self.name}' needs pairs, and the files of testA and testB in {data} do "
                 'not have the same names; set metric = "fid" or "kid", or training.evaluate_every = 0'
             )
+        # Metrics such as FID load a network, which the next evaluation reuses.
+        self.metrics = {direction: make_metric() for direction in self.directions}
         self.images = images.take(recipe.training.evaluate_images).readable()
         if self.images.skipped:
             raise DataError(f"training.evaluate_every: {self.images.skipped[0]}")
@@ -73,6 +76,7 @@ class Validation:
         return statistics.fmean(firsts.values()) * (1 if self.higher_is_better else -1)
 
     def _measure(self, direction: str) -> Mapping[str, float]:
-        network, gauge = self.system.directions[direction], Gauge(self.name, self.make_metric())
+        network, gauge = self.system.directions[direction], Gauge(self.name, self.metrics[direction])
+        gauge.metric.reset()
         measure(self.images, direction, [gauge], lambda inputs, _: run_generator(network, inputs.to(self.device)))
         return gauge.values()

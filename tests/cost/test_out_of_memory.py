@@ -77,7 +77,7 @@ def test_message_names_the_needed_memory_and_the_run_can_resume(tmp_path: Path) 
     assert Run.open(run.path).train(device="cpu", stop_at=2).step == 2
 
 
-def test_networks_are_freed_when_training_ends(tiny: Recipe, dataset: Path, tmp_path: Path) -> None:
+def test_trainer_is_freed_when_training_ends(tiny: Recipe, dataset: Path, tmp_path: Path) -> None:
     """Also without the garbage collector, which may run much later."""
     run = gantoolkit.train(tiny, dataset, tmp_path / "run", device="cpu", stop_at=2)
     gc.collect()

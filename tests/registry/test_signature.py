@@ -1,3 +1,5 @@
+import sys
+from types import ModuleType
 from typing import Annotated, Literal
 
 import pytest
@@ -66,3 +68,31 @@ def test_every_parameter_of_every_built_in_block_is_documented(kind: str) -> Non
     for name in REGISTRIES[kind].names():
         for parameter in read_parameters(REGISTRIES[kind].get(name)).values():
             assert parameter.doc, f"{kind}/{name}: {parameter.name} has no line under Args"
+
+
+def test_postponed_types_are_read_from_the_module_that_names_them() -> None:
+    module = ModuleType("postponed")
+    source = """
+from __future__ import annotations
+import functools
+from dataclasses import dataclass
+from typing import Annotated
+from pydantic import Field
+
+@dataclass
+class Instance:
+    scale: float = 1.0
+    def __call__(self, images, *, count: Annotated[int, Field(ge=1)] = 2): ...
+
+class New:
+    def __new__(cls, *, count: Annotated[int, Field(ge=1)] = 2): ...
+"""
+    sys.modules["postponed"] = module
+    try:
+        exec(source, vars(module))
+        for block in (module.Instance(), module.New):
+            assert check_parameters(block, {}, "recipe") == {"count": 2}
+            with pytest.raises(RecipeError, match="'count' cannot be 0"):
+                check_parameters(block, {"count": 0}, "recipe")
+    finally:
+        del sys.modules["postponed"]

@@ -85,3 +85,18 @@ def test_needs_can_be_named_for_functions_with_other_parameters() -> None:
     objective = Objective([Term("image", 1.0, nn.functional.l1_loss, needs=("fake_B", "B"))], TRANSLATIONS)
     assert [translation.image for translation in objective.translations] == ["fake_B"]
     assert objective.needs == {"G_AB", "A", "fake_B", "B"}
+
+
+@pytest.mark.parametrize(
+    ("translations", "missing"),
+    [
+        ([Translation("fake_B", "G_AC", "A")], "G_AC"),
+        ([Translation("fake_B", "G_AB", "C")], "C"),
+        ([Translation("fake_B", "G_AB", "fake_A"), Translation("fake_A", "G_BA", "B")], "fake_A"),
+    ],
+    ids=["unknown generator", "unknown source", "source listed later"],
+)
+def test_translation_that_cannot_be_computed_is_named(translations: list[Translation], missing: str) -> None:
+    objective = Objective([Term("gan_B", 1.0, TERMS["gan_B"])], translations)
+    with pytest.raises(PluginError, match=f"translation 'fake_B' needs '{missing}'"):
+        objective.translate({"G_AB": Counting(1.0), "G_BA": Counting(1.0)}, draw_batch())

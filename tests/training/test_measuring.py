@@ -9,7 +9,9 @@ from torch import Tensor
 
 from gantoolkit.data.evaluation_images import EvaluationImages
 from gantoolkit.recipes import Recipe
+from gantoolkit.recipes.building import build_system
 from gantoolkit.training.measuring import Gauge, measure
+from gantoolkit.training.validation import Validation
 
 
 class Counter:
@@ -25,6 +27,9 @@ class Counter:
 
     def compute(self) -> dict[str, float]:
         return {}
+
+    def reset(self) -> None:
+        self.counts = [0, 0]
 
 
 @pytest.fixture
@@ -52,6 +57,17 @@ def test_domains_of_different_size_are_used_whole_and_translated_in_batches(
     assert metric.counts == [count, other]
     assert sum(sizes) == count
     assert max(sizes) <= 8
+
+
+def test_validation_loads_each_metric_once(tiny: Recipe, tmp_path: Path) -> None:
+    data = make_dataset(tmp_path)
+    recipe = tiny.resolve()
+    validation = Validation(recipe, build_system(recipe), data, torch.device("cpu"))
+    metrics = {"A2B": Counter(), "B2A": Counter()}
+    validation.metrics = metrics
+    validation.measure()
+    validation.measure()
+    assert metrics["A2B"].counts == metrics["B2A"].counts == [2, 2]  # reset, not added up
 
 
 def test_reconstructions_are_translated_in_batches(images: EvaluationImages) -> None:

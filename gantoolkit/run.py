@@ -65,7 +65,7 @@ class Run:
             data: The folder of its data set, if it was moved.
 
         Raises:
-            CheckpointError: When there is no run.
+            CheckpointError: When the folder contains no run.
         """
         folder = RunFolder(path)
         recipe = folder.read_recipe().check()

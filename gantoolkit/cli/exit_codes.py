@@ -6,7 +6,7 @@ SUCCESS = 0
 INTERNAL_ERROR = 1
 """An error in gantoolkit or in a plugin."""
 BAD_INPUT = 2
-"""Bad input; one sentence says what would be right."""
+"""Invalid input; the message states what is valid."""
 INCOMPLETE = 3
 """Some files were skipped, a data set has problems, or a block breaks a rule."""
 INTERRUPTED = 130

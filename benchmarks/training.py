@@ -23,7 +23,7 @@ from gantoolkit.recipes import cyclegan
 from gantoolkit.runtime.device import select_device
 from gantoolkit.runtime.precision import backend_flags
 from gantoolkit.training import build_trainer
-from gantoolkit.training.capture import CapturedStep, GraphRecorder
+from gantoolkit.training.capture import CapturedStep
 
 __all__ = ["main", "random_batches", "steps_of"]
 
@@ -57,7 +57,7 @@ def steps_of(variant: str, side: int, batch: int, identity: bool, device: torch.
         }
     )
     trainer = build_trainer(recipe.resolve(), device)
-    step = CapturedStep(trainer, GraphRecorder()) if "captured" in flags else trainer.step
+    step = CapturedStep(trainer) if "captured" in flags else trainer.step
     batches, indices = random_batches(side, batch, device), itertools.count()
 
     def run_step() -> None:

@@ -1,5 +1,6 @@
 """Deep features of pretrained networks, for perceptual losses and style transfer."""
 
+import functools
 import importlib.metadata
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -81,9 +82,16 @@ def normalize(images: Tensor, backbone: str) -> Tensor:
         RecipeError: If timm has no pretrained configuration for the network.
     """
     pretrained = _pretrained(backbone)
-    mean, std = (torch.tensor(values).to(images).view(1, -1, 1, 1) for values in (pretrained.mean, pretrained.std))
+    mean, std = (_channels(tuple(values), images.dtype, images.device) for values in (pretrained.mean, pretrained.std))
     pixels = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
     return ((pixels + 1) / 2 - mean) / std
+
+
+@functools.lru_cache(maxsize=32)
+def _channels(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """One value per channel, (1, C, 1, 1). Cached, since a copy from the host waits for the device."""
+    with torch.inference_mode(False):  # otherwise it could not be used in training
+        return torch.tensor(values, dtype=dtype, device=device).view(1, -1, 1, 1)
 
 
 class TimmFeatures:

@@ -37,7 +37,10 @@ class HistoryPool:
         """Swap about half of `fakes` (N, C, H, W) for stored images; same shape, no gradient."""
         if self._stored is not None and self._stored.shape[1:] != fakes.shape[1:]:
             self._stored, self.count = None, 0  # images of another size start an empty buffer
-        return self.exchange(fakes, self.decide(len(fakes)).to(fakes.device))
+        decisions = self.decide(len(fakes))
+        if fakes.is_cuda:
+            decisions = decisions.pin_memory()  # otherwise the host waits for the device
+        return self.exchange(fakes, decisions.to(fakes.device, non_blocking=True))
 
     def decide(self, count: int) -> Tensor:
         """Draw the decisions for the next `count` fakes.

@@ -10,7 +10,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from gantoolkit.cost.memory_meter import MemoryMeter
 from gantoolkit.cost.step_cost import StepCost, count_step
-from gantoolkit.cost.timing import MatrixRate, TimedSteps, measure_matrix_rate, time_steps
+from gantoolkit.cost.timing import MatrixRate, TimedSteps, measure_matrix_rate, synchronize, time_steps
 from gantoolkit.errors import RecipeError, TrainingError
 from gantoolkit.recipes import Recipe
 from gantoolkit.runtime.device import select_device
@@ -107,8 +107,7 @@ def bench(recipe: Recipe, *, device: str | None = None, steps: int = 10) -> Benc
     rate = measure_matrix_rate(target, precision)
     meter = MemoryMeter(target)
     with time_steps(recipe, target, precision) as timed_steps:
-        for _ in range(_WARM_UP):
-            timed_steps.time()
+        timed_steps.warm_up(_WARM_UP)
         meter.restart()
         seconds = tuple(timed_steps.time() for _ in range(ceil(steps / timed_steps.cycle)))
         memory = meter.read()
@@ -174,7 +173,9 @@ def _time_operators(steps: TimedSteps, device: torch.device) -> tuple[Share, ...
     on_cuda = device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_cuda else [])]
     with profile(activities=activities, acc_events=True) as profiler:
-        steps.time()
+        for _ in range(steps.cycle):
+            steps.step(capture=False)  # a graph hides which operator launched a kernel
+        synchronize(device)
     seconds: dict[str, float] = {}
     for event in profiler.key_averages():
         # Kernels are listed in addition to the operators that launched them, with the same time.

@@ -187,8 +187,7 @@ def estimate_time(
             if time.perf_counter() - start + expected_s > budget_s:
                 break
         with time_steps(small, device) as steps:
-            for _ in range(_WARM_UP):
-                steps.time()
+            steps.warm_up(_WARM_UP)
             seconds = tuple(steps.time() for _ in range(_TIMED_STEPS))
         probes.append(Probe(small.data.crop_size, small.training.batch_size, small_cost.flops, seconds))
     return extrapolate(probes, recipe, cost) if probes else None

@@ -3,7 +3,7 @@
 import math
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -17,6 +17,7 @@ from gantoolkit.runtime.randomness import isolated_random_state, seed_everything
 from gantoolkit.runtime.seeds import derive_seed
 from gantoolkit.training import build_trainer
 from gantoolkit.training.building import settle_precision
+from gantoolkit.training.capture import CapturedStep
 
 __all__ = ["MatrixRate", "TimedSteps", "measure_matrix_rate", "synchronize", "time_steps"]
 
@@ -33,17 +34,30 @@ class TimedSteps:
         self._recipe, self._device = recipe, device
         self._trainer = build_trainer(recipe, device, precision)
         self._trainer.begin_epoch(0)
+        self._captures = recipe.training.capture and device.type == "cuda"
+        self._run: Callable[..., object] = (
+            CapturedStep(self._trainer, warn=False) if self._captures else self._trainer.step
+        )
         generator = torch.Generator().manual_seed(recipe.training.seed)
         self._batch = {domain: images.to(device) for domain, images in _random_images(recipe, generator).items()}
         self._number = 0
         self.cycle = math.lcm(*(phase.every for phase in self._trainer.system.phases))
         """Steps after which the same phases are due again."""
 
-    def step(self) -> None:
-        """Take the next step as a run does."""
+    def step(self, *, capture: bool = True) -> None:
+        """Take the next step as a run does.
+
+        Args:
+            capture: Replay a CUDA graph, if the run would.
+        """
         seed_everything(derive_seed(self._recipe.training.seed, "step", self._number))
-        self._trainer.step(self._batch, self._number)
+        (self._run if capture else self._trainer.step)(self._batch, self._number)
         self._number += 1
+
+    def warm_up(self, cycles: int) -> None:
+        """Take steps for this many cycles, or for as many as the capture of a CUDA graph takes."""
+        for _ in range(max(cycles, CapturedStep.SETUP_STEPS) if self._captures else cycles):
+            self.time()
 
     def time(self) -> float:
         """Seconds per step, on average over one cycle."""
@@ -55,7 +69,7 @@ class TimedSteps:
         return (time.perf_counter() - start) / self.cycle
 
     def time_stages(self) -> dict[str, float]:
-        """Seconds of each stage of such a step, in order; each stage waits until the one before it is done."""
+        """Seconds of each stage of a step without a graph, in order; each stage waits until the one before it is done."""
         seconds: dict[str, float] = {}
         current = ("", 0.0)
 
@@ -71,7 +85,7 @@ class TimedSteps:
         before, self._trainer.on_stage = self._trainer.on_stage, start
         try:
             for _ in range(self.cycle):
-                self.step()
+                self.step(capture=False)
         finally:
             self._trainer.on_stage = before
         start("")
@@ -94,7 +108,7 @@ def time_steps(recipe: Recipe, device: torch.device, precision: Precision | None
     with (
         explain_out_of_memory(recipe, device),
         isolated_random_state(device, deterministic=deterministic),
-        backend_flags(precision, try_algorithms=not deterministic),
+        backend_flags(precision, try_algorithms=not deterministic, compiles=recipe.training.compile),
     ):
         yield TimedSteps(recipe, device, precision)
 

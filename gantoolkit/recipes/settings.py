@@ -90,7 +90,8 @@ class TrainingSettings(BaseModel):
             are for CUDA, `bf16` is for CUDA and for CPUs that support it; `auto` chooses the fastest on the device where the
             run starts, and keeps it.
         compile: Compile networks with torch.compile: minutes at the start of every session for faster steps.
-        capture: Replay the whole step as one CUDA graph, if its blocks allow it.
+        capture: Replay the whole step as one CUDA graph: `auto` does so on CUDA if the blocks of the recipe allow it, `true`
+            also warns if they do not.
         deterministic: Use deterministic algorithms only: slower on CUDA, and required there for exact resume.
         log_every: Steps per row of the log, which holds their means.
         sample_every: Steps between grids of sample images.
@@ -109,7 +110,7 @@ class TrainingSettings(BaseModel):
     seed: Annotated[int, Field(ge=0), Effect("chance")] = 0
     precision: Literal["fp32", "tf32", "bf16", "fp16", "auto"] = "fp32"
     compile: bool = False
-    capture: bool = False
+    capture: Literal["auto"] | bool = "auto"
     deterministic: Annotated[bool, Effect("chance")] = False
     log_every: Annotated[int, Field(ge=1), Effect("none")] = 50
     sample_every: Annotated[int, Field(ge=1), Effect("none")] = 500

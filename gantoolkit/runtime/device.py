@@ -1,19 +1,25 @@
 """Select the device of a run or a translation."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 
 from gantoolkit.errors import GantoolkitError
 from gantoolkit.runtime.torchrun import launched_local_rank
 
-__all__ = ["available_devices", "is_out_of_memory", "select_device"]
+__all__ = ["available_devices", "current_device", "is_out_of_memory", "select_device"]
 
 _OUT_OF_MEMORY = (
     "allocate memory",
     "could not create a primitive",
     "could not execute a primitive",
     "could not create a memory",
+    "out of memory",
+    "ALLOC_FAILED",
+    "ALLOCATION_FAILED",
 )
-"""The first is from PyTorch's allocator, the others from oneDNN, which gives no other sign that memory has run out."""
+"""The first is from PyTorch's CPU allocator, the next three from oneDNN, which gives no other sign that memory has run out, and
+the others from CUDA's runtime, its driver, cuDNN and cuBLAS."""
 
 
 def available_devices() -> list[str]:
@@ -49,8 +55,13 @@ def _remedy(name: str) -> str:
     return "try cpu, cuda, or auto"
 
 
+def current_device(device: torch.device) -> AbstractContextManager[object]:
+    """Context manager that makes a CUDA device the current one, for code that names no device; does nothing for others."""
+    return torch.cuda.device(device) if device.type == "cuda" and device.index is not None else nullcontext()
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether `error` reports that memory has run out."""
-    # CUDA has its own exception class; on the CPU only the message of a RuntimeError shows it.
+    # PyTorch's CUDA allocator has its own exception class; elsewhere only the message of a RuntimeError shows it.
     message = str(error).partition("\n")[0]
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(text in message for text in _OUT_OF_MEMORY)

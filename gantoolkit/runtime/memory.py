@@ -26,9 +26,13 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def available_memory(device: torch.device) -> int | None:
-    """The free memory of `device` in bytes, or None if unknown; what this process already uses does not count as free."""
+    """The free memory of `device` in bytes, or None if unknown.
+
+    What tensors of this process use does not count as free. On CUDA, what its allocator keeps for later tensors does.
+    """
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        reusable = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + reusable
     free = [_read_meminfo("MemAvailable"), _read_cgroup()]
     return min((size for size in free if size is not None), default=None)
 

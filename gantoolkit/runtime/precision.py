@@ -3,7 +3,7 @@
 import functools
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from statistics import median
 from typing import Any, Literal
 
@@ -11,12 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-__all__ = ["Precision", "backend_flags", "choose_precision", "set_precision"]
+__all__ = ["Precision", "backend_flags", "choose_precision", "set_precision", "shared_casts"]
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 """`tf32` is float32 whose products CUDA may round to 10 bits; on other devices it equals `fp32`."""
 
 _NARROW = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+_RECOMPILE_LIMIT = 128
 
 _MINIMUM_SPEEDUP = 1.2
 """`auto` chooses bfloat16 on a CPU from this speedup on."""
@@ -36,14 +38,27 @@ def set_precision(precision: Precision, network: nn.Module, device: torch.device
         network.forward = functools.partial(_forward_autocast, network.forward, device.type, _NARROW[precision])
 
 
+def shared_casts(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
+    """Context manager inside which networks in bf16 or fp16 round each weight once, not in every forward pass.
+
+    The gradients of all passes are then added in this precision too. Call `torch.clear_autocast_cache` after an update of the
+    weights.
+    """
+    # Autocast keeps its rounded weights until the outermost context ends.
+    shares = precision in _NARROW and device.type != "meta"
+    return torch.autocast(device.type, enabled=False) if shares else nullcontext()
+
+
 @contextmanager
-def backend_flags(precision: Precision, *, try_algorithms: bool) -> Iterator[None]:
-    """Context manager that sets CUDA's TF32 and cuDNN benchmark flags, and restores them on exit.
+def backend_flags(precision: Precision, *, try_algorithms: bool, compiles: bool = False) -> Iterator[None]:
+    """Context manager that sets flags of CUDA, cuDNN and torch.compile, and restores them on exit.
 
     Args:
         precision: TF32 products are allowed for `tf32` only.
         try_algorithms: Let cuDNN time its algorithms at each new input size and use the fastest (`cudnn.benchmark`). The choice
             may differ from run to run.
+        compiles: Networks are compiled. Several of them share the code of `forward`, and each is compiled for training, for
+            samples and for each size; torch.compile would give up after eight times.
     """
     switches: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
     previous, previous_benchmark = [switch.allow_tf32 for switch in switches], torch.backends.cudnn.benchmark
@@ -51,11 +66,18 @@ def backend_flags(precision: Precision, *, try_algorithms: bool) -> Iterator[Non
     for switch in switches:
         switch.allow_tf32 = precision == "tf32"
     try:
-        yield
+        with _raised_recompile_limit() if compiles else nullcontext():
+            yield
     finally:
         for switch, allowed in zip(switches, previous, strict=True):
             switch.allow_tf32 = allowed
         torch.backends.cudnn.benchmark = previous_benchmark
+
+
+def _raised_recompile_limit() -> AbstractContextManager[None]:
+    import torch._dynamo.config
+
+    return torch._dynamo.config.patch(recompile_limit=_RECOMPILE_LIMIT)
 
 
 def choose_precision(device: torch.device) -> Precision:
@@ -88,8 +110,8 @@ def _probe_cpu() -> Precision:
 
 
 def _forward_autocast(forward: Callable[..., Any], device: str, dtype: torch.dtype, *args: Any, **kwargs: Any) -> Any:
-    # A call uses every weight once, so caching the rounded weights would cost memory for nothing, and it breaks CUDA graphs.
-    with torch.autocast(device, dtype, cache_enabled=False):
+    # A weight that is rounded without gradient must not be found by a call with gradient.
+    with torch.autocast(device, dtype, cache_enabled=torch.is_grad_enabled()):
         output = forward(*args, **kwargs)
     return _to_float32(output)
 

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+from gantoolkit.errors import TrainingError
+
 __all__ = ["isolated_random_state", "seed_everything"]
 
 
@@ -28,6 +30,9 @@ def isolated_random_state(device: torch.device, *, deterministic: bool = False) 
     Args:
         device: If CUDA, the generator of this device is restored too.
         deterministic: Use deterministic algorithms inside.
+
+    Raises:
+        TrainingError: When an operation inside has no deterministic algorithm.
     """
     python_state, numpy_state, previous = (
         random.getstate(),
@@ -37,11 +42,23 @@ def isolated_random_state(device: torch.device, *, deterministic: bool = False) 
     if deterministic:
         # cuBLAS is deterministic only with a fixed workspace.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    fills_memory = torch.utils.deterministic.fill_uninitialized_memory
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.use_deterministic_algorithms(deterministic or previous)
+        if deterministic:  # otherwise every new tensor is filled with NaN: a thousand more kernels in a step
+            torch.utils.deterministic.fill_uninitialized_memory = False
         try:
             yield
+        except RuntimeError as error:
+            operation, phrase, _ = str(error).partition(" does not have a deterministic implementation")
+            if not phrase:
+                raise
+            raise TrainingError(
+                f"training.deterministic is true, but {operation} has no deterministic implementation on {device}; set it to "
+                "false, or replace the block that uses this operation"
+            ) from error
         finally:
+            torch.utils.deterministic.fill_uninitialized_memory = fills_memory
             torch.use_deterministic_algorithms(previous)
             random.setstate(python_state)
             np.random.set_state(numpy_state)

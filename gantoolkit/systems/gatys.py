@@ -86,7 +86,7 @@ class Gatys:
 
     def forward(self, batch: Batch) -> Shared:
         """Add the images of B to the style."""
-        self.style.observe(batch["B"])
+        self.style.add_images(batch["B"])
         return {}
 
     def sample(self, batch: Batch) -> dict[str, Tensor]:
@@ -151,7 +151,7 @@ class StyleTransfer(nn.Module):
         return int(self.count)
 
     @torch.no_grad()
-    def observe(self, images: Tensor) -> None:
+    def add_images(self, images: Tensor) -> None:
         """Add images (N, C, H, W) in [−1, 1] to the style."""
         for level in range(self.levels):
             outputs = self.features(_shrink(images, level), self.layers)

@@ -19,7 +19,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Annotated, Literal
 
 import torch
@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from gantoolkit.errors import PluginError
 from gantoolkit.plugins import AdversarialLoss, ObservingDiscriminator, PenalizedLoss, SystemContext
 from gantoolkit.runtime.seeds import derive_seed
+from gantoolkit.runtime.streams import run_parallel
 
 __all__ = [
     "DirectionName",
@@ -123,6 +124,9 @@ class Objective:
     ) -> dict[str, Tensor]:
         """Compute all translations.
 
+        On CUDA, a round passes images through all generators that have some, in parallel in a CUDA graph. Elsewhere it passes
+        them through one generator, so that the batches are as large as possible.
+
         Args:
             networks: The generators by name.
             images: The batch.
@@ -141,13 +145,21 @@ class Objective:
                         f"translation '{first.image}' needs '{needed}', which is neither given nor computed before it; known: "
                         f"{', '.join(available)}"
                     )
-            group = [other for other in pending if other.generator == first.generator and other.source in known]
-            network, inputs = networks[first.generator], [known[translation.source] for translation in group]
-            if not (batched and _is_batchable(network, inputs)):
-                group, inputs = [first], [known[first.source]]
-            results = run_batched(network, inputs)
-            known |= {translation.image: result for translation, result in zip(group, results, strict=True)}
-            pending = [translation for translation in pending if translation not in group]
+            ready = [translation for translation in pending if translation.source in known]
+            names = (
+                [translation.generator for translation in ready] if known[first.source].is_cuda else [first.generator]
+            )
+            tasks, groups = [], []
+            for name in dict.fromkeys(names):
+                group = [translation for translation in ready if translation.generator == name]
+                inputs = [known[translation.source] for translation in group]
+                if not (batched and _is_batchable(networks[name], inputs)):
+                    group, inputs = group[:1], inputs[:1]
+                groups.append(group)
+                tasks.append((name, partial(run_batched, networks[name], inputs)))
+            for group, results in zip(groups, run_parallel(tasks), strict=True):
+                known |= {translation.image: result for translation, result in zip(group, results, strict=True)}
+            pending = [translation for translation in pending if translation.image not in known]
         return {translation.image: known[translation.image] for translation in self.translations}
 
     def losses(self, networks: Mapping[str, nn.Module], images: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -161,16 +173,17 @@ class Objective:
             PluginError: When a term needs something that is not there.
         """
         known = {**networks, **images}
-        losses: dict[str, Tensor] = {}
+        tasks: list[tuple[str, Callable[[], Tensor]]] = []
         for term in self.terms:
             if missing := [name for name in term.needs if name not in known]:
                 raise PluginError(
                     f"term '{term.name}' needs '{missing[0]}', which is not an image or a network of this system; known: "
                     f"{', '.join(known)}"
                 )
-            value = term.value(*(known[name] for name in term.needs))
-            losses[term.name] = value if term.weight == 1 else term.weight * value
-        return losses
+            network = next((name for name in term.needs if name in networks), "")
+            tasks.append((network, partial(term.value, *(known[name] for name in term.needs))))
+        values = zip(self.terms, run_parallel(tasks), strict=True)
+        return {term.name: value if term.weight == 1 else term.weight * value for term, value in values}
 
 
 def run_batched(network: nn.Module, inputs: Sequence[Tensor], *, batched: bool = True) -> list[Tensor]:

@@ -3,7 +3,7 @@
 import random
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -13,11 +13,12 @@ from torch import Tensor
 
 from gantoolkit.errors import first_line
 from gantoolkit.plugins import Batch, ImagePool, ObservingDiscriminator, Phase, PlannedPool
+from gantoolkit.runtime.graphs import GraphRecorder
+from gantoolkit.runtime.streams import ParallelStreams
 from gantoolkit.training.trainer import StepResult, Trainer, can_skip_on_device
 
-__all__ = ["CapturedStep", "GraphRecorder"]
+__all__ = ["CapturedStep"]
 
-Result = TypeVar("Result")
 Pool = TypeVar("Pool", bound=ImagePool)
 
 _WARM_UP = 3
@@ -27,53 +28,41 @@ _MAX_GRAPHS = 8
 """Kinds of steps that are captured, by their due phases and the shapes of their batches."""
 
 
-class GraphRecorder:
-    """Captures functions as CUDA graphs; the only user of that interface."""
-
-    def __init__(self) -> None:
-        self._memory: Any = None
-
-    def warm_up(self, function: Callable[[], Result]) -> Result:
-        """Call `function` on a side stream: autograd state of the default stream cannot be captured elsewhere."""
-        stream, current = torch.cuda.Stream(), torch.cuda.current_stream()
-        stream.wait_stream(current)
-        with torch.cuda.stream(stream):
-            result = function()
-        current.wait_stream(stream)
-        return result
-
-    def forget(self) -> None:
-        """Use a new memory pool for the next graph, because no graph is left."""
-        self._memory = None
-
-    def record(self, function: Callable[[], Result]) -> tuple[Callable[[], None], Result]:
-        """A function that replays `function`, and the tensors that it returned, which each replay overwrites.
-
-        Raises:
-            RuntimeError: When `function` waits for the device, or does something else that a graph cannot capture.
-        """
-        graph = torch.cuda.CUDAGraph()
-        # Loader threads may use CUDA meanwhile.
-        with torch.cuda.graph(graph, pool=self._memory, capture_error_mode="thread_local"):
-            result = function()
-        self._memory = graph.pool()  # shared: graphs are replayed one after the other
-        return graph.replay, result
-
-
 class CapturedStep:
-    """Replays the steps of a trainer where possible; otherwise warns once and runs them without a graph.
+    """Replays the steps of a trainer where possible, and otherwise runs them without a graph.
 
     A block that draws random numbers on the host, or reads values of the device, would repeat in every replay what it did in
     the capture. The state of the global random generators reveals the first; CUDA refuses the second.
 
+    Inside a graph, independent networks run on two streams (`gantoolkit.runtime.streams`).
+
+    With several processes, the graph contains their collectives, which NCCL allows. A process may run a step without a graph
+    while others replay it, since all take part in the same collectives in the same order.
+
     Args:
         trainer: Its steps are captured.
-        recorder: Captures graphs.
+        recorder: Captures graphs; by default on the device of the trainer.
+        streams: For parallel branches of the graph; by default two, if the device is CUDA.
+        warn: Warn once if steps run without a graph. The reason is in `problem` in any case.
     """
 
-    def __init__(self, trainer: Trainer, recorder: GraphRecorder) -> None:
+    SETUP_STEPS = _WARM_UP + 1
+    """Steps of one kind until it is captured, including the capture."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        recorder: GraphRecorder | None = None,
+        *,
+        streams: ParallelStreams | None = None,
+        warn: bool = True,
+    ) -> None:
         self.trainer = trainer
-        self.recorder = recorder
+        self.recorder = recorder or GraphRecorder(trainer.device)
+        if streams is None and trainer.device.type == "cuda":
+            streams = ParallelStreams(trainer.device)
+        self._streams = streams
+        self._warns = warn
         self.problem = self._find_obstacle()
         self._graphs: dict[object, _Graph] = {}
         self._calls: dict[object, list[dict[str, list[int]]]] = {}
@@ -128,6 +117,8 @@ class CapturedStep:
         try:
             with self._replace_pools(planned):
                 run, (names, losses, non_finite) = self.recorder.record(lambda: self._run(inputs, due, share))
+        except torch.OutOfMemoryError:
+            self.problem = "there is not enough memory for the graph"
         except RuntimeError as error:
             self.problem = f"it cannot be captured ({first_line(error)})"
         else:
@@ -154,13 +145,14 @@ class CapturedStep:
             pools.update(originals)
 
     def _run(self, batch: Batch, due: Sequence[Phase], share: float) -> tuple[list[str], Tensor, Tensor]:
-        losses, non_finite = self.trainer.run(batch, due, share)
+        with self._streams.active() if self._streams else nullcontext():
+            losses, non_finite = self.trainer.run(batch, due, share)
         return list(losses), torch.stack(list(losses.values())), non_finite
 
     def _find_obstacle(self) -> str:
         system = self.trainer.system
-        if self.trainer.process_group.world_size > 1:
-            return "several processes share the run"
+        if not system.phases:
+            return "its system has no phases"
         if unplanned := [name for name, pool in system.pools.items() if not isinstance(pool, PlannedPool)]:
             return f"the image pool {unplanned[0]} makes its decisions when it is called"
         if observing := [name for name, net in system.networks.items() if isinstance(net, ObservingDiscriminator)]:
@@ -170,7 +162,8 @@ class CapturedStep:
         return ""
 
     def _warn(self) -> None:
-        warnings.warn(f"training.capture: the step runs without a graph: {self.problem}", stacklevel=3)
+        if self._warns:
+            warnings.warn(f"training.capture: the step runs without a graph: {self.problem}", stacklevel=3)
 
     def _move_learning_rates_to_device(self) -> None:
         """A learning rate that is a Python number would be a constant of the graph."""

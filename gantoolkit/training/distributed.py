@@ -230,8 +230,9 @@ def _flatten(tensors: Sequence[Tensor]) -> Iterator[tuple[list[Tensor], Tensor]]
 def _unflatten(flat: Tensor, tensors: Sequence[Tensor]) -> None:
     pieces = flat.split([tensor.numel() for tensor in tensors])
     with torch.no_grad():
-        for tensor, piece in zip(tensors, pieces, strict=True):
-            tensor.copy_(piece.view(tensor.shape))
+        torch._foreach_copy_(
+            list(tensors), [piece.view(tensor.shape) for tensor, piece in zip(tensors, pieces, strict=True)]
+        )
 
 
 @contextmanager

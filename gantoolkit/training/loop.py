@@ -16,6 +16,7 @@ from gantoolkit.recipes import Recipe
 from gantoolkit.runs import RunFolder
 from gantoolkit.runs.generator_files import save_generators
 from gantoolkit.runs.log import RunningMeans
+from gantoolkit.runtime.device import current_device
 from gantoolkit.runtime.precision import Precision, backend_flags
 from gantoolkit.runtime.randomness import isolated_random_state, seed_everything
 from gantoolkit.runtime.seeds import derive_seed
@@ -29,7 +30,7 @@ from gantoolkit.training.agreement import (
 )
 from gantoolkit.training.building import build_trainer, settle_precision
 from gantoolkit.training.cadence import Cadence
-from gantoolkit.training.capture import CapturedStep, GraphRecorder
+from gantoolkit.training.capture import CapturedStep
 from gantoolkit.training.distributed import ProcessGroup, is_main_process, join_process_group
 from gantoolkit.training.events import Callback, CheckpointSaved, Event, RunEnded, SamplesDrawn, StepDone
 from gantoolkit.training.interrupts import Interrupts
@@ -72,13 +73,15 @@ def train(
     """
     with (
         folder.lock() if is_main_process() else nullcontext(),
+        current_device(device),
         isolated_random_state(device, deterministic=recipe.training.deterministic),
         Interrupts() as interrupts,
         join_process_group(device, interrupts) as process_group,
     ):
         session = _Session(folder, recipe, data, process_group, device, workers, cache, stop_at, callbacks)
         try:
-            with backend_flags(session.precision, try_algorithms=not recipe.training.deterministic):
+            settings = recipe.training
+            with backend_flags(session.precision, try_algorithms=not settings.deterministic, compiles=settings.compile):
                 return session.run(interrupts)
         finally:
             if session.records is not None:
@@ -113,7 +116,7 @@ class _Session:
         self.trainer = build_trainer(recipe, device, self.precision, process_group)
         self.step = self.trainer.step
         if recipe.training.capture and device.type == "cuda":
-            self.step = CapturedStep(self.trainer, GraphRecorder())
+            self.step = CapturedStep(self.trainer, warn=recipe.training.capture is True)
         check_recipe(recipe, self.trainer.system, process_group)
         dataset = open_dataset(data, pairing=self.trainer.system.pairing)
         check_dataset(dataset, process_group)

@@ -1,7 +1,7 @@
 """The state of a run: what a checkpoint holds, and how a run continues from it."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -68,13 +68,12 @@ class RunState:
 
     def find_non_finite(self) -> str:
         """A sentence that names a non-finite weight or optimizer moment; empty if all are finite. A collective call."""
-        names = (
-            name
-            for name, tensor in self.trainer.state_dict().items()
-            if name.startswith(("network/", "optimizer/")) and not torch.isfinite(tensor).all()
-        )
+        state = self.trainer.state_dict().items()
+        tensors = {name: tensor for name, tensor in state if name.startswith(("network/", "optimizer/"))}
+        flags = zip(tensors, _are_finite(tensors.values()), strict=True)
+        own = next((name for name, is_finite in flags if not is_finite), None)
         # Weights are equal in all processes unless something failed in one, and what follows is collective.
-        name = next((name for name in self.process_group.all_gather_object(next(names, None)) if name), None)
+        name = next((name for name in self.process_group.all_gather_object(own) if name), None)
         return f"{name} was not finite" if name else ""
 
     def to_checkpoint(self) -> Checkpoint:
@@ -120,3 +119,10 @@ class RunState:
                 f"{folder.path}: was started on other images ({self.progress.dataset}) than there are now ({dataset}; counts, "
                 "and a digest of the names); use the data set that it was started on"
             )
+
+
+def _are_finite(tensors: Iterable[Tensor]) -> list[bool]:
+    """Whether all values of each tensor are finite; waits for the device once."""
+    device = next((tensor.device for tensor in tensors if tensor.is_cuda), torch.device("cpu"))
+    flags = [torch.isfinite(tensor).all().to(device, non_blocking=True) for tensor in tensors]
+    return torch.stack(flags).tolist() if flags else []

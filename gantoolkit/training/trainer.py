@@ -10,7 +10,7 @@ from torch.profiler import record_function
 
 from gantoolkit.errors import PluginError
 from gantoolkit.plugins import Batch, ObservingScheduler, Phase, Scheduler, System
-from gantoolkit.runtime.precision import Precision
+from gantoolkit.runtime.precision import Precision, shared_casts
 from gantoolkit.training.distributed import SINGLE_PROCESS, ProcessGroup
 
 __all__ = ["StepResult", "Trainer", "can_skip_on_device"]
@@ -35,7 +35,7 @@ class StepResult:
         self._non_finite = non_finite if non_finite.is_meta else non_finite.to("cpu", non_blocking=non_finite.is_cuda)
         if non_finite.is_cuda:
             self._copied = torch.cuda.Event()
-            self._copied.record()
+            self._copied.record(torch.cuda.current_stream(non_finite.device))
 
     @property
     def skipped(self) -> str | None:
@@ -149,6 +149,10 @@ class Trainer:
         Returns:
             The losses, and the flags of `StepResult`.
         """
+        with shared_casts(self.precision, self.device):
+            return self._run(batch, phases, share)
+
+    def _run(self, batch: Batch, phases: Sequence[Phase], share: float) -> tuple[dict[str, Tensor], Tensor]:
         losses: dict[str, Tensor] = {}
         flags: list[Tensor] = []
         buffers = [(buffer, buffer.clone()) for buffer in self._buffers()]
@@ -170,6 +174,7 @@ class Trainer:
             flags.append(torch.maximum(non_finite, flags[-1]) if flags else non_finite)
             with self._stage(f"{phase.name} optimizer"):
                 is_skipped = self._step_optimizer(optimizer, flags[-1])
+            torch.clear_autocast_cache()  # it holds the weights before the update, rounded
             if is_skipped:
                 flags += flags[-1:] * (len(phases) - len(flags))
                 break

@@ -550,12 +550,14 @@ def test_matrix_rate_names_its_arithmetic() -> None:
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_memory_on_cuda_matches_the_prediction() -> None:
-    recipe = cyclegan(image_pool="none").swap({"data.crop_size": 128}).check()
+    recipe = cyclegan(image_pool="none").swap({"data.crop_size": 128, "training.capture": False}).check()
     device = torch.device("cuda")
     meter = MemoryMeter(device)
     before = torch.cuda.memory_allocated(device)
     with time_steps(recipe, device) as steps:
-        for _ in range(3):
+        steps.step()
+        meter.restart()  # in the first step, cuDNN tries algorithms with large workspaces
+        for _ in range(2):
             steps.step()
     assert meter.read() - before == pytest.approx(count_step(recipe).peak_bytes, rel=0.1)
 

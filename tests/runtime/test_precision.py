@@ -11,7 +11,7 @@ from gantoolkit.errors import RecipeError
 from gantoolkit.recipes import Recipe, cyclegan
 from gantoolkit.run import Run
 from gantoolkit.runtime import precision
-from gantoolkit.runtime.precision import backend_flags, choose_precision, set_precision
+from gantoolkit.runtime.precision import backend_flags, choose_precision, set_precision, shared_casts
 from gantoolkit.training import Trainer, build_trainer
 
 CPU = torch.device("cpu")
@@ -193,3 +193,52 @@ def test_translator_computes_in_its_precision(name, tiny: Recipe, dataset, tmp_p
     assert narrow.generator.precision == name
     first, second = (np.asarray(translator(image), dtype=np.int64) for translator in (wide, narrow))
     assert 0 < np.abs(first - second).max() < 6  # of 255
+
+
+def test_compiled_networks_may_be_recompiled_often() -> None:
+    """Networks of a system share the code of `forward`; torch.compile gives up on code that it has compiled eight times."""
+    import torch._dynamo.config as dynamo
+
+    before = dynamo.recompile_limit
+    with backend_flags("fp32", try_algorithms=False, compiles=True):
+        assert dynamo.recompile_limit >= 64
+    assert dynamo.recompile_limit == before
+
+
+class Convolution(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(2, 2, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layer(images)
+
+
+def test_a_weight_is_rounded_once_for_several_passes() -> None:
+    network = Convolution()
+    set_precision("bf16", network, CPU)
+    images = torch.rand(1, 2, 8, 8)
+
+    def count_roundings() -> int:
+        with torch.profiler.profile(record_shapes=True) as profile:
+            (network(images).sum() + network(2 * images).sum()).backward()
+        return sum(
+            event.name == "aten::_to_copy" and event.input_shapes[:1] == [[2, 2, 3, 3]] for event in profile.events()
+        )
+
+    separate = count_roundings()
+    network.zero_grad()
+    with shared_casts("bf16", CPU):
+        shared = count_roundings()
+    assert (separate, shared) == (4, 2)  # forward and backward, of each pass or of both together
+
+
+def test_a_weight_that_was_rounded_without_gradient_gets_a_gradient_later() -> None:
+    network = Convolution()
+    set_precision("bf16", network, CPU)
+    images = torch.rand(1, 2, 8, 8)
+    with shared_casts("bf16", CPU):
+        with torch.no_grad():
+            network(images)
+        network(images).sum().backward()
+    assert network.layer.weight.grad is not None

@@ -7,7 +7,13 @@ from pydantic import AfterValidator, Field
 from torch import Tensor
 from torch.nn import functional
 
+from gantoolkit.layers.resize import resize
 from gantoolkit.plugins import FeatureExtractorBlock
+
+_DEVIATION = 1.5
+"""Standard deviation of SSIM's Gaussian window in pixels (Wang et al. 2004, §III.B), whatever its side."""
+_C1, _C2 = 0.01**2, 0.03**2
+"""SSIM's constants for images in [0, 1] (Wang et al. 2004, equation 13)."""
 
 
 class L1:
@@ -31,7 +37,7 @@ def _odd(value: int) -> int:
 
 
 class SSIM:
-    """Structural dissimilarity, (1 − SSIM) / 2 in [0, 1] (Wang et al. 2004), from kornia.
+    """Structural dissimilarity, (1 − SSIM) / 2 in [0, 1] (Wang et al. 2004). Images are mirrored at their borders.
 
     Args:
         window: Side of the Gaussian window in pixels; odd.
@@ -41,11 +47,23 @@ class SSIM:
         self.window = window
 
     def __call__(self, images: Tensor, targets: Tensor) -> Tensor:
-        from kornia.losses import ssim_loss  # imported on use, since it takes a second
+        x, y = (images + 1) / 2, (targets + 1) / 2
+        mean_x, mean_y = self._blur(x), self._blur(y)
+        variance_x = self._blur(x * x) - mean_x**2
+        variance_y = self._blur(y * y) - mean_y**2
+        covariance = self._blur(x * y) - mean_x * mean_y
+        similarity = (2 * mean_x * mean_y + _C1) * (2 * covariance + _C2)
+        similarity = similarity / ((mean_x**2 + mean_y**2 + _C1) * (variance_x + variance_y + _C2))
+        return ((1 - similarity) / 2).clamp(0, 1).mean()
 
-        if images.is_meta:  # kornia does not support the meta device
-            return functional.l1_loss(images, targets)
-        return ssim_loss((images + 1) / 2, (targets + 1) / 2, self.window)
+    def _blur(self, images: Tensor) -> Tensor:
+        # Computed on the device of the images: a copy from the host would wait for it.
+        offsets = torch.arange(self.window, device=images.device, dtype=images.dtype) - self.window // 2
+        weights = torch.softmax(-(offsets**2) / (2 * _DEVIATION**2), dim=0)
+        channels = images.shape[1]
+        padded = functional.pad(images, [self.window // 2] * 4, mode="reflect")
+        rows = functional.conv2d(padded, weights.expand(channels, 1, 1, -1), groups=channels)
+        return functional.conv2d(rows, weights[:, None].expand(channels, 1, -1, 1), groups=channels)
 
 
 class Features:
@@ -78,4 +96,4 @@ class Features:
     def _resize(self, images: Tensor) -> Tensor:
         if self.side is None:
             return images
-        return functional.interpolate(images, (self.side, self.side), mode="bilinear", antialias=True)
+        return resize(images, (self.side, self.side))

@@ -30,15 +30,19 @@ def blend_colors(images: Tensor) -> Tensor:
 
 def move(images: Tensor, share: float) -> Tensor:
     """Translate by up to `share` of the side, in whole pixels, and fill with gray (Zhao et al. 2020, §3.2)."""
-    height, width = images.shape[-2:]
-    shifts = torch.cat(
-        [
-            (uniform(images, -share, share) * width).round().flatten(1),
-            (uniform(images, -share, share) * height).round().flatten(1),
-        ],
-        dim=1,
-    )
-    return kornia.geometry.transform.translate(images, shifts, mode="nearest")
+    for axis in (3, 2):
+        shift = uniform(images, -share, share) * images.shape[axis]
+        images = _shift(images, shift.round().long(), axis)
+    return images
+
+
+def _shift(images: Tensor, shift: Tensor, axis: int) -> Tensor:
+    """Translate each image by `shift` (N, 1, 1, 1) pixels along one axis; its gradient is deterministic on CUDA."""
+    side = images.shape[axis]
+    shape = [side if index == axis else 1 for index in range(4)]
+    source = torch.arange(side, device=images.device).view(shape) - shift
+    shifted = images.gather(axis, source.clamp(0, side - 1).expand_as(images))
+    return shifted * ((source >= 0) & (source < side))
 
 
 def cut_out(images: Tensor, share: float) -> Tensor:

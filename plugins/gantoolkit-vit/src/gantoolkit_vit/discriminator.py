@@ -77,7 +77,10 @@ class ProjectedDiscriminator(nn.Module):
         logits = [judge(scale) for judge, scale in zip(self.judges, scales, strict=True)]
         # The sizes differ only if the image's side is not a multiple of the layers' strides.
         shape = logits[-1].shape[-2:]
-        return torch.cat([functional.adaptive_avg_pool2d(scale, shape) for scale in logits], dim=-1)
+        return torch.cat(
+            [scale if scale.shape[-2:] == shape else functional.adaptive_avg_pool2d(scale, shape) for scale in logits],
+            dim=-1,
+        )
 
     def project(self, images: Tensor) -> list[Tensor]:
         """Compute the projected features of each scale, from fine to coarse."""

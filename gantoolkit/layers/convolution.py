@@ -13,7 +13,7 @@ _MIN_CHANNEL_TILES = {torch.float32: 2**14, torch.bfloat16: 2**17}
 
 
 class Conv3x3(nn.Conv2d):
-    """A 3×3 convolution of stride 1 without padding.
+    """A 3×3 convolution of stride 1 without padding: (N, in_channels, H, W) to (N, out_channels, H − 2, W − 2).
 
     The algorithm depends on dtypes and shapes only, so it is the same in every run. Under autocast, the layer computes in and
     returns autocast's dtype.
@@ -27,14 +27,13 @@ class Conv3x3(nn.Conv2d):
     def __init__(self, in_channels: int, out_channels: int, *, bias: bool = True) -> None:
         super().__init__(in_channels, out_channels, 3, bias=bias)
 
-    def forward(self, input: Tensor) -> Tensor:
-        """Convolve (N, in_channels, H, W) to (N, out_channels, H − 2, W − 2)."""
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         narrow = torch.is_autocast_enabled("cpu") and input.dtype == torch.float32
         dtype = torch.get_autocast_dtype("cpu") if narrow else input.dtype
         if not self._is_winograd_faster(input, dtype):
-            return super().forward(input)
-        output = winograd_convolution(input.to(dtype), self.weight)
-        return output if self.bias is None else output + self.bias.to(dtype)[:, None, None]
+            return super()._conv_forward(input, weight, bias)
+        output = winograd_convolution(input.to(dtype), weight)
+        return output if bias is None else output + bias.to(dtype)[:, None, None]
 
     def _is_winograd_faster(self, features: Tensor, dtype: torch.dtype) -> bool:
         if torch.compiler.is_exporting():  # an exported graph takes any size, so it cannot choose by size

@@ -5,10 +5,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard, TypeVar
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.modules import module as torch_module
 
-from gantoolkit.layers.kernels import can_fuse, has_kernels
+from gantoolkit.layers.kernels import can_fuse, is_traced
 from gantoolkit.layers.normalization import InstanceNorm
 
 __all__ = ["Chain", "Identity", "Residual", "Step", "flatten"]
@@ -19,12 +21,16 @@ class Chain(nn.Sequential):
 
     An instance norm (ours or PyTorch's) is fused with the layers after it: an `nn.ReLU` or `nn.LeakyReLU`, or the sum of the
     `Residual` that it ends, then an `nn.ReflectionPad2d`, also if that begins the next `Residual`. An `nn.ReflectionPad2d`
-    alone has a kernel too. All other layers, and layers with hooks, are called as `nn.Sequential` calls them, with identical
-    results.
+    alone has a kernel too.
+
+    A convolution directly before an instance norm without running statistics is computed without its bias if the bias needs no
+    gradient, on every device: the norm subtracts it.
+
+    All other layers, and layers with hooks, are called as `nn.Sequential` calls them, with identical results.
     """
 
     def forward(self, input: Any) -> Any:
-        if not isinstance(input, Tensor) or not has_kernels(input.device):
+        if not isinstance(input, Tensor) or is_traced():
             return super().forward(input)
         return _run(list(flatten(self)), input)
 
@@ -89,6 +95,8 @@ def _run(steps: Sequence[Step], features: Tensor) -> Tensor:
             identities.append(features)
         elif step is Identity.ADD:
             features = identities.pop() + features
+        elif _has_redundant_bias(steps, index):
+            features = _convolve_without_bias(step, features)
         else:
             features = step(features)
         index += 1
@@ -100,7 +108,7 @@ def _match_run(steps: Sequence[Step], index: int) -> _Run | None:
     norm = steps[index]
     if pad := _pad_of(steps, index):
         return _Run(index + 1, pad=pad)
-    if not (_is_bare(norm, InstanceNorm) or _is_bare(norm, nn.InstanceNorm2d)) or norm.track_running_stats:
+    if not _is_plain_norm(norm):
         return None
     end = index + 1
     slope = _slope_of(steps, end)
@@ -136,6 +144,27 @@ def _fuse(run: _Run, features: Tensor, identities: list[Tensor]) -> Tensor:
     identity, features = fused_instance_norm_and_pad(features, pad=run.pad, **settings)
     identities.append(identity)
     return features
+
+
+def _has_redundant_bias(steps: Sequence[Step], index: int) -> bool:
+    """Whether step `index` is a convolution with a bias that needs no gradient and that the norm after it subtracts."""
+    convolution, norm = _step(steps, index), _step(steps, index + 1)
+    if not (_is_bare(convolution, nn.Conv2d) or _is_bare(convolution, nn.ConvTranspose2d)) or convolution.bias is None:
+        return False
+    return _is_plain_norm(norm) and not (convolution.bias.requires_grad and torch.is_grad_enabled())
+
+
+def _convolve_without_bias(convolution: nn.Conv2d | nn.ConvTranspose2d, features: Tensor) -> Tensor:
+    if isinstance(convolution, nn.Conv2d):
+        return convolution._conv_forward(features, convolution.weight, None)
+    layer = convolution
+    sizes = (layer.stride, layer.padding, layer.output_padding, layer.groups, layer.dilation)
+    return functional.conv_transpose2d(features, layer.weight, None, *sizes)
+
+
+def _is_plain_norm(step: object) -> TypeGuard[nn.InstanceNorm2d]:
+    """Whether `step` is an instance norm without running statistics and hooks."""
+    return (_is_bare(step, InstanceNorm) or _is_bare(step, nn.InstanceNorm2d)) and not step.track_running_stats
 
 
 def _step(steps: Sequence[Step], index: int) -> Step | None:

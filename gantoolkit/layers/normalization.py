@@ -13,6 +13,8 @@ Normalization = Literal["instance", "instance_affine", "batch", "none"]
 """`instance` has neither weights nor running statistics, as in the official PyTorch implementation of CycleGAN;
 `instance_affine` has weights, as in its authors' earlier code; `batch` has weights and running statistics."""
 
+_INSTANCE_NORMS = ("instance", "instance_affine")
+
 
 def normalization(name: Normalization, channels: int, *, running: bool = True) -> nn.Module:
     """Create a normalization layer for `channels` feature maps.
@@ -20,7 +22,7 @@ def normalization(name: Normalization, channels: int, *, running: bool = True) -
     Args:
         running: Whether batch norm in evaluation mode uses running statistics, or the statistics of the current batch.
     """
-    if name in ("instance", "instance_affine"):
+    if name in _INSTANCE_NORMS:
         return InstanceNorm(channels, affine=name == "instance_affine")
     if name == "batch":
         return nn.BatchNorm2d(channels, track_running_stats=running)
@@ -58,6 +60,20 @@ def needs_bias(name: Normalization) -> bool:
     """Whether a convolution before the layer has a bias.
 
     Before batch norm a bias is redundant and omitted. Before instance norm it is redundant too, but the official implementation
-    has it, and it belongs to the parameter counts of the paper's networks.
+    has it, and it belongs to the parameter counts of the paper's networks; see `normalize_output`.
     """
     return name != "batch"
+
+
+def normalize_output(
+    convolution: nn.Conv2d | nn.ConvTranspose2d, name: Normalization, *, running: bool = True
+) -> list[nn.Module]:
+    """Return a convolution and the `normalization` of its output. Before instance norm, its bias is frozen at 0.
+
+    Instance norm subtracts the mean of each channel, and with it the bias, so that the gradient of the bias is rounding noise.
+    A frozen bias stays in the `state_dict`, costs neither a gradient nor an optimizer step, and lets
+    `gantoolkit.layers.fused.Chain` omit the sum.
+    """
+    if name in _INSTANCE_NORMS and convolution.bias is not None:
+        nn.init.zeros_(convolution.bias.requires_grad_(False))
+    return [convolution, normalization(name, convolution.out_channels, running=running)]

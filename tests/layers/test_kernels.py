@@ -317,10 +317,11 @@ def prepare(network: nn.Module) -> nn.Module:
 
 
 def run_network(network: nn.Module, images: Tensor) -> list[Tensor]:
-    """The result, and the gradients of images and parameters."""
+    """The result, and the gradients of images and trained parameters."""
     images = images.clone().requires_grad_()
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     output = network(images)
-    return [output, *torch.autograd.grad(output.square().mean(), [images, *network.parameters()])]
+    return [output, *torch.autograd.grad(output.square().mean(), [images, *parameters])]
 
 
 @with_kernels

@@ -412,9 +412,10 @@ def test_alternating_steps_equal_those_of_the_lua_code() -> None:
 
 
 def step_by_hand(network: nn.Module, loss: torch.Tensor) -> None:
-    gradients = torch.autograd.grad(loss, list(network.parameters()))
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    gradients = torch.autograd.grad(loss, parameters)
     with torch.no_grad():
-        for parameter, gradient in zip(network.parameters(), gradients, strict=True):
+        for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter -= 0.1 * gradient
 
 

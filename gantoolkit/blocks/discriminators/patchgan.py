@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm as normalize_spectrally
 
 from gantoolkit.layers.fused import Chain
-from gantoolkit.layers.normalization import Normalization, needs_bias, normalization
+from gantoolkit.layers.normalization import Normalization, needs_bias, normalize_output
 
 _WIDEST = 8
 
@@ -42,16 +42,18 @@ class PatchGANDiscriminator(nn.Module):
     ) -> None:
         super().__init__()
 
-        def convolution(inputs: int, outputs: int, stride: int, bias: bool = True) -> nn.Module:
+        def convolution(inputs: int, outputs: int, stride: int, bias: bool = True) -> nn.Conv2d:
             layer = nn.Conv2d(inputs, outputs, 4, stride=stride, padding=padding, bias=bias)
-            return normalize_spectrally(layer) if spectral_norm else layer
+            if spectral_norm:
+                normalize_spectrally(layer)
+            return layer
 
         parts: list[nn.Module] = [convolution(in_channels, width, stride=2), nn.LeakyReLU(0.2)]
         channels = width
         for layer in range(1, layers + 1):
             out_channels = width * min(2**layer, _WIDEST)
             stride = 2 if layer < layers else 1
-            parts += [convolution(channels, out_channels, stride, needs_bias(norm)), normalization(norm, out_channels)]
+            parts += normalize_output(convolution(channels, out_channels, stride, needs_bias(norm)), norm)
             parts.append(nn.LeakyReLU(0.2))
             channels = out_channels
         parts.append(convolution(channels, 1, stride=1))

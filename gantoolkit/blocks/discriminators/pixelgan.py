@@ -5,7 +5,8 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor, nn
 
-from gantoolkit.layers.normalization import Normalization, needs_bias, normalization
+from gantoolkit.layers.fused import Chain
+from gantoolkit.layers.normalization import Normalization, needs_bias, normalize_output
 
 
 class PixelGANDiscriminator(nn.Module):
@@ -24,11 +25,10 @@ class PixelGANDiscriminator(nn.Module):
     ) -> None:
         super().__init__()
         bias = needs_bias(norm)
-        self.layers = nn.Sequential(
+        self.layers = Chain(
             nn.Conv2d(in_channels, width, 1),
             nn.LeakyReLU(0.2),
-            nn.Conv2d(width, 2 * width, 1, bias=bias),
-            normalization(norm, 2 * width),
+            *normalize_output(nn.Conv2d(width, 2 * width, 1, bias=bias), norm),
             nn.LeakyReLU(0.2),
             nn.Conv2d(2 * width, 1, 1, bias=bias),
         )

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from gantoolkit.layers.convolution import Conv3x3
 from gantoolkit.layers.fused import Chain, Residual
-from gantoolkit.layers.normalization import Normalization, needs_bias, normalization
+from gantoolkit.layers.normalization import Normalization, needs_bias, normalize_output
 
 Padding = Literal["reflect", "replicate", "zero"]
 
@@ -51,18 +51,26 @@ class ResNetGenerator(nn.Module):
         super().__init__()
         bias = needs_bias(norm)
 
-        def activated(convolution: nn.Module, channels: int) -> list[nn.Module]:
-            return [convolution, normalization(norm, channels), nn.ReLU()]
+        def activated(convolution: nn.Conv2d | nn.ConvTranspose2d) -> list[nn.Module]:
+            return [*normalize_output(convolution, norm), nn.ReLU()]
 
-        layers: list[nn.Module] = [_PAD[padding](3), *activated(nn.Conv2d(in_channels, width, 7, bias=bias), width)]
+        def upsample(in_channels: int, out_channels: int) -> list[nn.Module]:
+            if upsampling == "transposed":
+                return activated(
+                    nn.ConvTranspose2d(in_channels, out_channels, 3, stride=2, padding=1, output_padding=1, bias=bias)
+                )
+            convolution, *others = activated(nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=bias))
+            return [nn.Sequential(nn.Upsample(scale_factor=2, mode="nearest"), convolution), *others]
+
+        layers: list[nn.Module] = [_PAD[padding](3), *activated(nn.Conv2d(in_channels, width, 7, bias=bias))]
         for level in range(_DOWNSAMPLINGS):
             fine, coarse = width * 2**level, width * 2 ** (level + 1)
-            layers += activated(nn.Conv2d(fine, coarse, 3, stride=2, padding=1, bias=bias), coarse)
+            layers += activated(nn.Conv2d(fine, coarse, 3, stride=2, padding=1, bias=bias))
         channels = width * 2**_DOWNSAMPLINGS
         layers += [ResidualBlock(channels, norm=norm, padding=padding, dropout=dropout) for _ in range(blocks)]
         for level in reversed(range(_DOWNSAMPLINGS)):
             fine, coarse = width * 2**level, width * 2 ** (level + 1)
-            layers += activated(_upsample(coarse, fine, upsampling, bias), fine)
+            layers += upsample(coarse, fine)
         layers += [_PAD[padding](3), nn.Conv2d(width, out_channels, 7), nn.Tanh()]
         self.layers = Chain(*layers)
 
@@ -76,15 +84,7 @@ class ResidualBlock(Residual):
 
     def __init__(self, channels: int, *, norm: Normalization, padding: Padding, dropout: float) -> None:
         def convolution() -> list[nn.Module]:
-            pad, convolve = _PAD[padding](1), Conv3x3(channels, channels, bias=needs_bias(norm))
-            return [pad, convolve, normalization(norm, channels)]
+            return [_PAD[padding](1), *normalize_output(Conv3x3(channels, channels, bias=needs_bias(norm)), norm)]
 
         dropouts = [nn.Dropout(dropout)] if dropout else []
         super().__init__(*convolution(), nn.ReLU(), *dropouts, *convolution())
-
-
-def _upsample(in_channels: int, out_channels: int, upsampling: str, bias: bool) -> nn.Module:
-    if upsampling == "transposed":
-        return nn.ConvTranspose2d(in_channels, out_channels, 3, stride=2, padding=1, output_padding=1, bias=bias)
-    convolution = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=bias)
-    return nn.Sequential(nn.Upsample(scale_factor=2, mode="nearest"), convolution)

@@ -7,7 +7,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gantoolkit.layers.normalization import Normalization, needs_bias, normalization
+from gantoolkit.layers.fused import Chain
+from gantoolkit.layers.normalization import Normalization, needs_bias, normalize_output
 
 _WIDEST = 8
 _OUTER_LEVELS = 4
@@ -52,20 +53,22 @@ class UNetGenerator(nn.Module):
         for level in range(depth):
             inputs = in_channels if level == 0 else channels[level - 1]
             layers: list[nn.Module] = [] if level == 0 else [nn.LeakyReLU(0.2)]
-            layers.append(nn.Conv2d(inputs, channels[level], 4, stride=2, padding=1, bias=bias))
+            convolution = nn.Conv2d(inputs, channels[level], 4, stride=2, padding=1, bias=bias)
             if 0 < level < depth - 1:  # the innermost level may be a single pixel, which has no variance
-                layers.append(normalization(norm, channels[level], running=not noise_at_test))
-            self.downs.append(nn.Sequential(*layers))
+                layers += normalize_output(convolution, norm, running=not noise_at_test)
+            else:
+                layers.append(convolution)
+            self.downs.append(Chain(*layers))
 
         self.ups = nn.ModuleList()
         for level in reversed(range(1, depth)):
             inputs = channels[level] if level == depth - 1 else 2 * channels[level]
             outputs = channels[level - 1]
-            layers = [nn.ReLU(), nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1, bias=bias)]
-            layers.append(normalization(norm, outputs, running=not noise_at_test))
+            convolution = nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1, bias=bias)
+            layers = [nn.ReLU(), *normalize_output(convolution, norm, running=not noise_at_test)]
             if dropout and _OUTER_LEVELS <= level < depth - 1:
                 layers.append(_PermanentDropout(dropout) if noise_at_test else nn.Dropout(dropout))
-            self.ups.append(nn.Sequential(*layers))
+            self.ups.append(Chain(*layers))
         outermost = nn.ConvTranspose2d(2 * channels[0], out_channels, 4, stride=2, padding=1)
         self.ups.append(nn.Sequential(nn.ReLU(), outermost, nn.Tanh()))
 

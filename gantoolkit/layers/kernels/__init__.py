@@ -11,7 +11,7 @@ import warnings
 import torch
 from torch import Tensor, nn
 
-__all__ = ["can_fuse", "has_kernels"]
+__all__ = ["can_fuse", "has_kernels", "is_traced"]
 
 _SWITCH = "GANTOOLKIT_KERNELS"
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -22,15 +22,17 @@ _MIN_CAPABILITY = (8, 0)  # what Triton supports
 def has_kernels(device: torch.device) -> bool:
     """Whether the kernels run on `device`: a CUDA device of a supported compute capability with a working Triton.
 
-    False while torch.compile or torch.jit traces: the former fuses plain layers itself, the latter has to record them.
-    `GANTOOLKIT_KERNELS=0` in the environment disables the kernels. `TRITON_INTERPRET=1`, Triton's interpreter mode, enables
-    them on a CPU, slowly.
+    False while layers are traced. `GANTOOLKIT_KERNELS=0` in the environment disables the kernels. `TRITON_INTERPRET=1`,
+    Triton's interpreter mode, enables them on a CPU, slowly.
     """
-    if torch.compiler.is_compiling() or os.environ.get(_SWITCH) == "0":
-        return False
-    if torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage] (torch documents it)
+    if is_traced() or os.environ.get(_SWITCH) == "0":
         return False
     return device.type in ("cuda", "cpu") and _works_on(device)
+
+
+def is_traced() -> bool:
+    """Whether torch.compile, torch.export or torch.jit traces: the first fuses plain layers itself, the others record them."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage] (documented)
 
 
 def can_fuse(features: Tensor, *, pad: int = 0) -> bool:

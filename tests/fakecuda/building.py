@@ -16,10 +16,21 @@ __all__ = ["MissingRequirementError", "build", "environment"]
 
 SOURCES = Path(__file__).parent / "src"
 DRIVER = ("driver.cpp", "driver_unsupported.cpp")
-"""Sources of libcuda.so.1; the others are the runtime and the libraries upon it, in one file."""
+NVRTC = ("nvrtc.cpp",)
+"""Sources of libcuda.so.1 and libnvrtc, which PyTorch opens by name. The others, the runtime and the libraries upon it, become
+one file, whose functions take the place of those of the libraries that PyTorch is linked with.
+"""
 
-HEADERS = ("cuda_runtime_api.h", "crt/host_config.h", "cublas_v2.h", "cudnn.h", "nccl.h")
-WHEELS = ("torch", "nvidia-cuda-runtime", "nvidia-cuda-crt", "nvidia-cublas", "nvidia-cudnn-cu13", "nvidia-nccl-cu13")
+HEADERS = ("cuda_runtime_api.h", "crt/host_config.h", "cublas_v2.h", "cudnn.h", "nccl.h", "nvrtc.h")
+WHEELS = (
+    "torch",
+    "nvidia-cublas",
+    "nvidia-cuda-crt",
+    "nvidia-cuda-nvrtc",
+    "nvidia-cuda-runtime",
+    "nvidia-cudnn-cu13",
+    "nvidia-nccl-cu13",
+)
 """The packages whose versions decide what the stand-in has to offer."""
 
 
@@ -73,7 +84,7 @@ def environment(
     folder = build()
     paths = [str(folder), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]
     variables = {
-        "LD_PRELOAD": str(folder / "libfakecuda.so"),
+        "LD_PRELOAD": " ".join(str(library) for library in sorted(folder.glob("lib[fn]*"))),
         "LD_LIBRARY_PATH": os.pathsep.join(paths),
         "TRITON_LIBCUDA_PATH": str(folder),
         # Launchers that Triton compiles refer to the driver that it was compiled with.
@@ -104,7 +115,7 @@ def _find_headers() -> list[Path]:
 
 def _key(compiler: str) -> str:
     digest = hashlib.sha256()
-    for source in sorted(SOURCES.iterdir()):
+    for source in (Path(__file__), *sorted(SOURCES.iterdir())):
         digest.update(source.name.encode() + source.read_bytes())
     digest.update(subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout)
     for wheel in WHEELS:
@@ -120,12 +131,15 @@ def _version(wheel: str) -> str:
 
 
 def _compile(compiler: str, headers: Sequence[Path], folder: Path) -> None:
-    driver = [SOURCES / name for name in DRIVER]
-    runtime = [source for source in sorted(SOURCES.glob("*.cpp")) if source.name not in DRIVER]
-    for library, sources in (("libfakecuda.so", runtime), ("libcuda.so.1", driver)):
+    import torch
+
+    others = [source.name for source in sorted(SOURCES.glob("*.cpp")) if source.name not in {*DRIVER, *NVRTC}]
+    nvrtc = f"libnvrtc.so.{torch.version.cuda.partition('.')[0]}"
+    for library, sources in (("libfakecuda.so", others), ("libcuda.so.1", DRIVER), (nvrtc, NVRTC)):
         command = [compiler, "-std=c++17", "-O1", "-shared", "-fPIC", "-fvisibility=hidden", f"-Wl,-soname,{library}"]
+        command += ["-Wl,--default-symver"] if sources is NVRTC else []  # which PyTorch asks for
         command += [f"-I{header}" for header in headers]
-        command += [*map(str, sources), "-o", str(folder / library), "-ldl", "-lpthread"]
+        command += [*(str(SOURCES / name) for name in sources), "-o", str(folder / library), "-ldl", "-lpthread"]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         if result.returncode:
             raise RuntimeError(f"the stand-in for CUDA could not be compiled:\n{result.stderr}")

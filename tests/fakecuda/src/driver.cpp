@@ -1,4 +1,5 @@
-// libcuda.so.1: the part of the driver that PyTorch and Triton call. A context is a device; kernels are Triton's.
+// libcuda.so.1: the part of the driver that PyTorch and Triton call. A context is a device; kernels are
+// Triton's, or NVRTC's.
 #include <cuda.h>
 
 #include <cstdio>
@@ -6,27 +7,31 @@
 #include <string>
 
 #include "journal.h"
+#include "nvrtc_image.h"
 
 namespace {
 
+struct Module {
+  const char* library;
+  int device;  // of the context that it was loaded in
+};
+
 struct Function {
   std::string name;
-  int device;  // of the context that its module was loaded in
+  const Module* module;
 };
 
 CUcontext context_of(int device) { return reinterpret_cast<CUcontext>(static_cast<intptr_t>(device + 1)); }
 
 int device_of(CUcontext context) { return static_cast<int>(reinterpret_cast<intptr_t>(context)) - 1; }
 
-CUmodule module_on(int device) { return reinterpret_cast<CUmodule>(static_cast<intptr_t>(device + 1)); }
-
 CUresult launch(CUfunction handle, CUstream stream, unsigned x, unsigned y, unsigned z) {
   auto* function = reinterpret_cast<Function*>(handle);
-  if (function->device != fakecuda_device()) return CUDA_ERROR_INVALID_HANDLE;
+  if (function->module->device != fakecuda_device()) return CUDA_ERROR_INVALID_HANDLE;
   char detail[64];
   snprintf(detail, sizeof(detail), "grid=%ux%ux%u", x, y, z);
   // The errors of the driver have the numbers of the runtime's.
-  return static_cast<CUresult>(fakecuda_launch(stream, "triton", function->name.c_str(), detail));
+  return static_cast<CUresult>(fakecuda_launch(stream, function->module->library, function->name.c_str(), detail));
 }
 
 }  // namespace
@@ -141,8 +146,9 @@ EXPORT CUresult cuGetErrorString(CUresult error, const char** text) {
 
 // --- Modules and functions ------------------------------------------------------------------------------------------------
 
-EXPORT CUresult cuModuleLoadData(CUmodule* module, const void*) {
-  *module = module_on(fakecuda_device());
+EXPORT CUresult cuModuleLoadData(CUmodule* module, const void* image) {
+  bool is_nvrtc = strncmp(static_cast<const char*>(image), kNvrtcImage, strlen(kNvrtcImage)) == 0;
+  *module = reinterpret_cast<CUmodule>(new Module{is_nvrtc ? "nvrtc" : "triton", fakecuda_device()});
   return CUDA_SUCCESS;
 }
 
@@ -150,13 +156,13 @@ EXPORT CUresult cuModuleLoadDataEx(CUmodule* module, const void* image, unsigned
   return cuModuleLoadData(module, image);
 }
 
-EXPORT CUresult cuModuleLoad(CUmodule* module, const char* path) { return cuModuleLoadData(module, path); }
+EXPORT CUresult cuModuleLoad(CUmodule*, const char*) { return CUDA_ERROR_NOT_SUPPORTED; }
 
+// Modules stay: functions refer to them.
 EXPORT CUresult cuModuleUnload(CUmodule) { return CUDA_SUCCESS; }
 
 EXPORT CUresult cuModuleGetFunction(CUfunction* function, CUmodule module, const char* name) {
-  int device = static_cast<int>(reinterpret_cast<intptr_t>(module)) - 1;
-  *function = reinterpret_cast<CUfunction>(new Function{name, device});
+  *function = reinterpret_cast<CUfunction>(new Function{name, reinterpret_cast<Module*>(module)});
   return CUDA_SUCCESS;
 }
 

@@ -99,11 +99,14 @@ class MetricTraits:
         direction: The only direction that it applies to, `A2B` or `B2A`; None if it applies to all.
         label_maps: Whether its targets are label maps, which are resized without mixing colors.
         notes: What must be reported beside each of its values, such as the network that it uses.
+        any_device: Whether it takes images on any device and computes there, with its networks and tables. Other metrics get
+            images on the CPU.
     """
 
     direction: str | None = None
     label_maps: bool = False
     notes: str = ""
+    any_device: bool = False
 
 
 def read_traits(block: object, table: type[Traits]) -> Traits:
@@ -293,7 +296,7 @@ class Metric(Protocol):
         ...
 
     def reset(self) -> None:
-        """Clear the accumulated state."""
+        """Clear the accumulated state. A metric for any device also moves its networks back to the CPU, to free memory."""
         ...
 
 

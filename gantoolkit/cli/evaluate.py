@@ -78,7 +78,7 @@ def evaluate(
         preparation = (run.data.resolve(), run.recipe.data.resize, run.recipe.data.load_size, run.recipe.data.crop_size)
         if preparation not in preparations:
             preparations.append(preparation)
-            references += score_references(test_images, list(scores.directions), metric_blocks)
+            references += score_references(test_images, list(scores.directions), metric_blocks, device=device)
     all_scores = [result.scores for result in scored] + references
     print_scores(all_scores)
     files = write_scores(all_scores, out)

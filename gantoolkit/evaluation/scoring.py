@@ -13,6 +13,7 @@ from gantoolkit.evaluation.intervals import Estimate, bootstrap
 from gantoolkit.plugins import Direction, Metric, SummedMetric
 from gantoolkit.recipes.block_spec import BlockSpec, bind, merge_field, resolve
 from gantoolkit.run import Run
+from gantoolkit.runtime.device import select_device
 from gantoolkit.training.measuring import Gauge, make_gauges, measure
 
 __all__ = [
@@ -119,7 +120,8 @@ def score_run(
             applies to the other direction only.
         name: The name in tables; by default, the name of the run's folder.
         best: Use the best generators of the run instead of the last ones.
-        device: As for `gantoolkit.runtime.device.select_device`.
+        device: The device of the generators, and of the metrics that compute on any device, as for
+            `gantoolkit.runtime.device.select_device`.
 
     Raises:
         GantoolkitError: When nothing can be translated, or a metric is not available.
@@ -134,18 +136,28 @@ def score_run(
             metrics,
             lambda inputs, _, translator=translator: translator.translate_tensor(inputs),
             back.translate_tensor if back else None,
+            device=translator.device,
         )
     step = max(translator.generator.step for translator in translators.values())
     return RunScores(name or run.path.name, run.path, step, scores, images.skipped)
 
 
 def score_references(
-    images: EvaluationImages, directions: Sequence[str], metrics: Sequence[tuple[str, Callable[[], Metric]]]
+    images: EvaluationImages,
+    directions: Sequence[str],
+    metrics: Sequence[tuple[str, Callable[[], Metric]]],
+    *,
+    device: str | None = None,
 ) -> list[RunScores]:
     """The scores of references that need no network, as a scale for those of runs.
 
     The references are the input itself and, for pairs, the ground truth and the ground truth of another image.
+
+    Args:
+        images, metrics, device: As in `score_run`.
+        directions: The directions of the runs.
     """
+    torch_device = select_device(device)
     scores: dict[str, dict[str, DirectionScores]] = {}
     # The distance of a set of real images from itself says nothing.
     singles = [(name, make) for name, make in metrics if make().against != "domain"]
@@ -160,9 +172,11 @@ def score_references(
                 target, [(index + max(1, count // 2)) % count for index in indices]
             )
         for name, answer in answers.items():
-            scores.setdefault(name, {})[direction] = _score(images, direction, singles, answer)
+            scores.setdefault(name, {})[direction] = _score(images, direction, singles, answer, device=torch_device)
         if images.settings.channels_A == images.settings.channels_B:
-            scores.setdefault("input", {})[direction] = _score(images, direction, metrics, lambda inputs, _: inputs)
+            scores.setdefault("input", {})[direction] = _score(
+                images, direction, metrics, lambda inputs, _: inputs, device=torch_device
+            )
     return [RunScores(name, None, 0, by_direction) for name, by_direction in scores.items()]
 
 
@@ -172,9 +186,11 @@ def _score(
     metrics: Sequence[tuple[str, Callable[[], Metric]]],
     translate: Callable[[Tensor, Sequence[int]], Tensor],
     back: Callable[[Tensor], Tensor] | None = None,
+    *,
+    device: torch.device,
 ) -> DirectionScores:
     gauges = make_gauges(metrics, direction, paired=images.paired, reconstructs=back is not None)
-    measure(images, direction, gauges, translate, back)
+    measure(images, direction, gauges, translate, back, device=device)
     scores: dict[str, Estimate] = {}
     per_image: dict[str, list[float]] = {}
     signs: dict[str, int] = {}
@@ -194,7 +210,7 @@ def _estimate(gauge: Gauge) -> tuple[dict[str, Estimate], dict[str, list[float]]
     """The values of a gauge with their intervals, and the values of each image, if single images have any."""
     if not isinstance(gauge.metric, SummedMetric):
         return {name: Estimate(value) for name, value in gauge.values().items()}, {}
-    rows = torch.cat(gauge.statistics)
+    rows = gauge.rows()
     singles = [gauge.metric.values(row) for row in rows]
     estimates = bootstrap(rows, gauge.metric.values)
     return estimates, {name: [values[name] for values in singles] for name in estimates}

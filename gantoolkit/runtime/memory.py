@@ -7,7 +7,7 @@ import torch
 
 from gantoolkit.errors import GantoolkitError
 
-__all__ = ["MARGIN", "available_memory", "format_bytes", "parse_bytes"]
+__all__ = ["MARGIN", "available_memory", "format_bytes", "parse_bytes", "release_cached_memory"]
 
 MARGIN = 0.5
 """Memory reserved beyond a step's tensors, as a share of their size.
@@ -35,6 +35,13 @@ def available_memory(device: torch.device) -> int | None:
         return torch.cuda.mem_get_info(device)[0] + reusable
     free = [_read_meminfo("MemAvailable"), _read_cgroup()]
     return min((size for size in free if size is not None), default=None)
+
+
+def release_cached_memory(device: torch.device) -> None:
+    """Return the memory that PyTorch's allocator caches to the device, for other streams, graphs and processes."""
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.empty_cache()
 
 
 def parse_bytes(text: str) -> int:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -10,9 +11,10 @@ from torch import Tensor
 from gantoolkit.data.evaluation_images import EvaluationImages
 from gantoolkit.plugins import Direction, Metric, MetricTraits, SummedMetric, read_traits
 
-__all__ = ["Gauge", "make_gauges", "measure"]
+__all__ = ["Gauge", "ImageBatch", "make_gauges", "measure"]
 
 _BATCH = 8
+_CPU = torch.device("cpu")
 
 Translate = Callable[[Tensor], Tensor]
 
@@ -38,8 +40,9 @@ class Gauge:
         """The optional attributes of the metric."""
         return read_traits(self.metric, MetricTraits)
 
-    def add(self, images: Tensor, targets: Tensor) -> None:
-        """Accumulate a batch."""
+    def add(self, images: "ImageBatch", targets: "ImageBatch") -> None:
+        """Accumulate a batch, on the device if the metric computes there, else on the CPU."""
+        images, targets = (batch.on_device if self.traits.any_device else batch.on_cpu for batch in (images, targets))
         if isinstance(self.metric, SummedMetric):
             with torch.no_grad():
                 self.statistics.append(self.metric.statistics(images, targets))
@@ -49,8 +52,32 @@ class Gauge:
     def values(self) -> Mapping[str, float]:
         """The values over all images, by name."""
         if isinstance(self.metric, SummedMetric):
-            return self.metric.values(torch.cat(self.statistics).sum(dim=0))
+            return self.metric.values(self.rows().sum(dim=0))
         return self.metric.compute()
+
+    def rows(self) -> Tensor:
+        """The statistics of all images, (images, K), on the CPU; only for a `SummedMetric`."""
+        return torch.cat(self.statistics).cpu()
+
+
+class ImageBatch:
+    """Images on the CPU and on a device; they are copied from one to the other at most once.
+
+    Args:
+        images: On either of them, (N, C, H, W).
+        device: The device.
+    """
+
+    def __init__(self, images: Tensor, device: torch.device) -> None:
+        self._images, self._device = images, device
+
+    @cached_property
+    def on_cpu(self) -> Tensor:
+        return self._images.cpu()
+
+    @cached_property
+    def on_device(self) -> Tensor:
+        return self._images.to(self._device)
 
 
 def make_gauges(
@@ -84,6 +111,8 @@ def measure(
     gauges: Sequence[Gauge],
     translate: Callable[[Tensor, Sequence[int]], Tensor],
     back: Translate | None = None,
+    *,
+    device: torch.device = _CPU,
 ) -> None:
     """Translate every image of a direction's source domain and pass the results to the gauges.
 
@@ -91,29 +120,46 @@ def measure(
         images: Inputs and targets.
         direction: The direction of the translations.
         gauges: Accumulate the results.
-        translate: Translates inputs (N, C, H, W); it also receives their indices.
+        translate: Translates inputs (N, C, H, W) on the device; it also receives their indices.
         back: Translates results back, for gauges of reconstructions.
+        device: The device of the translations, and of the metrics that compute on any device.
     """
     source, target = Direction(direction).source, Direction(direction).target
     inputs_count, targets_count = len(images.files(source)), len(images.files(target))
     # An unpaired domain has a number of images of its own: both are read in the same number of batches.
     chunks = zip(_chunks(inputs_count, targets_count), _chunks(targets_count, inputs_count), strict=True)
     for indices, target_indices in chunks:
-        inputs = images.read(source, indices)
+        read = _Reader(images, device)
+        inputs = read(source, indices)
         # If one domain has far fewer images, a chunk is larger than a batch.
         batches = [slice(first, first + _BATCH) for first in range(0, len(indices), _BATCH)]
-        results = torch.cat([translate(inputs[batch], indices[batch]).cpu() for batch in batches])
+        translations = [translate(inputs.on_device[batch], indices[batch]) for batch in batches]
+        results = ImageBatch(torch.cat(translations), device)
         for gauge in gauges:
             label_maps = gauge.traits.label_maps
             if gauge.reconstruction:
-                returned = torch.cat([back(results[batch]).cpu() for batch in batches]) if back else results
-                gauge.add(returned, inputs)
+                returned = [back(results.on_device[batch]) for batch in batches] if back else translations
+                gauge.add(ImageBatch(torch.cat(returned), device), inputs)
             elif gauge.metric.against == "domain":
-                gauge.add(results, images.read(target, target_indices, label_maps=label_maps))
+                gauge.add(results, read(target, target_indices, label_maps))
             elif gauge.metric.against == "ground_truth":
-                gauge.add(results, images.read(target, indices, label_maps=label_maps))
+                gauge.add(results, read(target, indices, label_maps))
             else:
-                gauge.add(results, images.read(source, indices, label_maps=True) if label_maps else inputs)
+                gauge.add(results, read(source, indices, label_maps))
+
+
+class _Reader:
+    """Reads the images of a chunk, each of them once."""
+
+    def __init__(self, images: EvaluationImages, device: torch.device) -> None:
+        self._images, self._device = images, device
+        self._batches: dict[tuple[str, range, bool], ImageBatch] = {}
+
+    def __call__(self, domain: str, indices: range, label_maps: bool = False) -> ImageBatch:
+        key = (domain, indices, label_maps)
+        if key not in self._batches:
+            self._batches[key] = ImageBatch(self._images.read(domain, indices, label_maps=label_maps), self._device)
+        return self._batches[key]
 
 
 def _chunks(count: int, other: int) -> Iterator[range]:

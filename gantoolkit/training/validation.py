@@ -11,6 +11,7 @@ from gantoolkit.errors import DataError, RecipeError
 from gantoolkit.plugins import System
 from gantoolkit.recipes import Recipe
 from gantoolkit.recipes.block_spec import bind
+from gantoolkit.runtime.memory import release_cached_memory
 from gantoolkit.training.measuring import Gauge, measure
 from gantoolkit.training.samples import evaluation_mode
 from gantoolkit.training.translation import run_generator
@@ -25,7 +26,8 @@ class Validation:
         recipe: A resolved recipe; its `metric` and `training.evaluate_images` apply.
         system: The system to measure.
         data: Folder of the data set.
-        device: The device of the networks.
+        device: The device of the networks, and of a metric that computes on any device. Between measurements, the metric holds
+            none of its memory.
 
     Raises:
         DataError: When there are no test images, or the metric needs pairs and there are none.
@@ -62,11 +64,13 @@ class Validation:
     def measure(self) -> dict[str, float]:
         """All values, named `A2B/psnr`. Networks are in evaluation mode meanwhile."""
         with evaluation_mode(self.system), torch.no_grad():
-            return {
+            values = {
                 f"{direction}/{name}": value
                 for direction in self.directions
                 for name, value in self._measure(direction).items()
             }
+        release_cached_memory(self.device)
+        return values
 
     def score(self, values: Mapping[str, float]) -> float:
         """What decides which checkpoint is the best: the first value, averaged over directions; more is better."""
@@ -78,5 +82,7 @@ class Validation:
     def _measure(self, direction: str) -> Mapping[str, float]:
         network, gauge = self.system.directions[direction], Gauge(self.name, self.metrics[direction])
         gauge.metric.reset()
-        measure(self.images, direction, [gauge], lambda inputs, _: run_generator(network, inputs.to(self.device)))
-        return gauge.values()
+        measure(self.images, direction, [gauge], lambda inputs, _: run_generator(network, inputs), device=self.device)
+        values = gauge.values()
+        gauge.metric.reset()
+        return values

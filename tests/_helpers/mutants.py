@@ -674,8 +674,18 @@ class HasOtherStatistics(MeanDifference):
         return {"difference": float(sums[0] / sums[1])}
 
 
+class WeightsPixelsOnTheCPU(MeanDifference):
+    """Says that it computes on any device, but has a table on the CPU."""
+
+    any_device = True
+
+    def update(self, images: Tensor, targets: Tensor) -> None:
+        super().update(images * torch.ones(images.shape[-1]), targets)
+
+
 METRICS = {
     MeanDifference: [],
+    WeightsPixelsOnTheCPU: ["is_device_agnostic"],
     HasOtherStatistics: ["statistics_are_additive"],
     AveragesBatches: ["is_batch_size_invariant"],
     DoesNotResetItsSum: ["reset_clears_state", "is_batch_size_invariant", "is_deterministic", "prefers_ground_truth"],

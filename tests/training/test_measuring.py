@@ -26,7 +26,7 @@ class Counter:
         self.counts = [self.counts[0] + len(images), self.counts[1] + len(targets)]
 
     def compute(self) -> dict[str, float]:
-        return {}
+        return {"images": float(self.counts[0]), "targets": float(self.counts[1])}
 
     def reset(self) -> None:
         self.counts = [0, 0]
@@ -65,9 +65,10 @@ def test_validation_loads_each_metric_once(tiny: Recipe, tmp_path: Path) -> None
     validation = Validation(recipe, build_system(recipe), data, torch.device("cpu"))
     metrics = {"A2B": Counter(), "B2A": Counter()}
     validation.metrics = metrics
-    validation.measure()
-    validation.measure()
-    assert metrics["A2B"].counts == metrics["B2A"].counts == [2, 2]  # reset, not added up
+    values = validation.measure()
+    assert values == {f"{direction}/{name}": 2.0 for direction in metrics for name in ("images", "targets")}
+    assert validation.measure() == values  # reset, not added up
+    assert metrics["A2B"].counts == [0, 0]
 
 
 def test_reconstructions_are_translated_in_batches(images: EvaluationImages) -> None:
@@ -81,3 +82,46 @@ def test_reconstructions_are_translated_in_batches(images: EvaluationImages) -> 
     measure(images, "A2B", [gauge], lambda inputs, _: torch.zeros_like(inputs), back)
     assert metric.counts == [20, 20]
     assert sizes == [8, 8, 4]
+
+
+class OnAnyDevice(Counter):
+    """A metric that computes on any device, and notes where its images were."""
+
+    any_device = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.devices: set[str] = set()
+
+    def update(self, images: Tensor, targets: Tensor) -> None:
+        self.devices |= {images.device.type, targets.device.type}
+
+
+class OnTheCPU(OnAnyDevice):
+    any_device = False
+
+
+def test_images_are_on_the_device_for_metrics_that_compute_there_and_are_read_once(
+    images: EvaluationImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The meta device stands in for one, and its copies to the CPU for real ones."""
+    reads: list[tuple[str, bool]] = []
+    read = EvaluationImages.read
+
+    def count(self: EvaluationImages, domain: str, indices: range, *, label_maps: bool = False) -> Tensor:
+        reads.append((domain, label_maps))
+        return read(self, domain, indices, label_maps=label_maps)
+
+    monkeypatch.setattr(EvaluationImages, "read", count)
+    monkeypatch.setattr(Tensor, "cpu", lambda tensor: torch.zeros(tensor.shape))
+    metrics, inputs_on = [OnAnyDevice(), OnTheCPU(), OnAnyDevice()], set()
+
+    def translate(inputs: Tensor, _: range) -> Tensor:
+        inputs_on.add(inputs.device.type)
+        return inputs
+
+    gauges = [Gauge("device", metric) for metric in metrics]
+    measure(images, "A2B", gauges, translate, device=torch.device("meta"))
+    assert inputs_on == {"meta"}
+    assert [metric.devices for metric in metrics] == [{"meta"}, {"cpu"}, {"meta"}]
+    assert reads == [("A", False), ("B", False)]

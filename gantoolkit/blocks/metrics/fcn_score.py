@@ -56,6 +56,10 @@ class FCNScore(Summed):
             f"{ABSENT_CLASSES[convention]}"
         )
 
+    def reset(self) -> None:
+        super().reset()
+        self.segmenter.network.cpu()
+
     def statistics(self, images: Tensor, targets: Tensor) -> Tensor:
         predictions, labels = self.segmenter.classify(images), self.palette.decode(targets, ignore=True)
         return confusion_matrices(predictions, labels, len(self.palette)).flatten(1)

@@ -41,6 +41,7 @@ class _SetDistance:
 
     against: Literal["domain"] = "domain"
     higher_is_better = False
+    any_device = True
 
     def __init__(self, backbone: str, weights: str, side: int | None) -> None:
         self._backbone, self._weights = backbone, weights
@@ -68,6 +69,7 @@ class _SetDistance:
     def reset(self) -> None:
         if self._metric is not None:
             self._metric.reset()
+            self._metric.cpu()
 
     def build(self, feature: Any, **options: Any) -> "Metric":
         """Build the torchmetrics metric on these features."""
@@ -130,7 +132,8 @@ class FrechetDistance(_SetDistance):
         return FrechetInceptionDistance(feature, **options)
 
     def compute(self) -> dict[str, float]:
-        metric: Any = self._load()
+        # On the CPU, because PyTorch's eigenvalues on CUDA require a library that not every build has.
+        metric: Any = self._load().cpu()
         self._check_counts(int(metric.fake_features_num_samples), int(metric.real_features_num_samples))
         return {"fid": float(metric.compute())}
 
@@ -168,7 +171,7 @@ class KernelDistance(_SetDistance):
         return _without_warnings(lambda: KernelInceptionDistance(feature, subsets=1, subset_size=2, **options))
 
     def compute(self) -> dict[str, float]:
-        metric: Any = self._load()
+        metric: Any = self._load().cpu()
         fakes, reals = (sum(map(len, rows)) for rows in (metric.fake_features, metric.real_features))
         self._check_counts(fakes, reals)
         metric.subsets = max(1, self.subsets)

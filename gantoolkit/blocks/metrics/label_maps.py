@@ -71,14 +71,13 @@ def confusion_matrices(predictions: Tensor, labels: Tensor, classes: int) -> Ten
     if predictions.shape != labels.shape:
         resized = functional.interpolate(predictions[:, None].double(), labels.shape[-2:], mode="nearest")
         predictions = resized[:, 0].long()
-    # Slow to import.
-    from torchmetrics.functional.classification import multiclass_confusion_matrix
-
-    matrices = [
-        multiclass_confusion_matrix(prediction, label, classes, ignore_index=IGNORED, validate_args=False)
-        for prediction, label in zip(predictions, labels, strict=True)
-    ]
-    return torch.stack(matrices).double()
+    cells = classes**2 + 1  # the last one counts ignored pixels
+    cell = torch.where(labels == IGNORED, cells - 1, labels * classes + predictions).flatten(1)
+    first = cells * torch.arange(len(cell), device=cell.device)
+    # Sums into one dimension are deterministic on CUDA too, and unlike torch.bincount they do not wait for the device.
+    counts = torch.zeros(len(cell) * cells, dtype=torch.float64, device=cell.device)
+    counts.scatter_add_(0, (cell + first[:, None]).flatten(), counts.new_ones(()).expand(cell.numel()))
+    return counts.view(-1, cells)[:, :-1].view(-1, classes, classes)
 
 
 def summarize(matrix: Tensor, convention: Convention) -> dict[str, float]:

@@ -33,6 +33,11 @@ class LearnedPerceptualSimilarity(MeanOverImages):
         with torch.no_grad():
             return network(*pairs).double().reshape(len(images))
 
+    def reset(self) -> None:
+        super().reset()
+        if self._network is not None:
+            self._network.cpu()
+
     def _load(self) -> nn.Module:
         if self._network is None:
             from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity

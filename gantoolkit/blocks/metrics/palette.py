@@ -67,7 +67,7 @@ class Palette:
         colors = colors.to(pixels)
         # In chunks: the distances of all pixels to all colors take twenty times the memory of the image.
         nearest = torch.cat([torch.cdist(chunk, colors).argmin(dim=1) for chunk in pixels.split(_CHUNK_PIXELS)])
-        nearest[nearest >= len(self)] = IGNORED
+        nearest = nearest.masked_fill(nearest >= len(self), IGNORED)
         return nearest.view(len(images), *images.shape[-2:])
 
     def encode(self, classes: Tensor) -> Tensor:

@@ -16,6 +16,8 @@ _LARGEST = 255.0
 class Summed(ABC):
     """Sum one row of statistics per image, in float64 so that sums over many images stay exact."""
 
+    any_device = True
+
     def __init__(self) -> None:
         self._sums: Tensor | None = None
 
@@ -40,7 +42,7 @@ class Summed(ABC):
         """
         if self._sums is None:
             raise DataError(f"{type(self).__name__}: no images to evaluate")
-        return self.values(self._sums)
+        return self.values(self._sums.cpu())
 
     def reset(self) -> None:
         self._sums = None

@@ -142,7 +142,8 @@ def _check_output_device(call: Callable[..., Any], inputs: Sequence[Tensor], dev
     try:
         outputs = flatten(call(*(tensor.detach().to(device) for tensor in inputs)))
     except (RuntimeError, NotImplementedError) as error:
-        if "meta tensor" in str(error).lower() and "device" not in str(error):
+        is_read = "meta tensor" in str(error).lower() and "device" not in str(error)
+        if is_read or "data-independent" in str(error):
             raise NotApplicable(
                 "it depends on the values of its inputs, which do not exist on the meta device"
             ) from error

@@ -7,9 +7,9 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from gantoolkit.plugins import SummedMetric
+from gantoolkit.plugins import MetricTraits, SummedMetric, read_traits
 from gantoolkit.testing.kit import Draw, NotApplicable, Rulebook, Subject, expect
-from gantoolkit.testing.rules.common import add_schema_rule, check_deterministic, check_inputs_unchanged
+from gantoolkit.testing.rules.common import add_schema_rule, check_deterministic, check_device, check_inputs_unchanged
 from gantoolkit.testing.strategies import image_pairs
 
 __all__ = ["metrics"]
@@ -23,7 +23,8 @@ _SIZES = (32, 40)
 def draw_images(subject: Subject, draw: Draw) -> tuple[Tensor, Tensor]:
     strategy = image_pairs(sizes=subject.sizes or _SIZES, min_count=4, max_count=7)
     images, targets = draw(strategy, "(images, targets)")
-    return images.to(subject.device), (0.5 * images + 0.5 * targets).to(subject.device)
+    device = subject.device if read_traits(subject.make(), MetricTraits).any_device else torch.device("cpu")
+    return images.to(device), (0.5 * images + 0.5 * targets).to(device)
 
 
 def measure(metric: Any, *batches: tuple[Tensor, Tensor]) -> dict[str, float]:
@@ -115,6 +116,24 @@ def does_not_modify_input(subject: Subject, draw: Draw) -> None:
     check_inputs_unchanged(metric.update, (images.requires_grad_(), targets))
     names = [name for name, value in vars(metric).items() if isinstance(value, Tensor) and value.requires_grad]
     expect(not names, f"{', '.join(names)} requires a gradient")
+
+
+@metrics.rule
+def is_device_agnostic(subject: Subject, draw: Draw) -> None:
+    """If it declares `any_device`, it computes on the device of the images."""
+    metric, pair = subject.make(), draw_images(subject, draw)
+    if not read_traits(metric, MetricTraits).any_device:
+        raise NotApplicable("it does not declare any_device, so it gets images on the CPU")
+
+    def use(images: Tensor, targets: Tensor) -> list[Tensor]:
+        metric = subject.make()
+        if isinstance(metric, SummedMetric):
+            return [metric.statistics(images, targets)]
+        metric.update(images, targets)
+        return []
+
+    with torch.no_grad():
+        check_device(use, pair)
 
 
 @metrics.rule

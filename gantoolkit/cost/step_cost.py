@@ -106,7 +106,7 @@ def count_translation_bytes(network: nn.Module, shape: tuple[int, ...]) -> int:
         shape: The shape of its input, (N, in_channels, H, W), in float32.
     """
     with torch.inference_mode():
-        copy = bare_copy(network).to(_META)
+        copy = bare_copy(network).to(_META).float()  # its weights may be rounded
     with LiveBytes() as live, torch.inference_mode():
         live.start_peak()
         before = live.now

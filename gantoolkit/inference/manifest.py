@@ -14,6 +14,7 @@ from gantoolkit.files.atomic import describe_write_error, printable
 from gantoolkit.files.text import write_text
 from gantoolkit.inference.sources import SourceFile
 from gantoolkit.inference.translator import Translator
+from gantoolkit.runtime.precision import dtype_of
 
 __all__ = ["NAME", "Manifest", "fingerprint"]
 
@@ -80,11 +81,15 @@ class Manifest:
 
 
 def fingerprint(translator: Translator) -> str:
-    """The SHA-256 of a generator's recipe, direction and weights."""
+    """The SHA-256 of a generator's recipe, direction and weights, which are rounded to its precision."""
     generator = translator.generator
+    dtype = dtype_of(generator.precision)
     digest = hashlib.sha256(f"{generator.direction}\n{generator.recipe.to_toml()}".encode())
     for name, tensor in generator.network.state_dict().items():
         digest.update(name.encode())
+        tensor = (
+            tensor.to(dtype) if tensor.is_floating_point() else tensor
+        )  # the device decides which are rounded already
         digest.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy())
     return digest.hexdigest()
 

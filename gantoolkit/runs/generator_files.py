@@ -15,7 +15,7 @@ from gantoolkit.plugins import Direction, NetworkTraits, System, read_traits
 from gantoolkit.recipes import Recipe
 from gantoolkit.recipes.building import build_meta_system, build_system
 from gantoolkit.runtime.memory_format import memory_format_of, set_memory_format
-from gantoolkit.runtime.precision import Precision, choose_precision, set_precision
+from gantoolkit.runtime.precision import Precision, choose_precision, round_weights, set_precision
 
 __all__ = [
     "GeneratorHeader",
@@ -121,7 +121,7 @@ def load_generator(
     """Read a generator file and build its network, in evaluation mode.
 
     Args:
-        precision: The precision of the network; its weights keep their dtype.
+        precision: The precision of the network. A network with the trait `narrow_weights` stores its weights rounded to it.
 
     Raises:
         CheckpointError: When the file is missing, damaged, or not a generator file.
@@ -153,9 +153,11 @@ def load_generator(
     parts = set(network.modules())
     for part in system.networks.values():
         if part in parts:  # a generator that optimizes contains a network
-            supported = read_traits(part, NetworkTraits).channels_last
-            set_memory_format(part, memory_format_of(precision, device), supported=supported)
+            traits = read_traits(part, NetworkTraits)
+            set_memory_format(part, memory_format_of(precision, device), supported=traits.channels_last)
             set_precision(precision, part, device)
+            if traits.narrow_weights:
+                round_weights(precision, part, device)
     return LoadedGenerator(network, header.direction, recipe, header.step, precision)
 
 

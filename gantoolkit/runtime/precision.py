@@ -9,9 +9,18 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.utils._pytree import tree_map_only
 
-__all__ = ["Precision", "backend_flags", "choose_precision", "set_precision", "shared_casts"]
+__all__ = [
+    "Precision",
+    "backend_flags",
+    "choose_precision",
+    "dtype_of",
+    "round_weights",
+    "set_precision",
+    "shared_casts",
+]
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 """`tf32` is float32 whose products CUDA may round to 10 bits; on other devices it equals `fp32`."""
@@ -20,8 +29,19 @@ _NARROW = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 _RECOMPILE_LIMIT = 128
 
+_ROUNDING_FORWARDS = (
+    *(layer.forward for layer in (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)),
+    *(layer.forward for layer in (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)),
+)
+"""Of layers whose inputs autocast rounds."""
+
 _MINIMUM_SPEEDUP = 1.2
 """`auto` chooses bfloat16 on a CPU from this speedup on."""
+
+
+def dtype_of(precision: Precision) -> torch.dtype:
+    """The dtype that convolutions and matrix products round their inputs to."""
+    return _NARROW.get(precision, torch.float32)
 
 
 def set_precision(precision: Precision, network: nn.Module, device: torch.device) -> None:
@@ -47,6 +67,31 @@ def shared_casts(precision: Precision, device: torch.device) -> AbstractContextM
     # Autocast keeps its rounded weights until the outermost context ends.
     shares = precision in _NARROW and device.type != "meta"
     return torch.autocast(device.type, enabled=False) if shares else nullcontext()
+
+
+def round_weights(precision: Precision, network: nn.Module, device: torch.device) -> None:
+    """Store weights that autocast would round at every call already rounded, in place; results stay the same bit for bit.
+
+    For networks that are not trained any more. These are the weights and biases of convolutions and linear layers. A CPU's
+    Winograd convolutions transform their weights before they round them, so `Conv3x3` keeps float32 there.
+
+    Args:
+        precision: The precision that `set_precision` has set; `fp32` and `tf32` leave the network unchanged.
+        network: A network with the trait `narrow_weights`.
+        device: The device of the network.
+    """
+    from gantoolkit.layers.convolution import Conv3x3
+
+    if precision not in _NARROW:
+        return
+    for layer in network.modules():
+        if type(layer).forward not in _ROUNDING_FORWARDS or "forward" in vars(layer):
+            continue
+        # A parametrized weight, or one that a hook computes, is not stored in the layer.
+        computes_weights = parametrize.is_parametrized(layer) or layer._forward_pre_hooks
+        transforms_weights = device.type == "cpu" and isinstance(layer, Conv3x3)
+        if not computes_weights and not transforms_weights:
+            layer.to(dtype_of(precision))
 
 
 @contextmanager

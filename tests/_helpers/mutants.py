@@ -40,6 +40,26 @@ class Generator(nn.Module):
         return torch.tanh(self.last(functional.leaky_relu(self.first(images))))
 
 
+class ScalesItsWeights(Generator):
+    """Says that its weights may be rounded in advance, but computes with them."""
+
+    narrow_weights = True
+
+    def forward(self, images: Tensor) -> Tensor:
+        weight = self.first.weight / 3
+        return torch.tanh(self.last(functional.conv2d(images, weight, self.first.bias, padding=1)))
+
+
+class ComputesInFloat32UnderAutocast(Generator):
+    """Says that its weights may be rounded in advance, but disables autocast."""
+
+    narrow_weights = True
+
+    def forward(self, images: Tensor) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(images)
+
+
 class OffByOne(Generator):
     """Drops the last column."""
 
@@ -164,6 +184,8 @@ class HasAnUndocumentedParameter(Generator):
 
 GENERATORS = {
     Generator: [],
+    ScalesItsWeights: ["allows_narrow_weights"],
+    ComputesInFloat32UnderAutocast: ["allows_narrow_weights"],
     OffByOne: ["preserves_size"],
     ChangesItsInput: ["does_not_modify_input", "is_batch_invariant", "is_deterministic", "supports_float64"],
     NormalizesOverTheBatch: ["is_batch_invariant"],

@@ -2,6 +2,7 @@
 
 from _helpers.recipes import LITE0, TINY_RECIPES
 from _helpers.small import TINY
+
 from gantoolkit.recipes import Recipe, cyclegan
 from gantoolkit_cut import cut, fastcut
 

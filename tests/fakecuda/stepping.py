@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-
 from _helpers.small import batch_of
+
 from gantoolkit.recipes import Recipe
 from gantoolkit.runtime.precision import backend_flags
 from gantoolkit.runtime.randomness import isolated_random_state, seed_everything

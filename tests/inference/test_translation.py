@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ import gantoolkit
 from gantoolkit.errors import CheckpointError, DataError
 from gantoolkit.inference import Translator, translate_files
 from gantoolkit.inference.files import plan_targets
+from gantoolkit.inference.manifest import fingerprint
 from gantoolkit.inference.sources import SourceFile, open_sources
 from gantoolkit.recipes import Recipe, cyclegan
 from gantoolkit.run import Run
-from gantoolkit.runs import LoadedGenerator, write_generator
+from gantoolkit.runs import LoadedGenerator, load_generator, write_generator
 
 
 class Negative(nn.Module):
@@ -214,3 +216,13 @@ class TestFiles:
             plan([tmp_path / "a.png"], tmp_path)
         with pytest.raises(DataError, match="no such file or folder"):
             plan([tmp_path / "none.png"], tmp_path / "out")
+
+
+def test_manifest_does_not_depend_on_whether_weights_are_rounded_already(run: Run) -> None:
+    """Which weights are rounded when a generator is loaded depends on the device."""
+    path = run.path / "generators" / "A2B.safetensors"
+    rounded = Translator.load(path, device="cpu", precision="bf16")
+    plain = Translator(replace(load_generator(path), precision="bf16"))
+    dtypes = [{tensor.dtype for tensor in each.generator.network.state_dict().values()} for each in (rounded, plain)]
+    assert dtypes[0] != dtypes[1]
+    assert fingerprint(rounded) == fingerprint(plain)

@@ -8,10 +8,13 @@ from torch import Tensor, nn
 
 import gantoolkit
 from gantoolkit.errors import RecipeError
+from gantoolkit.layers.convolution import Conv3x3
 from gantoolkit.recipes import Recipe, cyclegan
+from gantoolkit.recipes.building import build_system
 from gantoolkit.run import Run
 from gantoolkit.runtime import precision
-from gantoolkit.runtime.precision import backend_flags, choose_precision, set_precision, shared_casts
+from gantoolkit.runtime.memory_format import set_memory_format
+from gantoolkit.runtime.precision import backend_flags, choose_precision, round_weights, set_precision, shared_casts
 from gantoolkit.training import Trainer, build_trainer
 
 CPU = torch.device("cpu")
@@ -242,3 +245,45 @@ def test_a_weight_that_was_rounded_without_gradient_gets_a_gradient_later() -> N
             network(images)
         network(images).sum().backward()
     assert network.layer.weight.grad is not None
+
+
+class TestRoundedWeights:
+    """Weights that are rounded once give the results of weights that autocast rounds at every call."""
+
+    @pytest.mark.parametrize("name", ["bf16", "fp16"])
+    @pytest.mark.parametrize("generator", ["resnet", "unet"])
+    def test_result_is_the_same_bit_for_bit(self, generator: str, name: str) -> None:
+        options = {"width": 16} if generator == "resnet" else {"depth": 4, "width": 16}
+        network = build_system(cyclegan(generator={"name": generator, **options}).resolve()).directions["A2B"].eval()
+        rounded = copy.deepcopy(network)
+        images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+        for each in (network, rounded):
+            set_memory_format(each, torch.channels_last, supported=True)
+            set_precision(name, each, CPU)
+        round_weights(name, rounded, CPU)
+        dtypes = {parameter.dtype for parameter in rounded.parameters()}
+        assert dtypes & {torch.bfloat16, torch.float16}
+        with torch.inference_mode():
+            assert torch.equal(rounded(images), network(images))
+
+    def test_weights_that_are_computed_and_those_of_norms_stay(self) -> None:
+        network = nn.Sequential(
+            nn.utils.parametrizations.spectral_norm(nn.Conv2d(3, 3, 1)),
+            nn.InstanceNorm2d(3, affine=True),
+            nn.Conv2d(3, 3, 1),
+        )
+        round_weights("bf16", network, CPU)
+        assert network[0].weight.dtype == network[1].weight.dtype == torch.float32
+        assert network[2].weight.dtype == network[2].bias.dtype == torch.bfloat16
+
+    def test_winograd_convolutions_are_rounded_on_cuda_only(self) -> None:
+        """On a CPU they transform their weights in float32 first."""
+        for device, dtype in (("cpu", torch.float32), ("cuda", torch.bfloat16)):
+            layer = Conv3x3(4, 4)
+            round_weights("bf16", layer, torch.device(device))
+            assert layer.weight.dtype == dtype
+
+    def test_float32_is_not_rounded(self) -> None:
+        layer = nn.Conv2d(3, 3, 1)
+        round_weights("tf32", layer, CPU)
+        assert layer.weight.dtype == torch.float32

@@ -33,6 +33,7 @@ class ResNetGenerator(nn.Module):
     """
 
     channels_last = True
+    narrow_weights = True
     size_multiple = 2**_DOWNSAMPLINGS
     smallest_size = 2 * size_multiple  # the residual blocks reflect features of 2×2 pixels, not of 1×1
 

@@ -31,6 +31,7 @@ class UNetGenerator(nn.Module):
     """
 
     channels_last = True
+    narrow_weights = True
 
     def __init__(
         self,

@@ -1,13 +1,16 @@
 """Rules of generators and of coupled generators."""
 
+import copy
 from collections.abc import Sequence
 
 import torch
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
+from gantoolkit.errors import first_line
 from gantoolkit.plugins import NetworkTraits, read_traits
-from gantoolkit.testing.kit import Draw, Rulebook, Subject, expect
+from gantoolkit.runtime.precision import round_weights
+from gantoolkit.testing.kit import Draw, NotApplicable, Rulebook, Subject, expect, same_randomness
 from gantoolkit.testing.rules.common import add_schema_rule, flatten
 from gantoolkit.testing.rules.networks import Case, DrawCase, add_network_rules, scale_weights, to_float64
 from gantoolkit.testing.strategies import image_batches, seeds
@@ -60,6 +63,27 @@ def preserves_size(subject: Subject, draw: Draw) -> None:
         shape = tuple(network.eval()(images.to(subject.device)).shape)
     expected_shape = (len(images), target, *images.shape[-2:])
     expect(shape == expected_shape, f"shape {shape}, expected {expected_shape}")
+
+
+@generators.rule
+def allows_narrow_weights(subject: Subject, draw: Draw) -> None:
+    """If it declares `narrow_weights`, weights that are rounded in advance give the same output under autocast, bit for bit."""
+    case = draw_generator(subject, draw)
+    network = case.make(draw(seeds(), "seed of the weights")).eval()
+    if not read_traits(network, NetworkTraits).narrow_weights:
+        raise NotApplicable("it does not declare narrow_weights")
+    rounded = copy.deepcopy(network)
+    round_weights("bf16", rounded, subject.device)
+
+    def translate(network: nn.Module) -> Tensor:
+        with torch.no_grad(), same_randomness(0), torch.autocast(subject.device.type, torch.bfloat16):
+            return network(*case.inputs)
+
+    try:
+        difference = (translate(rounded) - translate(network)).abs().max().item()
+    except RuntimeError as error:
+        return expect(False, f"with weights in bfloat16 it raised: {first_line(error)}")
+    return expect(difference == 0, f"the output differs by {difference:.3g} if the weights are in bfloat16")
 
 
 def add_range_rule(book: Rulebook, draw_case: DrawCase) -> None:

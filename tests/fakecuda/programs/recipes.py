@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import torch
+
 from fakecuda.cases import print_outcomes
 from fakecuda.journal import record
 from fakecuda.recipes import RECIPES

@@ -26,7 +26,7 @@ from gantoolkit.plugins import NetworkTraits, read_traits
 from gantoolkit.recipes.building import size_multiple_of
 from gantoolkit.runtime.memory_format import bare_copy
 
-__all__ = ["Statistics", "measure_reach", "padded_tile_length", "translate_in_tiles"]
+__all__ = ["Statistics", "measure_reach", "padded_tile_length", "translate_in_tiles", "uses_image_statistics"]
 
 Statistics = Literal["image", "tile"]
 """Where instance norm takes its statistics. `tile` translates each tile as an image of its own, which leaves seams; it
@@ -308,6 +308,11 @@ def _find_chain(network: nn.Module, norms: Sequence[nn.Module]) -> Chain | None:
             if norms and all(id(norm) in steps for norm in norms):
                 return layer
     return None
+
+
+def uses_image_statistics(network: nn.Module) -> bool:
+    """Whether the network has an instance norm, so that tiles are translated in several passes."""
+    return any(map(_uses_image_statistics, network.modules()))
 
 
 def _uses_image_statistics(layer: nn.Module) -> TypeGuard[nn.InstanceNorm2d]:

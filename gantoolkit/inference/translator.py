@@ -1,5 +1,6 @@
 """`Translator`: a trained generator as a function from image to image, of any size."""
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -10,17 +11,20 @@ from typing import Literal
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from gantoolkit.cost.step_cost import count_translation_bytes
 from gantoolkit.data.images import to_mode
 from gantoolkit.data.pixels import fit_pixels, read_levels, read_pixels
 from gantoolkit.errors import DataError, first_line
+from gantoolkit.inference.captured import CapturedFunction
 from gantoolkit.inference.padding import acceptable_size, mirror_pad, mirrored_indices
-from gantoolkit.inference.tiling import measure_reach, padded_tile_length, translate_in_tiles
+from gantoolkit.inference.tiling import measure_reach, padded_tile_length, translate_in_tiles, uses_image_statistics
+from gantoolkit.plugins import NetworkTraits, read_traits
 from gantoolkit.recipes.building import size_multiple_of
 from gantoolkit.runs import LoadedGenerator, load_generator
 from gantoolkit.runtime.device import is_out_of_memory, select_device
+from gantoolkit.runtime.graphs import GraphRecorder
 from gantoolkit.runtime.memory import MARGIN, available_memory
 from gantoolkit.runtime.memory_format import memory_format_of
 from gantoolkit.runtime.precision import Precision, backend_flags
@@ -34,7 +38,7 @@ None never does."""
 
 CACHE_SHARE = 0.5
 _ALWAYS_WHOLE = 1 << 20
-"""Images of up to this many pixels are always translated whole."""
+"""Images of up to this many pixels are always translated whole, and by CUDA graphs: for larger ones, launches do not matter."""
 _SCRATCH = 2 * 16 * 4
 """Bytes for each pixel of a tile: CPU convolutions pad the inputs and outputs of narrow layers to 16 channels."""
 _LIBRARIES = 200_000_000
@@ -56,6 +60,8 @@ class Translator:
         generator: A loaded generator; `Translator.load` reads one from a file.
         compile: Compile the network with torch.compile at the first image, for images of any size. This takes a minute or two,
             so it pays off only for many images.
+        capture: On CUDA, replay the translation of images of up to a megapixel as a CUDA graph, from the third call of a shape
+            on. The result is the same.
         tile: Whether to translate large images in tiles. Instance norm still uses the statistics of the whole image, so the
             result is the same; see `gantoolkit.inference.tiling`.
 
@@ -63,7 +69,9 @@ class Translator:
         DataError: When `tile` is less than 1.
     """
 
-    def __init__(self, generator: LoadedGenerator, *, compile: bool = False, tile: Tile = "auto") -> None:
+    def __init__(
+        self, generator: LoadedGenerator, *, compile: bool = False, capture: bool = True, tile: Tile = "auto"
+    ) -> None:
         if isinstance(tile, int) and tile < 1:
             raise DataError(f"tile={tile}: must be at least 1 pixel; use 512, for example")
         self.generator = generator
@@ -75,6 +83,12 @@ class Translator:
             generator.network.compile(dynamic=True)
         tensors = itertools.chain(generator.network.parameters(), generator.network.buffers())
         self.device = next(tensors, torch.empty(0)).device
+        memory_format = memory_format_of(generator.precision, self.device)
+        self._network = functools.partial(_translate, generator.network, memory_format)
+        stochastic = read_traits(generator.network, NetworkTraits).stochastic
+        self._captured: CapturedFunction | None = None
+        if capture and self.device.type == "cuda" and not stochastic:
+            self._captured = CapturedFunction(self._network, GraphRecorder(self.device))
 
     @classmethod
     def load(
@@ -84,6 +98,7 @@ class Translator:
         device: str | None = None,
         precision: Precision | Literal["auto"] = "fp32",
         compile: bool = False,
+        capture: bool = True,
         tile: Tile = "auto",
     ) -> "Translator":
         """Read a generator file, such as `runs/city/generators/A2B.safetensors`.
@@ -91,17 +106,23 @@ class Translator:
         Args:
             device: As in `gantoolkit.runtime.device.select_device`.
             precision: The precision of the computation; `auto` is the fastest on the device.
-            compile, tile: As in `Translator`.
+            compile, capture, tile: As in `Translator`.
 
         Raises:
             CheckpointError: When the file cannot be read.
         """
-        return cls(load_generator(Path(path), select_device(device), precision), compile=compile, tile=tile)
+        generator = load_generator(Path(path), select_device(device), precision)
+        return cls(generator, compile=compile, capture=capture, tile=tile)
 
     @property
     def direction(self) -> str:
         """`A2B` or `B2A`."""
         return self.generator.direction
+
+    @property
+    def capture_problem(self) -> str:
+        """Why CUDA could not capture the network, so that it runs without graphs; empty if it could, or has not tried."""
+        return self._captured.problem if self._captured else ""
 
     def __call__(self, image: Image.Image | np.ndarray | str | Path) -> Image.Image:
         """Translate one image, or the image in a file.
@@ -215,13 +236,14 @@ class Translator:
         tile: int,
     ) -> None:
         network, (height, width) = self.generator.network, size
+        may_replay = not uses_image_statistics(network)  # otherwise each pass runs other layers
         try:
             reach = self._reach
         except DataError as error:
             raise DataError(f"an image of {width}×{height} pixels: {error}") from error
         translate_in_tiles(
             network,
-            lambda part: self._run(part.to(self.device), size),
+            lambda part: self._run(part.to(self.device), size, may_replay=may_replay),
             acceptable_size(size, network),
             read,
             lambda down, right, part: write(*_crop(down, right, part, size)),
@@ -230,13 +252,13 @@ class Translator:
             cache_bytes=self._cache_bytes(),
         )
 
-    def _run(self, images: Tensor, size: tuple[int, int]) -> Tensor:
-        """Translate a padded image or tile; `size` is that of the image, for messages."""
-        precision = self.generator.precision
-        images = images.contiguous(memory_format=memory_format_of(precision, self.device))
+    def _run(self, images: Tensor, size: tuple[int, int], *, may_replay: bool = True) -> Tensor:
+        """Translate padded images or a tile; `size` is that of the image, for messages."""
+        is_small = len(images) * images.shape[-2] * images.shape[-1] <= _ALWAYS_WHOLE
+        run = self._captured if self._captured and may_replay and is_small else self._network
         try:
-            with torch.inference_mode(), backend_flags(precision, try_algorithms=False):
-                return run_generator(self.generator.network, images)
+            with torch.inference_mode(), backend_flags(self.generator.precision, try_algorithms=False):
+                return run(images)
         except (RuntimeError, ValueError) as error:
             hint = "; use smaller tiles, of 256 pixels, for example" if is_out_of_memory(error) else ""
             raise DataError(
@@ -298,6 +320,10 @@ class Translator:
         network = self.generator.network
         shape = (count, self.generator.source.channels, *acceptable_size((height, width), network))
         return (1 + MARGIN) * count_translation_bytes(network, shape)
+
+
+def _translate(network: nn.Module, memory_format: torch.memory_format, images: Tensor) -> Tensor:
+    return run_generator(network, images.contiguous(memory_format=memory_format))
 
 
 def _crop(down: slice, right: slice, part: Tensor, size: tuple[int, int]) -> tuple[slice, slice, Tensor]:

@@ -1,10 +1,10 @@
-"""`gantoolkit data`: download, check, count and pair data sets."""
+"""`gantoolkit data`: download, check, count, pair and pack data sets."""
 
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import cyclopts
 from cyclopts import Parameter, validators
@@ -19,7 +19,7 @@ __all__ = ["app"]
 
 _EXTENSIONS = (".zip", ".tar.gz", ".tgz", ".tar")
 
-app = cyclopts.App(name="data", help="Download a public data set, or check, count and pair your own.")
+app = cyclopts.App(name="data", help="Download a public data set, or check, count, pair and pack your own.")
 
 
 @app.command
@@ -192,6 +192,64 @@ def pair(
     counts = join_pairs(a, b, out, test_share=test_share, resize=resize, seed=seed)
     print(f"{', '.join(f'{count} pairs in {out / split}' for split, count in counts.items())}")
     print(f"look at them with: gantoolkit data check {out}")
+    return SUCCESS
+
+
+@app.command
+def pack(
+    folder: Path,
+    /,
+    *,
+    out: Path,
+    side: Annotated[int, Parameter(validator=validators.Number(gte=1))],
+    test_side: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
+    train: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
+    test: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
+    palette: str = "",
+    labels: Literal["A", "B"] = "A",
+) -> int:
+    """Write a small copy of a paired data set, to carry it to another machine.
+
+    Photographs become JPEG files. Label maps become PNG files whose pixels have the exact colors of a palette.
+
+    Parameters
+    ----------
+    folder
+        The data set. Its images are pairs.
+    out
+        Folder of the copy.
+    side
+        Side in pixels of the training images. Set data.load_size to it, and they are not resized again.
+    test_side
+        The same for test images and data.crop_size. Default: side.
+    train
+        Pack at most this many training pairs, evenly spaced.
+    test
+        Pack at most this many test pairs, evenly spaced.
+    palette
+        Colors of the label maps: cityscapes, camvid, or the path of a TOML file. Without it, both domains are photographs.
+    labels
+        The domain that holds the label maps.
+    """
+    from gantoolkit.blocks.metrics.palette import find_palette
+    from gantoolkit.data.packing import pack_dataset
+    from gantoolkit.runtime.memory import format_bytes
+
+    colors = find_palette(palette) if palette else None
+    with _progress_bar("Packing", unit="images") as progress:
+        counts = pack_dataset(
+            folder,
+            out,
+            side=side,
+            test_side=test_side,
+            train=train,
+            test=test,
+            palette=colors,
+            labels=labels,
+            progress=progress,
+        )
+    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    print(f"{', '.join(f'{count} pairs in {split}' for split, count in counts.items())}: {format_bytes(size)} in {out}")
     return SUCCESS
 
 

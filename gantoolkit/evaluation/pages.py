@@ -50,9 +50,18 @@ def write_page(
     references: Sequence[RunScores],
     *,
     title: str,
+    remarks: Sequence[str] = (),
     device: str | None = None,
 ) -> None:
     """Write the page: tables, the same images through every run, and the best, median and worst images of each run.
+
+    Args:
+        path: The file to write.
+        scored: The runs.
+        references: Scores of references.
+        title: The title.
+        remarks: Sentences below it.
+        device: The device that translates the pictures.
 
     Raises:
         DataError: If the page cannot be written.
@@ -71,7 +80,8 @@ def write_page(
                 "cases": [_cases(entry, direction, device) for entry in scored if direction in entry.scores.directions],
             }
         )
-    text = _TEMPLATES.get_template("scores.html.j2").render(title=title, version=__version__, sections=sections)
+    template = _TEMPLATES.get_template("scores.html.j2")
+    text = template.render(title=title, version=__version__, remarks=remarks, sections=sections)
     write_text(path, text)
 
 

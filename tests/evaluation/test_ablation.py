@@ -4,13 +4,23 @@ import csv
 import re
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 from _helpers.small import make_dataset
 
+from gantoolkit.cli.train import parse_setting
 from gantoolkit.errors import DataError, RecipeError
-from gantoolkit.evaluation.ablation import SETS, Ablation, Row, describe_order, expand_names, plan_trials, table_cells
+from gantoolkit.evaluation.ablation import (
+    SETS,
+    Ablation,
+    Row,
+    describe_order,
+    expand_names,
+    plan_trials,
+    select_rows,
+    table_cells,
+)
+from gantoolkit.evaluation.ablation.processes import LOG
 from gantoolkit.evaluation.tables import read_scores
 from gantoolkit.run import Run
 
@@ -43,12 +53,12 @@ def test_sets_contain_the_recipes_of_the_paper() -> None:
     for name, count in (("ablations", 5), ("baselines", 6)):
         assert len(SETS[name]) == count
     for names in SETS.values():
-        for trial in plan_trials(names, [0], {}, Path("out")):
+        for trial in plan_trials(select_rows(names, None), [0], {}, Path("out")):
             assert trial.recipe.training.seed == 0
 
 
 def test_one_directional_recipes_are_trained_in_both_directions() -> None:
-    trials = plan_trials(["simgan", "cyclegan"], [3, 4], {}, Path("out"))
+    trials = plan_trials(select_rows(["simgan", "cyclegan"], None), [3, 4], {}, Path("out"))
     assert [str(trial.path) for trial in trials] == [
         "out/simgan/seed-3-A2B",
         "out/simgan/seed-3-B2A",
@@ -58,54 +68,39 @@ def test_one_directional_recipes_are_trained_in_both_directions() -> None:
         "out/cyclegan/seed-4",
     ]
     with pytest.raises(RecipeError, match="cycle_gan"):
-        plan_trials(["cycle_gan"], [0], {}, Path("out"))
+        plan_trials(select_rows(["cycle_gan"], None), [0], {}, Path("out"))
     with pytest.raises(RecipeError, match="crop_size"):
-        plan_trials(["cyclegan"], [0], {"data.crop_size": 30, "data.load_size": 30}, Path("out"))
+        plan_trials(select_rows(["cyclegan"], None), [0], {"data.crop_size": 30, "data.load_size": 30}, Path("out"))
 
 
-def test_command_resumes_where_it_stopped(
-    command, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_command_resumes_where_it_stopped(command, pairs: Path, tmp_path: Path) -> None:
     out = tmp_path / "table"
     arguments = ["ablate", "ablations/cycle_alone", "cyclegan", "--data", pairs, "--out", out, *WORDS]
     arguments += ["--set", "generator.blocks=1", "--set", "discriminator.layers=1", "--device", "cpu"]
-    steps: list[tuple[str, int]] = []
-    train = Run.train
-
-    def train_and_count(run: Run, **options: Any) -> Any:
-        options["callbacks"] = [*options["callbacks"], lambda event: steps.append((run.recipe.name, event.step))]
-        return train(run, **options)
-
-    # Stop in the second recipe, after the first has been trained and evaluated.
-    monkeypatch.setattr(
-        Run,
-        "train",
-        lambda run, **options: train_and_count(
-            run, **options, **({"stop_at": 2} if run.recipe.name == "cyclegan" else {})
-        ),
-    )
-    code, output, _ = command(*arguments)
-    assert "the same command continues from here" in output
-    assert not (out / "table.md").exists()
-    monkeypatch.setattr(Run, "train", train_and_count)
-    before = len(steps)
+    changes = dict(map(parse_setting, [*SMALL, "generator.blocks=1", "discriminator.layers=1"]))
+    trials = plan_trials(select_rows(["ablations/cycle_alone", "cyclegan"], None), [0], changes, out)
+    for trial, step in zip(trials, (3, 2), strict=True):
+        Run.start(trial.recipe, pairs, trial.path).train(device="cpu", stop_at=step)
     code, output, _ = command(*arguments)
     assert code == 0
-    assert {step for name, step in steps[before:] if name == "cyclegan"} == {3}
-    assert not [step for name, step in steps[before:] if name != "cyclegan"]
+    assert "training cyclegan, seed 0" in output
+    assert "step 3: saved" in (trials[1].path / LOG).read_text()
+    assert not (trials[0].path / LOG).exists()  # was finished
     assert "A → B" in output
     table = (out / "table.md").read_text()
     assert "| ablations/cycle_alone | 1 |" in table
     assert "| cyclegan | 1 |" in table
     assert "psnr" in table
+    assert "Trained on cpu, " in table
     assert not re.search(r'(src|href)="(?!data:|#)', (out / "report.html").read_text())
 
     # A third call trains no step and writes no scores.
-    before = len(steps)
-    times = {path: path.stat().st_mtime_ns for path in out.rglob("scores.json")}
-    assert command(*arguments)[0] == 0
-    assert len(steps) == before
-    assert times == {path: path.stat().st_mtime_ns for path in out.rglob("scores.json")}
+    files = [*out.rglob("scores.json"), *out.rglob("step-*.safetensors")]
+    times = {path: path.stat().st_mtime_ns for path in files}
+    code, output, _ = command(*arguments)
+    assert code == 0
+    assert "training" not in output
+    assert times == {path: path.stat().st_mtime_ns for path in times}
 
     # Another seed is added to the table, whose means are over both seeds.
     code, _, _ = command(*arguments, "--seeds", 1)

@@ -1,0 +1,151 @@
+"""Share time among trials: several train at once, in turns if there are more, until all are finished or time is up."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from gantoolkit.evaluation.ablation.trials import Trial
+
+__all__ = ["Outcome", "Process", "Turn", "Turns", "turn_seconds"]
+
+SHORTEST_TURN_S = 15.0
+"""A process needs seconds to start; it should train for longer than that."""
+_GRACE_S = 120.0
+"""The time that a stopped process has to save before it is killed."""
+_PAUSE_S = 0.1
+
+
+class Process(Protocol):
+    """A process that trains a trial: it saves and exits when it is terminated."""
+
+    def poll(self) -> int | None:
+        """The exit code; None while it runs."""
+        ...
+
+    def terminate(self) -> None: ...
+
+    def kill(self) -> None: ...
+
+
+Outcome = Literal["finished", "stopped", "failed"]
+
+_OUTCOMES: dict[int, Outcome] = {
+    0: "finished",
+    130: "stopped",
+    143: "stopped",
+    -2: "stopped",
+    -15: "stopped",
+    -9: "stopped",
+}
+"""By exit code. A process that was killed has lost only what it did after its last checkpoint."""
+
+
+@dataclass
+class Turn:
+    """A process that trains a trial in a slot, and when it is to stop."""
+
+    trial: Trial
+    slot: int
+    process: Process
+    ends_at: float
+    terminated_at: float | None = None
+
+    def stop(self, now: float) -> None:
+        """Let the process save and exit; kill it if it has not done so after two minutes."""
+        if self.terminated_at is None:
+            self.terminated_at = now
+            self.process.terminate()
+        elif now - self.terminated_at > _GRACE_S:
+            self.process.kill()
+
+
+@dataclass
+class Turns:
+    """Trains trials in slots. Each trial gets a turn before one of them gets a second.
+
+    Args:
+        slots: The number of trials that train at once.
+        start: Starts the process of a trial in a slot.
+        clock: The time in seconds.
+        pause: Waits.
+    """
+
+    slots: int
+    start: Callable[[Trial, int], Process]
+    clock: Callable[[], float] = time.monotonic
+    pause: Callable[[float], None] = time.sleep
+    running: list[Turn] = field(default_factory=list)
+    outcomes: dict[Trial, Outcome] = field(default_factory=dict)
+
+    def run(
+        self,
+        trials: Sequence[Trial],
+        *,
+        deadline: float | None = None,
+        is_interrupted: Callable[[], bool] = lambda: False,
+        watch: Callable[[Sequence[Turn]], None] = lambda running: None,
+    ) -> dict[Trial, Outcome]:
+        """Train until all trials are finished or have failed, the deadline has passed, or the call is interrupted.
+
+        Args:
+            trials: In the order of their first turns.
+            deadline: When to stop, on the clock.
+            is_interrupted: Whether to stop now.
+            watch: Called many times while processes run.
+
+        Returns:
+            The outcome of each trial that had a turn.
+        """
+        fresh, again = list(trials), []
+        try:
+            while True:
+                now = self.clock()
+                again += self._collect()
+                is_over = is_interrupted() or (deadline is not None and now >= deadline)
+                for turn in self.running:
+                    if is_over or now >= turn.ends_at:
+                        turn.stop(now)
+                if not is_over:
+                    self._fill(fresh or again, now, deadline)
+                if not self.running:
+                    return self.outcomes
+                watch(self.running)
+                self.pause(_PAUSE_S)
+        finally:
+            for turn in self.running:
+                turn.process.kill()
+
+    def _collect(self) -> list[Trial]:
+        """Take away the processes that have exited; the trials that want another turn."""
+        exited = [turn for turn in self.running if turn.process.poll() is not None]
+        self.running = [turn for turn in self.running if turn not in exited]
+        for turn in exited:
+            self.outcomes[turn.trial] = _OUTCOMES.get(turn.process.poll() or 0, "failed")
+        # A process that stops before its turn ends was stopped by someone else.
+        return [turn.trial for turn in exited if turn.terminated_at is not None and self._wants_more(turn.trial)]
+
+    def _wants_more(self, trial: Trial) -> bool:
+        return self.outcomes[trial] == "stopped"
+
+    def _fill(self, waiting: list[Trial], now: float, deadline: float | None) -> None:
+        """Start turns in free slots."""
+        free = sorted(set(range(self.slots)) - {turn.slot for turn in self.running})
+        for slot in free[: len(waiting)]:
+            if deadline is not None and self.outcomes and deadline - now < SHORTEST_TURN_S:
+                return
+            length = turn_seconds(now, deadline, waiting=len(waiting), slots=self.slots)
+            trial = waiting.pop(0)
+            self.running.append(Turn(trial, slot, self.start(trial, slot), now + length))
+
+
+def turn_seconds(now: float, deadline: float | None, *, waiting: int, slots: int) -> float:
+    """The length of the next turn: each waiting trial gets an equal share of the time left, but not less than 15 seconds.
+
+    >>> turn_seconds(0.0, 480.0, waiting=13, slots=13), turn_seconds(0.0, 480.0, waiting=13, slots=4)
+    (480.0, 120.0)
+    """
+    if deadline is None:
+        return math.inf
+    return max(SHORTEST_TURN_S, (deadline - now) / math.ceil(waiting / slots))

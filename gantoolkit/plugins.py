@@ -82,9 +82,9 @@ class NetworkTraits:
         stochastic: Whether its result depends on random numbers in evaluation mode too, or on the whole batch. Images are then
             translated one at a time, from a fixed seed.
         optimizes: Whether it translates by optimizing each image; it cannot be exported.
-        narrow_weights: Whether a generator may store the weights of its convolutions and linear layers in bfloat16 or float16:
-            it uses them only by calling the layers, under the autocast of the caller. They are then rounded once, not at every
-            call.
+        narrow_weights: Whether the weights of its convolutions and linear layers may be in bfloat16 or float16: it uses them
+            only by calling the layers, under the autocast of the caller. They are then rounded once, at each step of a training
+            or when a generator is loaded, not in every forward pass.
     """
 
     size_multiple: int | None = None

@@ -15,7 +15,8 @@ from gantoolkit.plugins import Direction, NetworkTraits, System, read_traits
 from gantoolkit.recipes import Recipe
 from gantoolkit.recipes.building import build_meta_system, build_system
 from gantoolkit.runtime.memory_format import memory_format_of, set_memory_format
-from gantoolkit.runtime.precision import Precision, choose_precision, round_weights, set_precision
+from gantoolkit.runtime.precision import Precision, choose_precision, dtype_of, set_precision
+from gantoolkit.runtime.rounding import round_in_place
 
 __all__ = [
     "GeneratorHeader",
@@ -157,7 +158,7 @@ def load_generator(
             set_memory_format(part, memory_format_of(precision, device), supported=traits.channels_last)
             set_precision(precision, part, device)
             if traits.narrow_weights:
-                round_weights(precision, part, device)
+                round_in_place(part, dtype_of(precision), device)
     return LoadedGenerator(network, header.direction, recipe, header.step, precision)
 
 

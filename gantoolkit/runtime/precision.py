@@ -2,24 +2,23 @@
 
 import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from statistics import median
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 from torch.utils._pytree import tree_map_only
+
+from gantoolkit.runtime.rounding import rounded_weights, rounding_layers
 
 __all__ = [
     "Precision",
     "backend_flags",
     "choose_precision",
     "dtype_of",
-    "round_weights",
     "set_precision",
-    "shared_casts",
 ]
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
@@ -28,12 +27,6 @@ Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 _NARROW = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 _RECOMPILE_LIMIT = 128
-
-_ROUNDING_FORWARDS = (
-    *(layer.forward for layer in (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)),
-    *(layer.forward for layer in (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)),
-)
-"""Of layers whose inputs autocast rounds."""
 
 _MINIMUM_SPEEDUP = 1.2
 """`auto` chooses bfloat16 on a CPU from this speedup on."""
@@ -44,54 +37,29 @@ def dtype_of(precision: Precision) -> torch.dtype:
     return _NARROW.get(precision, torch.float32)
 
 
-def set_precision(precision: Precision, network: nn.Module, device: torch.device) -> None:
+def set_precision(
+    precision: Precision, network: nn.Module, device: torch.device, *, shares_weights: bool = False
+) -> None:
     """Set the precision that a network computes in, in place; its inputs, outputs and parameters stay float32.
 
     For `bf16` and `fp16`, every call runs under `torch.autocast`: convolutions and matrix products round their inputs,
-    normalization keeps float32 statistics. `fp32` and `tf32` leave the network unchanged; `arithmetic` switches TF32.
-    """
-    if precision not in _NARROW:
-        return
-    if device.type == "meta":
-        network.forward = functools.partial(_forward_rounded, _OriginalForward(network), _NARROW[precision])
-    else:
-        network.forward = functools.partial(_forward_autocast, network.forward, device.type, _NARROW[precision])
-
-
-def shared_casts(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
-    """Context manager inside which networks in bf16 or fp16 round each weight once, not in every forward pass.
-
-    The gradients of all passes are then added in this precision too. Call `torch.clear_autocast_cache` after an update of the
-    weights.
-    """
-    # Autocast keeps its rounded weights until the outermost context ends.
-    shares = precision in _NARROW and device.type != "meta"
-    return torch.autocast(device.type, enabled=False) if shares else nullcontext()
-
-
-def round_weights(precision: Precision, network: nn.Module, device: torch.device) -> None:
-    """Store weights that autocast would round at every call already rounded, in place; results stay the same bit for bit.
-
-    For networks that are not trained any more. These are the weights and biases of convolutions and linear layers. A CPU's
-    Winograd convolutions transform their weights before they round them, so `Conv3x3` keeps float32 there.
+    normalization keeps float32 statistics. `fp32` and `tf32` leave the network unchanged; `backend_flags` switches TF32.
 
     Args:
-        precision: The precision that `set_precision` has set; `fp32` and `tf32` leave the network unchanged.
-        network: A network with the trait `narrow_weights`.
+        precision: The precision.
+        network: Any network.
         device: The device of the network.
+        shares_weights: Round weights once for all calls inside `gantoolkit.runtime.rounding.shared_weights`. Only for a network
+            with the trait `narrow_weights`.
     """
-    from gantoolkit.layers.convolution import Conv3x3
-
     if precision not in _NARROW:
         return
-    for layer in network.modules():
-        if type(layer).forward not in _ROUNDING_FORWARDS or "forward" in vars(layer):
-            continue
-        # A parametrized weight, or one that a hook computes, is not stored in the layer.
-        computes_weights = parametrize.is_parametrized(layer) or layer._forward_pre_hooks
-        transforms_weights = device.type == "cpu" and isinstance(layer, Conv3x3)
-        if not computes_weights and not transforms_weights:
-            layer.to(dtype_of(precision))
+    forward = _Forward(network)
+    names = [f"{name}.weight".removeprefix(".") for name in rounding_layers(network, device)] if shares_weights else []
+    if device.type == "meta":
+        network.forward = functools.partial(_forward_rounded, forward, names, _NARROW[precision])
+    else:
+        network.forward = functools.partial(_forward_autocast, forward, names, device.type, _NARROW[precision])
 
 
 @contextmanager
@@ -154,15 +122,8 @@ def _probe_cpu() -> Precision:
     return "bf16" if median(seconds["fp32"]) > _MINIMUM_SPEEDUP * median(seconds["bf16"]) else "fp32"
 
 
-def _forward_autocast(forward: Callable[..., Any], device: str, dtype: torch.dtype, *args: Any, **kwargs: Any) -> Any:
-    # A weight that is rounded without gradient must not be found by a call with gradient.
-    with torch.autocast(device, dtype, cache_enabled=torch.is_grad_enabled()):
-        output = forward(*args, **kwargs)
-    return _to_float32(output)
-
-
-class _OriginalForward(nn.Module):
-    """Wraps a network to call its original `forward` with other parameters."""
+class _Forward(nn.Module):
+    """Calls the original `forward` of a network, also with other parameters."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -172,16 +133,33 @@ class _OriginalForward(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return self.original_forward(*args, **kwargs)
 
+    def call_with(self, parameters: Mapping[str, Tensor], args: Any, kwargs: Any) -> Any:
+        """Call it with these parameters, by their names in the network, in place of its own."""
+        tensors = {f"network.{name}": tensor for name, tensor in parameters.items()}
+        return torch.func.functional_call(self, tensors, args, kwargs)
 
-def _forward_rounded(wrapper: _OriginalForward, dtype: torch.dtype, *args: Any, **kwargs: Any) -> Any:
+
+def _forward_autocast(
+    forward: _Forward, names: Sequence[str], device: str, dtype: torch.dtype, *args: Any, **kwargs: Any
+) -> Any:
+    weights = rounded_weights(forward.network, names, dtype)
+    # Autocast's own cache would hold copies of all weights even if a weight is used once, and it breaks CUDA graphs.
+    with torch.autocast(device, dtype, cache_enabled=False):
+        output = forward(*args, **kwargs) if weights is None else forward.call_with(weights, args, kwargs)
+    return _to_float32(output)
+
+
+def _forward_rounded(forward: _Forward, names: Sequence[str], dtype: torch.dtype, *args: Any, **kwargs: Any) -> Any:
     """Stand in for autocast, which does not support the meta device: round all parameters and inputs."""
 
     def round_tensor(tensor: Tensor) -> Tensor:
         return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
-    parameters = {name: round_tensor(parameter) for name, parameter in wrapper.named_parameters()}
+    weights = rounded_weights(forward.network, names, dtype) or {}
+    others = {name: weight for name, weight in forward.network.named_parameters() if name not in weights}
+    parameters = {**weights, **{name: round_tensor(weight) for name, weight in others.items()}}
     args, kwargs = tree_map_only(Tensor, round_tensor, (args, kwargs))
-    return _to_float32(torch.func.functional_call(wrapper, parameters, args, kwargs))
+    return _to_float32(forward.call_with(parameters, args, kwargs))
 
 
 def _to_float32(tree: Any) -> Any:

@@ -47,8 +47,9 @@ def build_trainer(
     memory_format = memory_format_of(precision, device)
     for network in system.networks.values():
         network.to(device).train()
-        set_memory_format(network, memory_format, supported=read_traits(network, NetworkTraits).channels_last)
-        set_precision(precision, network, device)
+        traits = read_traits(network, NetworkTraits)
+        set_memory_format(network, memory_format, supported=traits.channels_last)
+        set_precision(precision, network, device, shares_weights=traits.narrow_weights)
         if recipe.training.compile:
             network.compile()
     return Trainer(

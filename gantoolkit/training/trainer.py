@@ -10,7 +10,8 @@ from torch.profiler import record_function
 
 from gantoolkit.errors import PluginError
 from gantoolkit.plugins import Batch, ObservingScheduler, Phase, Scheduler, System
-from gantoolkit.runtime.precision import Precision, shared_casts
+from gantoolkit.runtime.precision import Precision
+from gantoolkit.runtime.rounding import RoundedWeights, shared_weights
 from gantoolkit.training.distributed import SINGLE_PROCESS, ProcessGroup
 
 __all__ = ["StepResult", "Trainer", "can_skip_on_device"]
@@ -149,10 +150,12 @@ class Trainer:
         Returns:
             The losses, and the flags of `StepResult`.
         """
-        with shared_casts(self.precision, self.device):
-            return self._run(batch, phases, share)
+        with shared_weights() as rounded:
+            return self._run(batch, phases, share, rounded)
 
-    def _run(self, batch: Batch, phases: Sequence[Phase], share: float) -> tuple[dict[str, Tensor], Tensor]:
+    def _run(
+        self, batch: Batch, phases: Sequence[Phase], share: float, rounded: RoundedWeights
+    ) -> tuple[dict[str, Tensor], Tensor]:
         losses: dict[str, Tensor] = {}
         flags: list[Tensor] = []
         buffers = [(buffer, buffer.clone()) for buffer in self._buffers()]
@@ -174,7 +177,7 @@ class Trainer:
             flags.append(torch.maximum(non_finite, flags[-1]) if flags else non_finite)
             with self._stage(f"{phase.name} optimizer"):
                 is_skipped = self._step_optimizer(optimizer, flags[-1])
-            torch.clear_autocast_cache()  # it holds the weights before the update, rounded
+            rounded.clear()  # the weights have changed
             if is_skipped:
                 flags += flags[-1:] * (len(phases) - len(flags))
                 break

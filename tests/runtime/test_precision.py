@@ -14,7 +14,8 @@ from gantoolkit.recipes.building import build_system
 from gantoolkit.run import Run
 from gantoolkit.runtime import precision
 from gantoolkit.runtime.memory_format import set_memory_format
-from gantoolkit.runtime.precision import backend_flags, choose_precision, round_weights, set_precision, shared_casts
+from gantoolkit.runtime.precision import backend_flags, choose_precision, set_precision
+from gantoolkit.runtime.rounding import round_in_place, shared_weights
 from gantoolkit.training import Trainer, build_trainer
 
 CPU = torch.device("cpu")
@@ -219,28 +220,28 @@ class Convolution(nn.Module):
 
 def test_a_weight_is_rounded_once_for_several_passes() -> None:
     network = Convolution()
-    set_precision("bf16", network, CPU)
+    set_precision("bf16", network, CPU, shares_weights=True)
     images = torch.rand(1, 2, 8, 8)
 
-    def count_roundings() -> int:
+    def count_roundings() -> tuple[int, int]:
+        """Of one weight at a time, and of all weights of a network."""
         with torch.profiler.profile(record_shapes=True) as profile:
             (network(images).sum() + network(2 * images).sum()).backward()
-        return sum(
-            event.name == "aten::_to_copy" and event.input_shapes[:1] == [[2, 2, 3, 3]] for event in profile.events()
-        )
+        single = [event for event in profile.events() if event.name == "aten::_to_copy"]
+        together = [event for event in profile.events() if event.name == "aten::_foreach_copy_"]
+        return sum(event.input_shapes[:1] == [[2, 2, 3, 3]] for event in single), len(together)
 
-    separate = count_roundings()
+    assert count_roundings() == (4, 0)  # forward and backward of each pass
     network.zero_grad()
-    with shared_casts("bf16", CPU):
-        shared = count_roundings()
-    assert (separate, shared) == (4, 2)  # forward and backward, of each pass or of both together
+    with shared_weights():
+        assert count_roundings() == (0, 2)
 
 
 def test_a_weight_that_was_rounded_without_gradient_gets_a_gradient_later() -> None:
     network = Convolution()
-    set_precision("bf16", network, CPU)
+    set_precision("bf16", network, CPU, shares_weights=True)
     images = torch.rand(1, 2, 8, 8)
-    with shared_casts("bf16", CPU):
+    with shared_weights():
         with torch.no_grad():
             network(images)
         network(images).sum().backward()
@@ -260,7 +261,7 @@ class TestRoundedWeights:
         for each in (network, rounded):
             set_memory_format(each, torch.channels_last, supported=True)
             set_precision(name, each, CPU)
-        round_weights(name, rounded, CPU)
+        round_in_place(rounded, torch.bfloat16 if name == "bf16" else torch.float16, CPU)
         dtypes = {parameter.dtype for parameter in rounded.parameters()}
         assert dtypes & {torch.bfloat16, torch.float16}
         with torch.inference_mode():
@@ -272,7 +273,7 @@ class TestRoundedWeights:
             nn.InstanceNorm2d(3, affine=True),
             nn.Conv2d(3, 3, 1),
         )
-        round_weights("bf16", network, CPU)
+        round_in_place(network, torch.bfloat16, CPU)
         assert network[0].weight.dtype == network[1].weight.dtype == torch.float32
         assert network[2].weight.dtype == network[2].bias.dtype == torch.bfloat16
 
@@ -280,10 +281,5 @@ class TestRoundedWeights:
         """On a CPU they transform their weights in float32 first."""
         for device, dtype in (("cpu", torch.float32), ("cuda", torch.bfloat16)):
             layer = Conv3x3(4, 4)
-            round_weights("bf16", layer, torch.device(device))
+            round_in_place(layer, torch.bfloat16, torch.device(device))
             assert layer.weight.dtype == dtype
-
-    def test_float32_is_not_rounded(self) -> None:
-        layer = nn.Conv2d(3, 3, 1)
-        round_weights("tf32", layer, CPU)
-        assert layer.weight.dtype == torch.float32

@@ -29,6 +29,7 @@ class PatchGANDiscriminator(nn.Module):
     """
 
     channels_last = True
+    narrow_weights = True
 
     def __init__(
         self,

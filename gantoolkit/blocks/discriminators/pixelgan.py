@@ -19,6 +19,7 @@ class PixelGANDiscriminator(nn.Module):
     """
 
     channels_last = True
+    narrow_weights = True
 
     def __init__(
         self, in_channels: int, *, width: Annotated[int, Field(ge=1)] = 64, norm: Normalization = "instance"

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gantoolkit.errors import first_line
 from gantoolkit.plugins import NetworkTraits, read_traits
-from gantoolkit.runtime.precision import round_weights
+from gantoolkit.runtime.rounding import round_in_place
 from gantoolkit.testing.kit import Draw, NotApplicable, Rulebook, Subject, expect, same_randomness
 from gantoolkit.testing.rules.common import add_schema_rule, flatten
 from gantoolkit.testing.rules.networks import Case, DrawCase, add_network_rules, scale_weights, to_float64
@@ -73,7 +73,7 @@ def allows_narrow_weights(subject: Subject, draw: Draw) -> None:
     if not read_traits(network, NetworkTraits).narrow_weights:
         raise NotApplicable("it does not declare narrow_weights")
     rounded = copy.deepcopy(network)
-    round_weights("bf16", rounded, subject.device)
+    round_in_place(rounded, torch.bfloat16, subject.device)
 
     def translate(network: nn.Module) -> Tensor:
         with torch.no_grad(), same_randomness(0), torch.autocast(subject.device.type, torch.bfloat16):

@@ -1,0 +1,115 @@
+"""Weights that are rounded to bfloat16 or float16 once, where autocast would round them in every forward pass."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+__all__ = ["RoundedWeights", "round_in_place", "rounded_weights", "rounding_layers", "shared_weights"]
+
+_ROUNDING_FORWARDS = (
+    *(layer.forward for layer in (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)),
+    *(layer.forward for layer in (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)),
+)
+"""Of layers whose inputs autocast rounds."""
+
+
+def rounding_layers(network: nn.Module, device: torch.device) -> dict[str, nn.Module]:
+    """The convolutions and linear layers whose weights autocast rounds, by name.
+
+    A CPU's Winograd convolutions transform their weights before they round them, so `Conv3x3` is not among them there.
+    """
+    from gantoolkit.layers.convolution import Conv3x3
+
+    layers: dict[str, nn.Module] = {}
+    for name, layer in network.named_modules():
+        if type(layer).forward not in _ROUNDING_FORWARDS or "forward" in vars(layer):
+            continue
+        # A parametrized weight, or one that a hook computes, is not stored in the layer.
+        computes_weights = parametrize.is_parametrized(layer) or layer._forward_pre_hooks
+        transforms_weights = device.type == "cpu" and isinstance(layer, Conv3x3)
+        if not computes_weights and not transforms_weights:
+            layers[name] = layer
+    return layers
+
+
+def round_in_place(network: nn.Module, dtype: torch.dtype, device: torch.device) -> None:
+    """Store the weights of the `rounding_layers` in `dtype`. Under autocast, results stay the same bit for bit.
+
+    For networks with the trait `narrow_weights` that are not trained any more.
+    """
+    for layer in rounding_layers(network, device).values():
+        layer.to(dtype)
+
+
+class RoundedWeights:
+    """Rounded copies of the weights of networks, for all their forward passes until `clear`.
+
+    The gradients of all passes are added in the narrow dtype and rounded back once.
+    """
+
+    def __init__(self) -> None:
+        self._copies: dict[object, tuple[Tensor, ...]] = {}
+
+    def get(self, weights: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, ...]:
+        """Copies of `weights` in `dtype`, through which gradients flow back to them."""
+        key = (dtype, *((id(weight), weight.requires_grad) for weight in weights))
+        if key not in self._copies:
+            self._copies[key] = _Round.apply(dtype, *weights)
+        return self._copies[key]
+
+    def clear(self) -> None:
+        """Forget all copies, because weights have changed."""
+        self._copies.clear()
+
+
+_shared: ContextVar[RoundedWeights | None] = ContextVar("_shared", default=None)
+
+
+@contextmanager
+def shared_weights() -> Iterator[RoundedWeights]:
+    """Context manager inside which forward passes with gradient share rounded weights. Clear them when weights change."""
+    weights = RoundedWeights()
+    token = _shared.set(weights)
+    try:
+        yield weights
+    finally:
+        _shared.reset(token)
+        weights.clear()
+
+
+def rounded_weights(network: nn.Module, names: Sequence[str], dtype: torch.dtype) -> dict[str, Tensor] | None:
+    """The shared copies of the named weights of a network; None where every pass rounds its own."""
+    shared = _shared.get()
+    # A copy that was made without gradient must not be found by a pass with gradient.
+    if shared is None or not names or not torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return None
+    weights = [network.get_parameter(name) for name in names]
+    return dict(zip(names, shared.get(weights, dtype), strict=True))
+
+
+class _Round(torch.autograd.Function):
+    """Copy tensors to another dtype, all in a few launches; so is the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, dtype: torch.dtype, *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.dtypes = [tensor.dtype for tensor in tensors]
+        ctx.set_materialize_grads(False)
+        return tuple(_copy(tensors, [dtype] * len(tensors)))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:
+        indices = [index for index, gradient in enumerate(gradients) if gradient is not None]
+        copies = iter(_copy([gradients[index] for index in indices], [ctx.dtypes[index] for index in indices]))
+        return None, *(None if gradient is None else next(copies) for gradient in gradients)
+
+
+def _copy(tensors: Sequence[Tensor], dtypes: Sequence[torch.dtype]) -> list[Tensor]:
+    copies = [torch.empty_like(tensor, dtype=dtype) for tensor, dtype in zip(tensors, dtypes, strict=True)]
+    if copies:
+        torch._foreach_copy_(copies, list(tensors))
+    return copies

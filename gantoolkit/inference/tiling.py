@@ -6,8 +6,9 @@ all tiles, one layer at a time in the order of the calls. A pass for a layer use
 stops at that layer. The last pass translates.
 
 If all instance norms of a network lie in one `gantoolkit.layers.fused.Chain`, a tile resumes where it stopped, as long as
-its features fit into a cache. With room for all of them, an image takes no longer than without tiles. Without a cache, each
-pass starts from the image: this needs the memory of one tile, and about half as many translations as there are instance norms.
+its features fit into a cache. With room for all of them, an image takes no longer than without tiles, and its pixels are read
+twice. Without a cache, each pass starts from the image: this needs the memory of one tile, and about half as many translations
+as there are instance norms.
 """
 
 import itertools
@@ -21,7 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gantoolkit.errors import DataError
-from gantoolkit.layers.fused import Chain, Identity, Step, flatten
+from gantoolkit.inference.feature_cache import ChainState, FeatureCache, Stopwatch
+from gantoolkit.layers.fused import Chain, Identity, flatten
 from gantoolkit.plugins import NetworkTraits, read_traits
 from gantoolkit.recipes.building import size_multiple_of
 from gantoolkit.runtime.memory_format import bare_copy
@@ -31,6 +33,9 @@ __all__ = ["Statistics", "measure_reach", "padded_tile_length", "translate_in_ti
 Statistics = Literal["image", "tile"]
 """Where instance norm takes its statistics. `tile` translates each tile as an image of its own, which leaves seams; it
 exists for comparison."""
+
+_CHANNELS_AT_ONCE = 16
+"""Channels whose statistics CUDA computes in one launch."""
 
 _LONGEST_PROBE = 4096
 """Side in pixels of the largest image on which the receptive field is measured."""
@@ -75,9 +80,10 @@ class _Moments:
 
     @classmethod
     def of(cls, features: Tensor) -> "_Moments":
-        # One channel at a time: all of them in float64 would take twice the memory of the network's own features.
-        moments = [torch.var_mean(values.double(), correction=0) for values in features[0]]
-        variance, mean = (torch.stack(values) for values in zip(*moments, strict=True))
+        # A few channels at a time: all of them in float64 would take twice the memory of the network's own features.
+        groups = features[0].split(_CHANNELS_AT_ONCE if features.is_cuda else 1)
+        moments = [torch.var_mean(group.double(), dim=(1, 2), correction=0) for group in groups]
+        variance, mean = (torch.cat(values) for values in zip(*moments, strict=True))
         count = features[0, 0].numel()
         return cls(count, mean, variance * count)
 
@@ -98,20 +104,6 @@ class _NormReachedError(Exception):
     """Stops a forward pass at the instance norm whose statistics are being computed."""
 
 
-@dataclass(frozen=True)
-class _ChainState:
-    """The state of a tile's pass through a chain when it stopped: at which step, and after how many norms."""
-
-    step: int
-    norms: int
-    features: Tensor
-    identities: tuple[Tensor, ...]
-
-    @property
-    def bytes(self) -> int:
-        return sum({id(tensor): tensor.nbytes for tensor in (self.features, *self.identities)}.values())
-
-
 class _WholeImageNorms:
     """Replace a network's instance norms by ones that use the statistics of the whole image.
 
@@ -119,14 +111,14 @@ class _WholeImageNorms:
 
     Args:
         network: The network.
-        cache_bytes: Bytes of features that may be cached between passes.
+        cache: Keeps features between passes.
     """
 
-    def __init__(self, network: nn.Module, cache_bytes: int) -> None:
+    def __init__(self, network: nn.Module, cache: FeatureCache) -> None:
         self._norms = [norm for norm in network.modules() if _uses_image_statistics(norm)]
         self._chain = _find_chain(network, self._norms)
-        self._free_bytes = cache_bytes
-        self._cache: dict[tuple[_Side, _Side], _ChainState] = {}
+        self._steps = [] if self._chain is None else list(flatten(self._chain))
+        self._cache = cache
         self._moments: list[_Moments] = []
         self._next_moments: _Moments | None = None
         self._calls = 0
@@ -138,8 +130,7 @@ class _WholeImageNorms:
         forwards: list[tuple[nn.Module, Callable[[Tensor], Tensor]]]
         forwards = [(norm, lambda input, norm=norm: self._call(norm, input)) for norm in self._norms]
         if self._chain is not None:
-            steps = list(flatten(self._chain))
-            forwards.append((self._chain, lambda input: self._walk(steps, input)))
+            forwards.append((self._chain, self._walk))
         originals = [vars(layer).get("forward") for layer, _ in forwards]
         for layer, forward in forwards:
             layer.forward = forward
@@ -156,6 +147,12 @@ class _WholeImageNorms:
         """Prepare for the forward pass of a tile."""
         self._calls, self._tile = 0, tile
 
+    def needs_pixels(self, tile: tuple[_Side, _Side]) -> bool:
+        """Whether the pass of a tile depends on its pixels: not if it begins and stops within the chain."""
+        state = self._cache.find(tile)
+        following = [] if state is None else self._steps[state.step + 1 :]
+        return not any(step is norm for step in following for norm in self._norms)
+
     def end_pass(self) -> bool:
         """Finish a pass over all tiles. Returns whether it computed the statistics of another norm."""
         if self._next_moments is None:
@@ -164,18 +161,18 @@ class _WholeImageNorms:
         self._next_moments = None
         return True
 
-    def _walk(self, steps: Sequence[Step], features: Tensor) -> Tensor:
+    def _walk(self, features: Tensor) -> Tensor:
         """Run a chain, from the step at which the tile stopped in the last pass."""
         assert self._tile is not None
         first, identities = 0, []
-        state = self._cache.get(self._tile) if self._calls == 0 else None
+        state = self._cache.load(self._tile, features.device) if self._calls == 0 else None
         if state is not None:
-            identities = [tensor.to(features.device) for tensor in state.identities]
-            features = state.features.to(features.device)
+            features, identities = state.features, list(state.identities)
             first, self._calls = state.step, state.norms
         may_cache = self._calls == (state.norms if state else 0)
-        for index in range(first, len(steps)):
-            step = steps[index]
+        stopwatch = Stopwatch(features.device)
+        for index in range(first, len(self._steps)):
+            step = self._steps[index]
             if step is Identity.BRANCH:
                 identities.append(features)
             elif step is Identity.ADD:
@@ -185,18 +182,10 @@ class _WholeImageNorms:
                     features = step(features)
                 except _NormReachedError:
                     if may_cache:
-                        copies = tuple(tensor.cpu() for tensor in identities)
-                        self._store(_ChainState(index, self._calls - 1, features.cpu(), copies))
+                        stopped = ChainState(index, self._calls - 1, features, tuple(identities))
+                        self._cache.store(self._tile, stopped, stopwatch)
                     raise
         return features
-
-    def _store(self, state: _ChainState) -> None:
-        assert self._tile is not None
-        previous = self._cache.get(self._tile)
-        growth = state.bytes - (previous.bytes if previous else 0)
-        if growth <= self._free_bytes:
-            self._free_bytes -= growth
-            self._cache[self._tile] = state
 
     def _call(self, norm: nn.InstanceNorm2d, features: Tensor) -> Tensor:
         assert self._tile is not None
@@ -222,7 +211,7 @@ def translate_in_tiles(
     *,
     tile: int,
     reach: int,
-    cache_bytes: int = 0,
+    cache: FeatureCache | None = None,
     statistics: Statistics = "image",
 ) -> None:
     """Translate an image without ever having all of it in memory.
@@ -231,11 +220,11 @@ def translate_in_tiles(
         network: The network that `forward` calls; its instance norms are replaced during the call.
         forward: Translates (1, in_channels, H, W), with sides that are multiples of the network's `size_multiple`.
         size: Height and width of the image, multiples of `size_multiple`.
-        read: Returns the pixels in some rows and columns, (1, in_channels, H, W) in [−1, 1].
+        read: Returns the pixels in some rows and columns, (1, in_channels, H, W) in [−1, 1], on the device of the network.
         write: Receives the translation of some rows and columns, (1, out_channels, H, W).
         tile: Largest side of a tile in pixels, without its border.
         reach: Width of the border, as `measure_reach` returns it.
-        cache_bytes: Bytes of host memory in which features may be cached between passes, for speed.
+        cache: Keeps features between passes, for speed. By default, each pass starts from the image.
         statistics: Where instance norm takes its statistics.
 
     Raises:
@@ -243,17 +232,20 @@ def translate_in_tiles(
     """
     multiple = size_multiple_of(network)
     tiles = list(itertools.product(*(_split(length, tile, reach, multiple) for length in size)))
-    norms = _WholeImageNorms(network, cache_bytes)
+    norms = _WholeImageNorms(network, cache or FeatureCache(0))
     if statistics == "tile":
         for rows, columns in tiles:
-            _translate(forward, rows, columns, read, write)
+            _translate(forward, rows, columns, read(rows.input, columns.input), write)
         return
     with norms.installed():
+        pixels = None
         while True:
             for rows, columns in tiles:
                 norms.begin((rows, columns))
+                if pixels is None or norms.needs_pixels((rows, columns)):
+                    pixels = read(rows.input, columns.input)  # of one shape for all tiles
                 try:
-                    _translate(forward, rows, columns, read, write)
+                    _translate(forward, rows, columns, pixels, write)
                 except _NormReachedError:
                     continue
             if not norms.end_pass():
@@ -264,10 +256,10 @@ def _translate(
     forward: Callable[[Tensor], Tensor],
     rows: _Side,
     columns: _Side,
-    read: Callable[[slice, slice], Tensor],
+    pixels: Tensor,
     write: Callable[[slice, slice, Tensor], None],
 ) -> None:
-    translation = forward(read(rows.input, columns.input))
+    translation = forward(pixels)
     height, width = translation.shape[2:]
     write(rows.output, columns.output, translation[..., rows.inner(height), columns.inner(width)])
 

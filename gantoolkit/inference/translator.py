@@ -18,6 +18,7 @@ from gantoolkit.data.images import to_mode
 from gantoolkit.data.pixels import fit_pixels, read_levels, read_pixels
 from gantoolkit.errors import DataError, first_line
 from gantoolkit.inference.captured import CapturedFunction
+from gantoolkit.inference.feature_cache import FeatureCache
 from gantoolkit.inference.padding import acceptable_size, mirror_pad, mirrored_indices
 from gantoolkit.inference.tiling import measure_reach, padded_tile_length, translate_in_tiles, uses_image_statistics
 from gantoolkit.plugins import NetworkTraits, read_traits
@@ -37,6 +38,7 @@ Tile = int | Literal["auto"] | None
 None never does."""
 
 CACHE_SHARE = 0.5
+_CPU = torch.device("cpu")
 _ALWAYS_WHOLE = 1 << 20
 """Images of up to this many pixels are always translated whole, and by CUDA graphs: for larger ones, launches do not matter."""
 _SCRATCH = 2 * 16 * 4
@@ -77,7 +79,7 @@ class Translator:
         self.generator = generator
         self.tile: Tile = tile
         self.cache_share = CACHE_SHARE
-        """Share of the host's free memory in which tiles may cache features; less is slower."""
+        """Share of the free memory, of the device and then of the host, in which tiles may cache features; less is slower."""
         self._auto_tiles: dict[tuple[int, ...], int | None] = {}
         if compile:
             generator.network.compile(dynamic=True)
@@ -197,14 +199,17 @@ class Translator:
             padded = mirror_pad(images.to(self.device), self.generator.network)
             return self._run(padded, (height, width))[..., :height, :width]
         translation = torch.empty(count, self.generator.target.channels, height, width, device=self.device)
-        rows, columns = mirrored_indices((height, width), self.generator.network)
+        rows, columns = (
+            torch.from_numpy(indices).to(images.device)
+            for indices in mirrored_indices((height, width), self.generator.network)
+        )
 
         def write(down: slice, right: slice, part: Tensor) -> None:
             translation[..., down, right] = part
 
         self._translate_tiles(
             (height, width),
-            lambda down, right: images[..., torch.from_numpy(rows[down])[:, None], torch.from_numpy(columns[right])],
+            lambda down, right: images[..., rows[down][:, None], columns[right]].to(self.device),
             write,
             tile,
         )
@@ -222,7 +227,7 @@ class Translator:
 
         self._translate_tiles(
             (height, width),
-            lambda down, right: source.to_floats(pixels[rows[down][:, None], columns[right]])[None],
+            lambda down, right: source.to_floats(pixels[rows[down][:, None], columns[right]])[None].to(self.device),
             write,
             tile,
         )
@@ -243,13 +248,13 @@ class Translator:
             raise DataError(f"an image of {width}×{height} pixels: {error}") from error
         translate_in_tiles(
             network,
-            lambda part: self._run(part.to(self.device), size, may_replay=may_replay),
+            lambda part: self._run(part, size, may_replay=may_replay),
             acceptable_size(size, network),
             read,
             lambda down, right, part: write(*_crop(down, right, part, size)),
             tile=tile,
             reach=reach,
-            cache_bytes=self._cache_bytes(),
+            cache=FeatureCache(*self._cache_bytes(size, tile)),
         )
 
     def _run(self, images: Tensor, size: tuple[int, int], *, may_replay: bool = True) -> Tensor:
@@ -284,8 +289,8 @@ class Translator:
 
         It covers the pixels of the image and of its translation, the network's computation (for a tile with its border, or for
         the whole image), and the cached features of tiles. In tiles and with `cache_share = 0`, everything but the pixels is
-        bounded by what a full tile takes, however large the image is. docs/tutorials/large-images.md compares the bound with
-        measurements.
+        bounded by what a full tile takes, however large the image is. On CUDA, it is the sum for host and device.
+        docs/tutorials/large-images.md compares the bound with measurements.
         """
         generator, tile = self.generator, self._choose_tile(1, height, width)
         if tile is None:
@@ -294,17 +299,25 @@ class Translator:
         tile_size = self._padded_tile_size(height, width, tile)
         network = self._required_bytes(1, *tile_size) + _SCRATCH * math.prod(tile_size) + _LIBRARIES
         pixels = height * width * (generator.source.bytes_per_pixel + generator.target.bytes_per_pixel)
-        return int(network) + pixels + self._cache_bytes()
+        return int(network) + pixels + sum(self._cache_bytes((height, width), tile))
 
-    def _cache_bytes(self) -> int:
-        return int(self.cache_share * (available_memory(torch.device("cpu")) or 0))
+    def _cache_bytes(self, size: tuple[int, int], tile: int) -> tuple[int, int]:
+        """Bytes in which tiles may cache features on the device, and beyond them in the host's memory."""
+        host = int(self.cache_share * (available_memory(_CPU) or 0))
+        if self.device.type == "cpu":
+            return host, 0
+        free = available_memory(self.device) or 0
+        remaining = free - self._required_bytes(1, *self._padded_tile_size(*size, tile))
+        return max(0, int(min(self.cache_share * free, remaining))), host
 
     def _largest_fitting_tile(self, count: int, height: int, width: int) -> int | None:
         free = available_memory(self.device)
         if free is None or self._required_bytes(count, height, width) <= free:
             return None
+        # A device has room for the cached features of large images only if tiles leave some of it.
+        limit = free if self.device.type == "cpu" else free / 2
         fitting = (
-            side for side in _SIDES if self._required_bytes(1, *self._padded_tile_size(height, width, side)) <= free
+            side for side in _SIDES if self._required_bytes(1, *self._padded_tile_size(height, width, side)) <= limit
         )
         return next(fitting, _SIDES[-1])
 

@@ -1,5 +1,6 @@
 """Translating in tiles gives the result of the whole image: instance norm uses the whole image's statistics."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from gantoolkit.cost.counters import LiveBytes
 from gantoolkit.cost.step_cost import count_translation_bytes
 from gantoolkit.errors import DataError
 from gantoolkit.inference import Translator
+from gantoolkit.inference.feature_cache import FeatureCache
 from gantoolkit.inference.tiling import measure_reach, padded_tile_length, translate_in_tiles
+from gantoolkit.layers.fused import Chain
 from gantoolkit.recipes import cyclegan
 from gantoolkit.recipes.building import build_system, initialize
 from gantoolkit.runs import LoadedGenerator
@@ -81,7 +84,9 @@ def test_photograph_that_is_converted_tile_by_tile() -> None:
     assert np.abs(np.asarray(open_translator(RESNET, tile=32)(image)).astype(int) - whole).max() <= 1
 
 
-def translate(network: nn.Module, image: Tensor, **options: Any) -> Tensor:
+def translate(
+    network: nn.Module, image: Tensor, *, read: Callable[[slice, slice], Tensor] | None = None, **options: Any
+) -> Tensor:
     """Translate in tiles of 32 pixels without a `Translator`."""
     translation = torch.empty_like(image)
 
@@ -93,7 +98,7 @@ def translate(network: nn.Module, image: Tensor, **options: Any) -> Tensor:
             network,
             network,
             (image.shape[2], image.shape[3]),
-            lambda rows, columns: image[..., rows, columns],
+            read or (lambda rows, columns: image[..., rows, columns]),
             write,
             tile=32,
             reach=measure_reach(network, 3),
@@ -110,14 +115,43 @@ def test_tiles_with_their_own_statistics_differ() -> None:
     assert difference(translate(network, image, statistics="tile"), whole) > 0.05
 
 
+class AroundChain(nn.Module):
+    """A chain between layers that also see the image."""
+
+    size_multiple = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers = open_translator(RESNET).generator.network.layers
+        assert isinstance(layers, Chain)
+        self.layers = layers
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images + self.layers(2 * images)
+
+
+def test_pixels_are_read_for_the_first_and_the_last_pass_only() -> None:
+    for network in (open_translator(RESNET).generator.network, AroundChain().eval()):
+        image, reads = uneven_image(96, 96), []
+
+        def note(rows: slice, columns: slice, image: Tensor = image, reads: list[int] = reads) -> Tensor:
+            reads.append(rows.start)
+            return image[..., rows, columns]
+
+        translation = translate(network, image, read=note, cache=FeatureCache(1 << 40))
+        assert len(reads) == 2 * 9
+        with torch.inference_mode():
+            assert difference(translation, network(image)) < 1e-5
+
+
 @pytest.mark.parametrize("cache_bytes", [0, 300_000, 1 << 40])
 def test_cache_changes_only_how_often_a_layer_is_called(cache_bytes: int) -> None:
     network, image = open_translator(RESNET).generator.network, uneven_image(96, 96)
     first = next(layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
     calls: list[int] = []
     first.register_forward_hook(lambda *_: calls.append(1))
-    translation = translate(network, image, cache_bytes=cache_bytes)
-    assert torch.equal(translation, translate(open_translator(RESNET).generator.network, image, cache_bytes=0))
+    translation = translate(network, image, cache=FeatureCache(cache_bytes))
+    assert torch.equal(translation, translate(open_translator(RESNET).generator.network, image))
     tiles, norms = 9, sum(isinstance(layer, nn.InstanceNorm2d) for layer in network.modules())
     count = len(calls) - 2  # measuring the receptive field takes two
     if cache_bytes == 0:
@@ -200,6 +234,23 @@ class TestAuto:
         assert torch.equal(
             translator.translate_tensor(images)[:1], open_translator(RESNET).translate_tensor(images[:1])
         )
+
+    @pytest.mark.parametrize(("free", "on_device"), [(10**9, 5 * 10**8), (10**8, None)])
+    def test_features_are_cached_on_the_device_and_then_on_the_host(
+        self, free: int, on_device: int | None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """On the device, at most half of its memory, and only what the computation of a tile leaves."""
+        translator = open_translator(RESNET, tile=1024)
+        required = 1.5 * count_translation_bytes(translator.generator.network, (1, 3, 1052, 1052))
+        monkeypatch.setattr(
+            "gantoolkit.inference.translator.available_memory",
+            lambda device: free if device.type == "cuda" else 10**7,
+        )
+        translator.device = torch.device("cuda")
+        bound = translator.memory_bound(2048, 2048)
+        translator.cache_share = 0
+        cached = bound - translator.memory_bound(2048, 2048) - 5 * 10**6
+        assert cached == pytest.approx(free - required if on_device is None else on_device, abs=1)
 
     def test_counted_bytes_are_those_of_the_layers(self) -> None:
         network = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1))

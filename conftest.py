@@ -34,6 +34,7 @@ SLOW_PAGES = {
     "docs/tutorials/large-images.md": "trains a run and translates large images",
     "docs/tutorials/many-images.md": "trains a run and translates many images",
     "docs/tutorials/own-images.md": "trains several runs",
+    "docs/tutorials/paper-tables.md": "trains several runs and a segmenter",
     "docs/tutorials/pix2pix.md": "trains several runs",
     "docs/tutorials/reproduce-a-table.md": "trains several runs",
     "docs/tutorials/score.md": "trains runs and a segmenter",

@@ -90,7 +90,9 @@ def ablate(
     from gantoolkit.evaluation.ablation import Ablation, find_design, plan_trials, select_rows
     from gantoolkit.evaluation.ablation.forecast import choose_jobs, forecast, refresh
     from gantoolkit.evaluation.ablation.processes import list_devices, train_trials
+    from gantoolkit.evaluation.ablation.trials import read_step
     from gantoolkit.run import Run
+    from gantoolkit.runs import RunFolder
     from gantoolkit.runtime.mps import multi_process_service
     from gantoolkit.training.interrupts import Interrupts
 
@@ -130,11 +132,12 @@ def ablate(
                 ablation.write()
             print("the same command continues from here")
             return exit_code_of(interrupts.received.name)
-        all_scores = score_trials(ablation, trials, choice, devices, count)
+        started = [trial for trial in trials if read_step(RunFolder(trial.path))]
+        all_scores = score_trials(ablation, started, choice, devices, count)
     write_results(ablation, choice, devices[0])
     print_rest(refresh(forecasts), count, minutes)
-    unscored = len(trials) - len(all_scores)
-    return INCOMPLETE if failures or unscored else report_skipped(all_scores)
+    is_complete = not failures and len(all_scores) == len(started)
+    return report_skipped(all_scores) if is_complete else INCOMPLETE
 
 
 def choose_measurement(metrics: list[str] | None, images: int | None, design: "Design | None") -> "MetricChoice":
@@ -194,7 +197,8 @@ def print_rest(forecasts: "Sequence[Forecast]", jobs: int, minutes: float | None
     if calls is None:
         print(f"how many calls of {minutes:g} minutes they need is not known yet")
     else:
-        print(f"at the measured speed they need about {calls} calls of {minutes:g} minutes")
+        calls_text = f"{calls} call{'s' if calls > 1 else ''}"
+        print(f"at the measured speed they need about {calls_text} of {minutes:g} minutes")
 
 
 def report_failures(outcomes: "Mapping[Trial, Outcome]") -> int:
@@ -210,11 +214,9 @@ def report_failures(outcomes: "Mapping[Trial, Outcome]") -> int:
 def score_trials(
     ablation: "Ablation", trials: "Sequence[Trial]", choice: "MetricChoice", devices: Sequence[str], jobs: int
 ) -> "list[RunScores]":
-    """Score all trials that have saved generators."""
+    """Score trials that have saved generators, and print which could be scored."""
     from gantoolkit.evaluation.ablation.measuring import measure_trials
     from gantoolkit.evaluation.ablation.processes import threads_of_job
-    from gantoolkit.evaluation.ablation.trials import read_step
-    from gantoolkit.runs import RunFolder
 
     def report(trial: "Trial", problem: str) -> None:
         if problem:
@@ -222,9 +224,8 @@ def score_trials(
         else:
             print(f"scored {trial}", flush=True)
 
-    started = [trial for trial in trials if read_step(RunFolder(trial.path))]
     threads = threads_of_job(jobs)
-    return measure_trials(ablation, started, choice, devices=devices, jobs=jobs, threads=threads, report=report)
+    return measure_trials(ablation, trials, choice, devices=devices, jobs=jobs, threads=threads, report=report)
 
 
 def write_results(ablation: "Ablation", choice: "MetricChoice", device: str) -> None:

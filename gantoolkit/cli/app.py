@@ -65,9 +65,9 @@ app = cyclopts.App(
     help=(
         "Train CycleGAN and related methods on your own images, and translate images with them.\n\n"
         "Exit codes: 0 success; 1 an error in gantoolkit or in a plugin; 2 bad input, with one sentence that says what "
-        "would be right; 3 some files were skipped, a data set has problems, or a block breaks a rule; 130 stopped by "
-        "Ctrl-C; 143 stopped by SIGTERM. On either signal, training finishes its step and saves; a second signal ends the "
-        "process at once."
+        "would be right; 3 some files were skipped, a data set has problems, a block breaks a rule, or a row of an ablation "
+        "failed; 130 stopped by Ctrl-C; 143 stopped by SIGTERM. On either signal, training finishes its step and saves; a "
+        "second signal ends the process at once."
     ),
 )
 app.command(train.train)

@@ -8,7 +8,7 @@ INTERNAL_ERROR = 1
 BAD_INPUT = 2
 """Invalid input; the message states what is valid."""
 INCOMPLETE = 3
-"""Some files were skipped, a data set has problems, or a block breaks a rule."""
+"""Some files were skipped, a data set has problems, a block breaks a rule, or a row of an ablation failed."""
 INTERRUPTED = 130
 TERMINATED = 143
 

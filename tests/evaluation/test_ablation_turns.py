@@ -83,7 +83,7 @@ def test_every_trial_has_its_share_before_the_deadline(count: int, slots: int) -
     turns, trained, clock = share(trials, dict.fromkeys(trials, 10_000.0), slots=slots, deadline=deadline)
     assert set(turns.outcomes.values()) == {"stopped"}
     least = deadline / -(-count // slots)
-    assert min(trained.values()) >= least - 15  # a process takes time to save
+    assert min(trained.values()) >= least - 16  # a process takes time to save
     assert clock.now <= deadline + 2
 
 
@@ -154,7 +154,7 @@ def test_an_error_kills_all_processes() -> None:
 
 def test_a_turn_is_not_shorter_than_a_start_is_worth() -> None:
     assert turn_seconds(0, 60, waiting=100, slots=1) == SHORTEST_TURN_S
-    assert turn_seconds(30, 60, waiting=2, slots=2) == 30
+    assert turn_seconds(20, 60, waiting=2, slots=2) == 40
     assert turn_seconds(0, None, waiting=2, slots=1) == float("inf")
 
 

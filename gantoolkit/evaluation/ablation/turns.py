@@ -10,7 +10,7 @@ from gantoolkit.evaluation.ablation.trials import Trial
 
 __all__ = ["Outcome", "Process", "Turn", "Turns", "turn_seconds"]
 
-SHORTEST_TURN_S = 15.0
+SHORTEST_TURN_S = 30.0
 """A process needs seconds to start; it should train for longer than that."""
 _GRACE_S = 120.0
 """The time that a stopped process has to save before it is killed."""
@@ -141,7 +141,7 @@ class Turns:
 
 
 def turn_seconds(now: float, deadline: float | None, *, waiting: int, slots: int) -> float:
-    """The length of the next turn: each waiting trial gets an equal share of the time left, but not less than 15 seconds.
+    """The length of the next turn: each waiting trial gets an equal share of the time left, but not less than 30 seconds.
 
     >>> turn_seconds(0.0, 480.0, waiting=13, slots=13), turn_seconds(0.0, 480.0, waiting=13, slots=4)
     (480.0, 120.0)

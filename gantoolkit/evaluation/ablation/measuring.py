@@ -33,7 +33,7 @@ def measure_trials(
         trials: Trials that have saved generators.
         choice: The metrics.
         devices: The devices, which the processes share.
-        jobs: The number of processes; with one, this process does the work.
+        jobs: The number of processes, as many as trained the trials; with one, this process does the work.
         threads: Threads of each process.
         report: Called with a trial that was scored and an empty text, or with the reason why it was not.
 
@@ -54,7 +54,7 @@ def measure_trials(
     with ProcessPoolExecutor(min(jobs, len(trials) or 1), context, _initialize, (threads,)) as pool:
         try:
             futures = {
-                pool.submit(ablation.measure, trial, choice, device=devices[number % len(devices)]): trial
+                pool.submit(ablation.measure, trial, choice, device=devices[number % len(devices)], jobs=jobs): trial
                 for number, trial in enumerate(trials)
             }
             for future in as_completed(futures):

@@ -66,8 +66,14 @@ class Ablation:
             return False
         return _read_json(about)["request"] == choice.request(read_step(Run.open(trial.path, data=self.data)))
 
-    def measure(self, trial: Trial, choice: MetricChoice, *, device: str | None) -> RunScores:
+    def measure(self, trial: Trial, choice: MetricChoice, *, device: str | None, jobs: int = 1) -> RunScores:
         """Score a trial, or read its scores from disk if they are of the same metrics, images and step.
+
+        Args:
+            trial: The trial.
+            choice: The metrics.
+            device: As for `gantoolkit.runtime.device.select_device`.
+            jobs: The number of trials that were trained at once, which explains the time that they took.
 
         Raises:
             GantoolkitError: If the evaluation fails.
@@ -96,7 +102,7 @@ class Ablation:
             "setting": setting,
             "steps": count_steps(run.recipe, self.data),
             "seconds": next((row["seconds"] for row in reversed(log) if "seconds" in row), 0.0),
-            "hardware": describe_device(select_device(device)),
+            "hardware": describe_device(select_device(device)) + (f", {jobs} runs at once" if jobs > 1 else ""),
             "differs": list(trial.differs),
         }
         write_json(folder / "about.json", about)
@@ -170,22 +176,30 @@ class Ablation:
 
 
 def _differences(abouts: Sequence[Mapping[str, Any]], paper: Mapping[str, Any]) -> tuple[str, ...]:
-    fields = ("images", "crop_size", "step", "batch_size", "test_images")
+    fields = ("images", "crop_size", "batch_size", "test_images")
     distinct = dict.fromkeys(tuple(about["setting"][field] for field in fields) for about in abouts)
     paper_steps = paper["images"] * paper["epochs"]
     settings = (
-        f"{images} training images at {size}×{size}, {steps} steps{f' of {batch} images' if batch > 1 else ''}, {test_images} "
-        f"test images; the paper: {paper['images']} at {paper['crop_size']}×{paper['crop_size']}, {paper['epochs']} epochs, "
-        f"which are {paper_steps} steps of one image"
-        for images, size, steps, batch, test_images in distinct
-        if (images, size, steps, batch) != (paper["images"], paper["crop_size"], paper_steps, 1)
+        f"{images} training images at {size}×{size}, {test_images} test images, steps as in the table"
+        f"{f', of {batch} images each' if batch > 1 else ''}; the paper: {paper['images']} training images at "
+        f"{paper['crop_size']}×{paper['crop_size']}, {paper['epochs']} epochs, which are {paper_steps} steps of one image"
+        for images, size, batch, test_images in distinct
     )
+    if all(_is_papers(about["setting"], paper) for about in abouts):
+        settings = ()
     return (*settings, *dict.fromkeys(note for about in abouts for note in about["differs"]))
 
 
 def _to_json(value: Any) -> Any:
     """Infinities, such as the PSNR of equal images, as strings: JSON has none."""
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _is_papers(setting: Mapping[str, Any], paper: Mapping[str, Any]) -> bool:
+    """Whether a run has seen as many images of the same size as in the paper, for as long."""
+    steps = paper["images"] * paper["epochs"]
+    own = (setting["images"], setting["crop_size"], setting["batch_size"], setting["step"])
+    return own == (paper["images"], paper["crop_size"], 1, steps)
 
 
 def _sort_key(name: str) -> tuple[int, str]:

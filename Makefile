@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PLUGINS := $(wildcard plugins/*)
 
-.PHONY: setup demo test test-slow lint docs format clean
+.PHONY: setup demo test test-slow lint docs gpu-bundle format clean
 
 setup: $(READY)
 
@@ -40,6 +40,12 @@ docs/reference/cli.md: $(wildcard gantoolkit/cli/*.py) | setup
 
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# What `python -m benchmarks.gpu` needs on a CUDA machine without a network. PEER is the folder of the official implementation,
+# DEVICE_PYTHON a Python with the machine's Triton.
+GOLDEN ?= $(wildcard ../shared/golden)
+gpu-bundle: setup
+	$(BIN)/python -m benchmarks.gpu.bundle $(GOLDEN:%=--golden %) $(PEER:%=--peer %) $(DEVICE_PYTHON:%=--device-python %)
 
 format: setup
 	$(BIN)/ruff check --fix .

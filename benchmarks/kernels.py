@@ -2,15 +2,15 @@
 
     python -m benchmarks.kernels --out kernels.json
 
-Shapes are those of the ResNet generator with 9 blocks for 256×256 images. Four variants alternate: `plain`, ATen's
-operators on contiguous tensors; `channels_last`, the same on channels_last, with the result converted to it for the next
-convolution; `compiled`, that with torch.compile; `fused`, `gantoolkit.layers.kernels`. Each is first compared with float64.
+Shapes are those of the ResNet generator with 9 blocks for 256×256 images. The variants alternate: `plain`, ATen's operators on
+contiguous tensors; `channels_last`, the same on channels_last, with the result converted to it for the next convolution;
+`fused`, `gantoolkit.layers.kernels`; with --compiled, which takes minutes, also `compiled`, the second with torch.compile. Each
+is first compared with float64.
 Times are those of CUDA graphs over inputs that together exceed the cache, and of the same calls without a graph (`eager`). The
 bandwidth counts every input read once and every result written once, relative to a large copy.
 """
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -22,6 +22,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from benchmarks.rows import is_wrong, record
+from benchmarks.timing import describe_machine, write_result
 from gantoolkit.layers.kernels import can_fuse, reference
 
 SHAPES = ((64, 256, 3), (128, 128, 0), (256, 64, 1))
@@ -30,6 +32,9 @@ BATCHES = (1, 2, 16)
 TOLERANCE = {torch.bfloat16: 2e-2, torch.float32: 1e-4}
 COLD_BYTES = 128 * 2**20
 """Total size of the inputs of one graph: more than twice the cache of an H100."""
+
+RESOLUTION = 5e-7
+"""Seconds that events distinguish at best."""
 
 Norm = Callable[[Tensor], Tensor]
 Pass = Callable[[Tensor, Tensor], Sequence[Tensor]]
@@ -47,6 +52,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="file to write the JSON to")
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--batches", type=int, nargs="+", default=BATCHES)
+    parser.add_argument("--compiled", action="store_true", help="measure torch.compile too")
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
         print("benchmarks.kernels: this machine has no CUDA device", file=sys.stderr)
@@ -65,28 +72,38 @@ def main() -> int:
     for dtype in TOLERANCE:
         for channels, side, pad in SHAPES:
             torch.compiler.reset()
-            variants = make_variants(pad)
-            for batch in BATCHES:
+            variants = make_variants(pad, compiled=arguments.compiled)
+            for batch in arguments.batches:
                 rows += measure((batch, channels, side, side), pad, dtype, variants, peak, arguments.rounds)
+                record({"rows": rows[-2 * len(variants) :]}, summarize(rows))
     result = {
-        "device": torch.cuda.get_device_name(),
-        "torch": torch.__version__,
+        "what": "instance norm, ReLU and reflection padding",
+        **describe_machine(torch.device("cuda")),
         "triton": triton.__version__,
         "copy_gigabytes_per_second": round(peak / 1e9),
         "seconds": round(time.perf_counter() - start, 1),
         "rows": rows,
     }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if arguments.out:
-        arguments.out.write_text(text + "\n")
+    write_result(result, arguments.out, summarize(rows))
     failures = [row for row in rows if row["way"] == "fused" and not row["error"] <= row["tolerance"]]
     for row in failures:
         print(f"wrong: {row['shape']} {row['dtype']} differs from float64 by {row['error']}", file=sys.stderr)
-    return int(bool(failures))
+    return int(is_wrong(bool(failures)))
 
 
-def make_variants(pad: int) -> dict[str, Variant]:
+def summarize(rows: Sequence[dict[str, Any]]) -> str:
+    """The share of the bandwidth that the fused kernels use, and their speed relative to ATen's operators on channels_last."""
+    both = [row for row in rows if row["pass"] == "both"]
+    fused, aten = ([row for row in both if row["way"] == way] for way in ("fused", "channels_last"))
+    shares = [row["share_of_bandwidth"] for row in fused]
+    ratios = [a["milliseconds"] / max(b["milliseconds"], 1e-9) for a, b in zip(aten, fused, strict=True)]
+    return (
+        f"fused, both passes, {len(fused)} shapes: {min(shares):.0%} to {max(shares):.0%} of the bandwidth, "
+        f"{min(ratios):.1f} to {max(ratios):.1f} times as fast as ATen"
+    )
+
+
+def make_variants(pad: int, *, compiled: bool) -> dict[str, Variant]:
     from gantoolkit.layers.kernels.triton_instance_norm import fused_instance_norm
 
     def aten(features: Tensor) -> Tensor:
@@ -96,12 +113,14 @@ def make_variants(pad: int) -> dict[str, Variant]:
     def aten_in_channels_last(features: Tensor) -> Tensor:
         return aten(features).contiguous(memory_format=torch.channels_last)
 
-    return {
+    variants = {
         "plain": Variant(aten, torch.contiguous_format),
         "channels_last": Variant(aten_in_channels_last, torch.channels_last),
-        "compiled": Variant(torch.compile(aten_in_channels_last), torch.channels_last),
         "fused": Variant(lambda features: fused_instance_norm(features, slope=0.0, pad=pad), torch.channels_last),
     }
+    if compiled:
+        variants["compiled"] = Variant(torch.compile(aten_in_channels_last), torch.channels_last)
+    return variants
 
 
 def measure(
@@ -212,7 +231,7 @@ def clock(run: Callable[[], object]) -> float:
     run()
     end.record()
     end.synchronize()
-    return start.elapsed_time(end) / 1e3
+    return max(start.elapsed_time(end) / 1e3, RESOLUTION)
 
 
 def measure_copy(rounds: int) -> float:

@@ -2,18 +2,24 @@
 
 Its folder contains `models/` and `util/`: `torchbenchmark/models/pytorch_CycleGAN_and_pix2pix` in the repository
 pytorch/benchmark. It is not part of this project.
+
+On a CUDA device it is measured in two ways: `peer` is what its users run, whose convolutions PyTorch computes in TF32 by
+default; `peer fp32` runs without TF32. In both cuDNN tries its algorithms, as the official `BaseModel` asks for.
 """
 
 import importlib
 import sys
 import types
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["load_peer", "step_peer"]
+from gantoolkit.runtime.precision import backend_flags
+
+__all__ = ["load_peer", "peer_flags", "peer_names", "step_peer"]
 
 
 def load_peer(folder: Path, device: torch.device, *, identity: bool) -> Any:
@@ -57,7 +63,18 @@ def load_peer(folder: Path, device: torch.device, *, identity: bool) -> Any:
         lr=2e-4,
         beta1=0.5,
     )
-    return module.CycleGANModel(options)
+    with peer_flags("peer"):  # its constructor changes them
+        return module.CycleGANModel(options)
+
+
+def peer_names(device: torch.device) -> tuple[str, ...]:
+    """The ways to run it on a device."""
+    return ("peer", "peer fp32") if device.type == "cuda" else ("peer",)
+
+
+def peer_flags(name: str) -> AbstractContextManager[None]:
+    """Context manager that sets PyTorch's flags for one of `peer_names`."""
+    return backend_flags("fp32" if name == "peer fp32" else "tf32", try_algorithms=True)
 
 
 def step_peer(peer: Any, batch: dict[str, Tensor]) -> None:

@@ -1,13 +1,15 @@
 """Replay records of the official PyTorch implementation in float64, and print the differences.
 
-    python -m benchmarks.replay PREFIX...
+    python -m benchmarks.replay PREFIX... --device cuda
 
 A PREFIX is the path of a record without its suffix: `PREFIX.json` contains options, losses and final norms,
 `PREFIX.safetensors` the initial weights and the images of each step. Each record is replayed with and without batched forward
 passes. The exit code is 1 if a relative difference exceeds 1e-10.
 """
 
+import argparse
 import json
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,12 +19,15 @@ import torch
 from safetensors.torch import load_file
 
 from gantoolkit.official import load_official_weights
-from gantoolkit.plugins import System
+from gantoolkit.plugins import NetworkTraits, System, read_traits
 from gantoolkit.recipes import Recipe, cyclegan, pix2pix
 from gantoolkit.recipes.block_spec import bind
 from gantoolkit.recipes.building import build_system
+from gantoolkit.runtime.device import select_device
+from gantoolkit.runtime.memory_format import set_memory_format
 from gantoolkit.training import Trainer
 
+CPU = torch.device("cpu")
 TOLERANCE = 1e-10
 ROUNDING_NOISE = 1e-6
 """Smaller norms belong to biases before instance norm, whose gradient is noise: there, the absolute difference counts."""
@@ -52,29 +57,44 @@ LOSSES = {
 }
 
 
-def main(prefixes: list[str]) -> int:
+def main(arguments: list[str]) -> int:
     """Replay each record with both settings, print one line each, and return the exit code."""
-    if not prefixes:
-        print(__doc__)
-        return 2
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("prefixes", nargs="+", type=Path, metavar="PREFIX")
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args(arguments)
+    device = select_device(options.device)
     worst = 0.0
-    for prefix in prefixes:
+    for prefix in options.prefixes:
         for batched in (True, False):
-            difference, where = replay(Path(prefix), batched=batched)
+            difference, where = replay(prefix, batched=batched, device=device)
             worst = max(worst, difference)
-            print(f"{Path(prefix).name} {'batched ' if batched else 'separate'}: {difference:.2e} at {where}")
+            print(f"{prefix.name} {'batched ' if batched else 'separate'}: {difference:.2e} at {where}")
     return int(not worst <= TOLERANCE)
 
 
-def replay(prefix: Path, *, batched: bool) -> tuple[float, str]:
-    """Replay a record; return the largest relative difference of losses, learning rates and final norms, and its name."""
+def replay(
+    prefix: Path,
+    *,
+    batched: bool,
+    device: torch.device = CPU,
+    memory_format: torch.memory_format = torch.contiguous_format,
+) -> tuple[float, str]:
+    """Replay a record; return the largest relative difference of losses, learning rates and final norms, and its name.
+
+    Args:
+        batched: Whether independent images pass through a network together.
+        device: The device of the networks.
+        memory_format: The memory format of networks and images; in channels_last a CUDA device uses the fused kernels.
+    """
     record = json.loads(prefix.with_name(prefix.name + ".json").read_text())
     tensors = load_file(prefix.with_name(prefix.name + ".safetensors"))
     names = NETWORKS[record["model"]]
     recipe = recipe_of(record, batched=batched).resolve()
     system = build_system(recipe)
     for network in system.networks.values():
-        network.double()
+        network.to(device, torch.float64)
+        set_memory_format(network, memory_format, supported=read_traits(network, NetworkTraits).channels_last)
     for official, ours in names.items():
         start = f"init/{official}/"
         weights = {key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)}
@@ -84,11 +104,12 @@ def replay(prefix: Path, *, batched: bool) -> tuple[float, str]:
         optimizer=bind("optimizers", recipe.optimizer),
         scheduler=bind("schedulers", recipe.scheduler)(),
         epochs=recipe.training.epochs,
+        memory_format=memory_format,
     )
     differences: dict[str, float] = {}
     for step, expected in enumerate(record["losses"]):
         trainer.begin_epoch(step // record["steps_per_epoch"])
-        batch = {domain: tensors[f"batch/{domain}"][step].double() for domain in "AB"}
+        batch = {domain: tensors[f"batch/{domain}"][step].to(device, torch.float64) for domain in "AB"}
         losses = trainer.step(batch, step).losses
         differences[f"step {step}: lr"] = _relative(trainer.learning_rates["G"], expected["lr"])
         for official, (ours, factor) in LOSSES[record["model"]].items():
@@ -151,6 +172,8 @@ def _compare_norms(system: System, names: Mapping[str, str], expected: Mapping[s
 
 
 def _relative(value: float, expected: float) -> float:
+    if not math.isfinite(value):
+        return math.inf  # a NaN would be smaller than no other difference
     return abs(value - expected) / max(abs(expected), abs(value), 1e-300)
 
 

@@ -12,19 +12,27 @@ from typing import Any
 
 import torch
 
+from benchmarks.rows import record
 from gantoolkit.cost.timing import synchronize
 
 __all__ = ["alternate", "describe_machine", "medians", "write_result"]
 
 
 def alternate(
-    functions: Mapping[str, Callable[[], Any]], device: torch.device, *, rounds: int, calls: int = 1, warm_up: int = 1
+    functions: Mapping[str, Callable[[], Any]],
+    device: torch.device,
+    *,
+    rounds: int,
+    calls: int = 1,
+    warm_up: int = 1,
+    on_round: Callable[[Mapping[str, list[float]]], Any] = lambda seconds: None,
 ) -> dict[str, list[float]]:
     """Measure the seconds per call of each function; every round times all functions in turn.
 
     Args:
         calls: Number of calls timed together, for functions that are too short to time alone.
         warm_up: Calls of each function before the first round.
+        on_round: Called after each round with the seconds so far.
     """
     for function in functions.values():
         for _ in range(warm_up):
@@ -41,6 +49,7 @@ def alternate(
                     function()
                 synchronize(device)
                 seconds[name].append((time.perf_counter() - start) / calls)
+            on_round(seconds)
     finally:
         gc.enable()
     return seconds
@@ -67,10 +76,11 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
     }
 
 
-def write_result(result: Mapping[str, Any], path: Path | None) -> None:
-    """Print a result as JSON, and write it to `path` unless that is None."""
+def write_result(result: Mapping[str, Any], path: Path | None, summary: str = "") -> None:
+    """Print a result as JSON, record it with its summary, and write it to `path` unless that is None."""
     text = json.dumps(result, indent=1)
     print(text)
+    record(result, summary)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text + "\n")

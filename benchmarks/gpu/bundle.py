@@ -28,9 +28,10 @@ ROOTS = ("gantoolkit[ssim,testing]", "gantoolkit-augment", "gantoolkit-cut", "ga
 PREINSTALLED = Path(__file__).with_name("preinstalled.txt")
 OWN = frozenset({"gantoolkit", "gantoolkit-augment", "gantoolkit-cut", "gantoolkit-vit"})
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64", "manylinux1_x86_64")
+PYTHON_VERSION = "3.12"
 MACHINE = {
-    "python_version": "3.12",
-    "python_full_version": "3.12.0",
+    "python_version": PYTHON_VERSION,
+    "python_full_version": f"{PYTHON_VERSION}.0",
     "sys_platform": "linux",
     "platform_machine": "x86_64",
 }
@@ -54,13 +55,14 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "gpu-bundle", help="folder, which is replaced")
     parser.add_argument("--golden", type=Path, help="folder of records of the official implementation")
     parser.add_argument("--peer", type=Path, help="folder of the official implementation")
+    parser.add_argument("--python-version", default=PYTHON_VERSION, help="of the machine")
     parser.add_argument("--device-python", type=Path, help="a Python with the machine's torch and Triton")
     arguments = parser.parse_args()
     out: Path = arguments.out
     shutil.rmtree(out, ignore_errors=True)
     (out / "wheels").mkdir(parents=True)
     requirements = sorted(list_missing(ROOTS))
-    download_wheels(requirements, out / "wheels")
+    download_wheels(requirements, arguments.python_version, out / "wheels")
     build_wheels(out / "wheels")
     options = unpack = ""
     if arguments.golden is not None and arguments.golden.is_dir():
@@ -93,7 +95,7 @@ def main() -> int:
 
 def list_missing(roots: Iterable[str]) -> set[str]:
     """The requirements that the machine lacks, as `name==version` with the versions that are installed here."""
-    preinstalled = {line for line in PREINSTALLED.read_text().splitlines() if not line.startswith("#")}
+    preinstalled = set(list_preinstalled())
     seen: set[tuple[str, str]] = set()
     missing: set[str] = set()
 
@@ -118,6 +120,11 @@ def list_missing(roots: Iterable[str]) -> set[str]:
     return missing
 
 
+def list_preinstalled() -> list[str]:
+    """The packages of the machine."""
+    return [line for line in PREINSTALLED.read_text().splitlines() if not line.startswith("#")]
+
+
 def read_requirements(lines: Iterable[str], extra: str) -> Iterator[Requirement]:
     """The requirements of a package on the machine, for one of its extras or none."""
     for line in lines:
@@ -135,14 +142,14 @@ def normalize(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def download_wheels(requirements: Iterable[str], folder: Path) -> None:
+def download_wheels(requirements: Iterable[str], python_version: str, folder: Path) -> None:
     """Download the wheels of exactly these packages for the machine."""
     platforms = [option for platform in PLATFORMS for option in ("--platform", platform)]
     run_pip(
         "download",
         "--no-deps",
         "--only-binary=:all:",
-        "--python-version=3.12",
+        f"--python-version={python_version}",
         *platforms,
         f"--dest={folder}",
         *requirements,

@@ -15,11 +15,13 @@ class StageResult:
 
     Args:
         status: `passed`, `failed`, `over its limit`, `interrupted`, or `started` if its process was killed with its parent.
+        exit_code: Of its process; negative for the signal that killed it. None while it is unknown.
         seconds: Duration; None while it is unknown.
         rows: What it recorded, in order.
     """
 
     status: str = "started"
+    exit_code: int | None = None
     seconds: float | None = None
     rows: list[dict[str, Any]] = field(default_factory=list)
 
@@ -30,8 +32,9 @@ class StageResult:
 
     @property
     def summary(self) -> str:
-        """The last summary that it recorded."""
-        return next((row["summary"] for row in reversed(self.rows) if "summary" in row), "")
+        """The last summary that it recorded, or its exit code if there is none."""
+        code = f"exit code {self.exit_code}" if self.status == "failed" else ""
+        return next((row["summary"] for row in reversed(self.rows) if "summary" in row), code)
 
 
 def read_results(path: Path) -> dict[str, StageResult]:
@@ -46,7 +49,8 @@ def read_results(path: Path) -> dict[str, StageResult]:
         if row.get("status") == "started":
             results[row["stage"]] = StageResult()
         elif "status" in row:
-            results[row["stage"]].status, results[row["stage"]].seconds = row["status"], row["seconds"]
+            result = results[row["stage"]]
+            result.status, result.exit_code, result.seconds = row["status"], row["exit_code"], row["seconds"]
         else:
             results[row["stage"]].rows.append(row)
     return results

@@ -80,7 +80,7 @@ class Runner:
             self.omitted[stage.name] = "no time was left"
             return
         append_row(self.rows, {"stage": stage.name, "status": "started"})
-        self._write_log(stage.name, f"--- {' '.join(self._command(stage)[1:])}")
+        self._write_log(stage.name, f"--- {' '.join(self._command(stage)[3:])}")
         start = time.monotonic()
         code, in_time = self._run_process(stage, limit)
         if code == 0:
@@ -107,22 +107,28 @@ class Runner:
             stderr=subprocess.STDOUT,
             start_new_session=True,  # so that its own processes are killed with it
         )
-        self._processes.add(process)
-        if self._stopped:
-            _kill_group(process)
         timer = threading.Timer(limit, _kill_group, [process])
-        timer.start()
-        assert process.stdout is not None
-        for line in process.stdout:
-            self._write_log(stage.name, line.decode(errors="replace").rstrip())
-        code = process.wait()
+        with process:
+            self._processes.add(process)
+            if self._stopped:
+                _kill_group(process)
+            timer.start()
+            assert process.stdout is not None
+            for line in process.stdout:
+                self._write_log(stage.name, line.decode(errors="replace").rstrip())
         in_time = timer.is_alive()
         timer.cancel()
         self._processes.discard(process)
-        return code, in_time
+        return process.returncode, in_time
 
     def _command(self, stage: Stage) -> list[str]:
-        command = [sys.executable, "-m", *stage.command, *(stage.quick if self._quick else stage.full)]
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.gpu.process",
+            *stage.command,
+            *(stage.quick if self._quick else stage.full),
+        ]
         for option in stage.takes:
             if option in self._options:
                 command += [f"--{option}", str(self._options[option].resolve())]

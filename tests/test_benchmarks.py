@@ -73,6 +73,35 @@ def test_every_result_has_a_table_or_is_marked_as_missing(page) -> None:
         assert f"benchmarks/results/{name}.json" in text, f"no command produces {name}"
 
 
+def test_gpu_results_have_tables_once_they_are_recorded(page, tmp_path, monkeypatch) -> None:
+    assert page.on_page_markdown("<!-- gpu results -->") == "**No GPU results have been recorded yet.**"
+    machine = {"device": "a GPU", "torch": "2", "triton": "3", "python": "3.12", "date": "2026-01-01"}
+    rates = {"peer": 10.0, "peer fp32": 5.0, "bf16 captured": 40.0}
+    speed = {
+        "what": "training step of CycleGAN",
+        "side": 256,
+        "batch": 1,
+        "median_milliseconds": {name: 1000 / rate for name, rate in rates.items()},
+        "pairs_per_second": rates,
+        "times_as_fast_as_peer": {"peer fp32": 0.5, "bf16 captured": 4.0},
+        "peak_megabytes": dict.fromkeys(rates, 1000.0),
+        "reserved_megabytes": dict.fromkeys(rates, 2000.0),
+    }
+    rows = [
+        {"stage": "machine", "status": "started"},
+        {"stage": "machine", **machine, "copy_gigabytes_per_second": 3000.0, "summary": "a GPU"},
+        {"stage": "machine", "status": "passed", "exit_code": 0, "seconds": 10.2},
+        {"stage": "training-1", "status": "started"},
+        {"stage": "training-1", **speed, "summary": "fast"},
+    ]
+    (tmp_path / "gpu.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    monkeypatch.setattr(page, "RESULTS", tmp_path)
+    lines = page.on_page_markdown("<!-- gpu results -->").splitlines()
+    assert lines[2:4] == ["| `machine` | passed | 10 | a GPU |", "| `training-1` | started |  | fast |"]
+    assert "| official fp32 | 200.0 | 5.00 | 0.50 | 1,000 | 2,000 |" in lines
+    assert "| bf16 captured | 25.0 | 40.00 | 4.00 | 1,000 | 2,000 |" in lines
+
+
 def test_benchmark_refuses_a_folder_without_the_official_implementation(tmp_path: Path) -> None:
     completed = run("training", "--peer", tmp_path, "--side", 32)
     assert completed.returncode == 1

@@ -1,19 +1,45 @@
 """Replace `<!-- result: NAME -->` in pages with a table of `benchmarks/results/NAME.json`.
 
-A result without a file is shown as not measured.
+A result without a file is shown as not measured. `<!-- gpu results -->` becomes the tables of `benchmarks/results/gpu.jsonl`,
+the results of `python -m benchmarks.gpu`.
 """
 
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from benchmarks.gpu.results import read_results
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
     """Replace every marker on a page."""
+    markdown = re.sub(r"<!-- gpu results -->", lambda _: show_gpu(), markdown)
     return re.sub(r"<!-- result: ([\w-]+) -->", lambda marker: show(marker[1]), markdown)
+
+
+def show_gpu() -> str:
+    """The stages of `benchmarks.gpu` with their summaries, and a table of each stage that compares speeds."""
+    results = read_results(RESULTS / "gpu.jsonl")
+    if not results:
+        return "**No GPU results have been recorded yet.**"
+    rows = [["stage", "outcome", "seconds", "result"]]
+    for name, result in results.items():
+        seconds = "" if result.seconds is None else f"{result.seconds:.0f}"
+        rows.append([f"`{name}`", result.status, seconds, result.summary.replace("|", "\\|")])
+    parts = [table(rows)]
+    for name, result in results.items():
+        speeds = [row for row in result.rows if "median_milliseconds" in row]
+        if speeds:
+            parts.append(f"`{name}`: {speeds[-1]['what']}, {speeds[-1]['side']}², batch size {speeds[-1]['batch']}")
+            parts.append(table(speed_rows(speeds[-1])))
+    (machine,) = [row for row in results["machine"].rows if "copy_gigabytes_per_second" in row]
+    versions = f"torch {machine['torch']}, Triton {machine['triton']}, Python {machine['python']}, {machine['date']}"
+    return "\n\n".join([*parts, f"*{machine['device']}, {versions}; all rows in `benchmarks/results/gpu.jsonl`.*"])
 
 
 def show(name: str) -> str:
@@ -55,12 +81,13 @@ def speed_rows(result: dict[str, Any]) -> list[list[str]]:
     header = ["", "median, ms", rate.replace("_per_second", "/s"), "speedup over official"]
     header += ["first image, ms"] if "milliseconds_to_first_image" in result else []
     header += ["peak, MB"] if "peak_megabytes" in result else []
+    header += ["reserved, MB"] if "reserved_megabytes" in result else []
     rows = [header]
     for variant, median in result["median_milliseconds"].items():
-        row = [variant if variant != "peer" else "official", f"{median:,.1f}", f"{result[rate][variant]:,.2f}"]
+        row = [variant.replace("peer", "official"), f"{median:,.1f}", f"{result[rate][variant]:,.2f}"]
         ratio = result.get("times_as_fast_as_peer", {}).get(variant)
         row.append("" if ratio is None else f"{ratio:.2f}")
-        for extra in ("milliseconds_to_first_image", "peak_megabytes"):
+        for extra in ("milliseconds_to_first_image", "peak_megabytes", "reserved_megabytes"):
             if extra in result:
                 value = result[extra].get(variant)
                 row.append("" if value is None else f"{value:,.0f}")

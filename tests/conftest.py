@@ -30,6 +30,12 @@ def _library_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
+def _no_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Use the same algorithm of convolutions in every process, instead of the fastest."""
+    monkeypatch.setenv("GANTOOLKIT_CONVOLUTION", "winograd")
+
+
+@pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Cache decoded images in a temporary folder."""
     folder = tmp_path_factory.mktemp("cache")

@@ -15,7 +15,7 @@ from gantoolkit.errors import RecipeError, TrainingError
 from gantoolkit.recipes import Recipe
 from gantoolkit.runtime.device import select_device
 from gantoolkit.runtime.memory import available_memory, format_bytes
-from gantoolkit.training.building import settle_precision
+from gantoolkit.training.building import settle_arithmetic
 
 __all__ = ["Bench", "Share", "bench", "describe_device"]
 
@@ -103,10 +103,10 @@ def bench(recipe: Recipe, *, device: str | None = None, steps: int = 10) -> Benc
     notes: list[str] = []
     cost = _count(recipe, notes)
     _refuse_too_large(recipe, cost, target)
-    precision = settle_precision(recipe, target)
-    rate = measure_matrix_rate(target, precision)
+    arithmetic = settle_arithmetic(recipe, target)
+    rate = measure_matrix_rate(target, arithmetic.precision)
     meter = MemoryMeter(target)
-    with time_steps(recipe, target, precision) as timed_steps:
+    with time_steps(recipe, target, arithmetic) as timed_steps:
         timed_steps.warm_up(_WARM_UP)
         meter.restart()
         seconds = tuple(timed_steps.time() for _ in range(ceil(steps / timed_steps.cycle)))

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from gantoolkit.cost.out_of_memory import explain_out_of_memory
 from gantoolkit.recipes import Recipe
-from gantoolkit.runtime.precision import Precision, backend_flags
+from gantoolkit.runtime.arithmetic import Arithmetic
+from gantoolkit.runtime.precision import Precision, backend_flags, dtype_of
 from gantoolkit.runtime.randomness import isolated_random_state, seed_everything
 from gantoolkit.runtime.seeds import derive_seed
 from gantoolkit.training import build_trainer
-from gantoolkit.training.building import settle_precision
+from gantoolkit.training.building import settle_arithmetic
 from gantoolkit.training.capture import CapturedStep
 
 __all__ = ["MatrixRate", "TimedSteps", "measure_matrix_rate", "synchronize", "time_steps"]
@@ -24,15 +25,14 @@ __all__ = ["MatrixRate", "TimedSteps", "measure_matrix_rate", "synchronize", "ti
 _MIN_PRODUCT_S = 0.05
 _MAX_SIDE = 16384
 _ROUNDS = 5
-_DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class TimedSteps:
     """Steps of a recipe's trainer on one batch of random images; see `time_steps`."""
 
-    def __init__(self, recipe: Recipe, device: torch.device, precision: Precision) -> None:
+    def __init__(self, recipe: Recipe, device: torch.device, arithmetic: Arithmetic) -> None:
         self._recipe, self._device = recipe, device
-        self._trainer = build_trainer(recipe, device, precision)
+        self._trainer = build_trainer(recipe, device, arithmetic)
         self._trainer.begin_epoch(0)
         self._captures = recipe.training.capture and device.type == "cuda"
         self._run: Callable[..., object] = (
@@ -93,24 +93,24 @@ class TimedSteps:
 
 
 @contextmanager
-def time_steps(recipe: Recipe, device: torch.device, precision: Precision | None = None) -> Iterator[TimedSteps]:
+def time_steps(recipe: Recipe, device: torch.device, arithmetic: Arithmetic | None = None) -> Iterator[TimedSteps]:
     """The steps of a resolved recipe, computed as in a run. Global settings are restored at the end.
 
     Args:
-        precision: The precision of the networks, if it was chosen before.
+        arithmetic: The arithmetic of the networks, if it was chosen before.
 
     Raises:
         TrainingError: When there is not enough memory.
         CheckpointError: When a pretrained part cannot be loaded.
     """
-    precision = precision or settle_precision(recipe, device)
+    arithmetic = arithmetic or settle_arithmetic(recipe, device)
     deterministic = recipe.training.deterministic
     with (
         explain_out_of_memory(recipe, device),
         isolated_random_state(device, deterministic=deterministic),
-        backend_flags(precision, try_algorithms=not deterministic, compiles=recipe.training.compile),
+        backend_flags(arithmetic.precision, try_algorithms=not deterministic, compiles=recipe.training.compile),
     ):
-        yield TimedSteps(recipe, device, precision)
+        yield TimedSteps(recipe, device, arithmetic)
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def measure_matrix_rate(device: torch.device, precision: Precision = "fp32") -> 
         side, generator = 512, torch.Generator(device).manual_seed(0)
         while True:
             random = (torch.rand(side, side, device=device, generator=generator) for _ in range(2))
-            matrices = [matrix.to(_DTYPES[precision]) for matrix in random]
+            matrices = [matrix.to(dtype_of(precision)) for matrix in random]
             _time_product(*matrices)
             seconds = _time_product(*matrices)
             if seconds >= _MIN_PRODUCT_S or side == _MAX_SIDE:

@@ -11,11 +11,13 @@ from torch import nn
 from gantoolkit.data.encoding import Encoding, encoding_of
 from gantoolkit.errors import CheckpointError, GantoolkitError
 from gantoolkit.files.tensors import check_header, read_header, read_shapes, read_tensors, write_tensors
+from gantoolkit.layers.convolution import set_convolution
 from gantoolkit.plugins import Direction, NetworkTraits, System, read_traits
 from gantoolkit.recipes import Recipe
 from gantoolkit.recipes.building import build_meta_system, build_system
+from gantoolkit.runtime.arithmetic import choose_arithmetic
 from gantoolkit.runtime.memory_format import memory_format_of, set_memory_format
-from gantoolkit.runtime.precision import Precision, choose_precision, dtype_of, set_precision
+from gantoolkit.runtime.precision import Precision, dtype_of, set_precision
 from gantoolkit.runtime.rounding import round_in_place
 
 __all__ = [
@@ -123,6 +125,7 @@ def load_generator(
 
     Args:
         precision: The precision of the network. A network with the trait `narrow_weights` stores its weights rounded to it.
+            `auto`, and the algorithm of 3×3 convolutions on a CPU, are chosen by `choose_arithmetic`.
 
     Raises:
         CheckpointError: When the file is missing, damaged, or not a generator file.
@@ -149,17 +152,18 @@ def load_generator(
     except RuntimeError as error:
         raise CheckpointError(f"{path}: its weights do not fit its recipe ({error})") from error
     device = torch.device(device)
-    precision = choose_precision(device) if precision == "auto" else precision
+    arithmetic = choose_arithmetic(precision, device, [network], trains=False)
+    set_convolution(network, arithmetic.convolution)
     network.eval().to(device)
     parts = set(network.modules())
     for part in system.networks.values():
         if part in parts:  # a generator that optimizes contains a network
             traits = read_traits(part, NetworkTraits)
-            set_memory_format(part, memory_format_of(precision, device), supported=traits.channels_last)
-            set_precision(precision, part, device)
+            set_memory_format(part, memory_format_of(arithmetic.precision, device), supported=traits.channels_last)
+            set_precision(arithmetic.precision, part, device)
             if traits.narrow_weights:
-                round_in_place(part, dtype_of(precision), device)
-    return LoadedGenerator(network, header.direction, recipe, header.step, precision)
+                round_in_place(part, dtype_of(arithmetic.precision), device)
+    return LoadedGenerator(network, header.direction, recipe, header.step, arithmetic.precision)
 
 
 def _find_direction(path: Path, system: System, direction: str) -> nn.Module:

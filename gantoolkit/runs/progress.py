@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gantoolkit.errors import CheckpointError
+from gantoolkit.layers.convolution import ConvolutionAlgorithm
 from gantoolkit.runtime.precision import Precision
 
 __all__ = ["Progress", "check_progress"]
@@ -21,6 +22,7 @@ class Progress(BaseModel):
 
     Args:
         precision: The precision of the networks, as chosen when the run started.
+        convolution: The algorithm of their 3×3 convolutions, as chosen when the run started.
         step: Steps done.
         seconds: Time spent training.
         world_size: Number of processes.
@@ -35,6 +37,7 @@ class Progress(BaseModel):
     model_config = ConfigDict(strict=True)
 
     precision: Precision
+    convolution: ConvolutionAlgorithm
     step: _Count = 0
     seconds: float = 0.0
     world_size: Annotated[int, Field(ge=1)] = 1

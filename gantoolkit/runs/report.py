@@ -33,6 +33,7 @@ def write_report(
     step: int,
     steps: int,
     seconds: float,
+    arithmetic: Mapping[str, str],
     counts: Mapping[str, int],
     findings: Sequence[Finding],
     bad_files: Mapping[str, str] | None = None,
@@ -41,6 +42,7 @@ def write_report(
 
     Args:
         seconds: Time spent training.
+        arithmetic: How the networks are computed, by name.
         counts: Counters by name.
         findings: The verdicts on the run's health.
         bad_files: Skipped files, with the reason.
@@ -61,6 +63,7 @@ def write_report(
         steps=steps,
         minutes=seconds / 60,
         rate=step / seconds if seconds else 0.0,
+        arithmetic=arithmetic,
         counts=counts,
         bad_files=list((bad_files or {}).items())[:_MAX_FILES],
         more_bad_files=max(0, len(bad_files or {}) - _MAX_FILES),

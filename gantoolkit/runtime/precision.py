@@ -1,10 +1,8 @@
 """The floating-point precision of networks. Images, logits, losses, weights and optimizer states stay float32."""
 
 import functools
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from statistics import median
 from typing import Any, Literal
 
 import torch
@@ -13,13 +11,7 @@ from torch.utils._pytree import tree_map_only
 
 from gantoolkit.runtime.rounding import rounded_weights, rounding_layers
 
-__all__ = [
-    "Precision",
-    "backend_flags",
-    "choose_precision",
-    "dtype_of",
-    "set_precision",
-]
+__all__ = ["Precision", "backend_flags", "dtype_of", "set_precision"]
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 """`tf32` is float32 whose products CUDA may round to 10 bits; on other devices it equals `fp32`."""
@@ -27,9 +19,6 @@ Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 _NARROW = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 _RECOMPILE_LIMIT = 128
-
-_MINIMUM_SPEEDUP = 1.2
-"""`auto` chooses bfloat16 on a CPU from this speedup on."""
 
 
 def dtype_of(precision: Precision) -> torch.dtype:
@@ -91,35 +80,6 @@ def _raised_recompile_limit() -> AbstractContextManager[None]:
     import torch._dynamo.config
 
     return torch._dynamo.config.patch(recompile_limit=_RECOMPILE_LIMIT)
-
-
-def choose_precision(device: torch.device) -> Precision:
-    """Resolve `auto`: bfloat16 (or float16) on CUDA devices that support it, on a CPU where it is measured to be faster."""
-    if device.type == "cuda":
-        capability = torch.cuda.get_device_capability(device)
-        return "bf16" if capability >= (8, 0) else "fp16" if capability >= (7, 0) else "fp32"
-    if device.type == "cpu":
-        return _probe_cpu()
-    return "fp32"
-
-
-@functools.cache
-def _probe_cpu() -> Precision:
-    """Time the most common convolution of a generator in both precisions, alternating. Takes half a second."""
-    from gantoolkit.layers.convolution import Conv3x3
-
-    layer = Conv3x3(256, 256).to(memory_format=torch.channels_last)
-    with torch.random.fork_rng(devices=[]):
-        features = torch.randn(1, 256, 34, 34).contiguous(memory_format=torch.channels_last).requires_grad_()
-    seconds: dict[Precision, list[float]] = {"fp32": [], "bf16": []}
-    for _ in range(7):
-        for precision, times in seconds.items():
-            start = time.perf_counter()
-            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-                output = layer(features)
-            output.sum().backward()
-            times.append(time.perf_counter() - start)
-    return "bf16" if median(seconds["fp32"]) > _MINIMUM_SPEEDUP * median(seconds["bf16"]) else "fp32"
 
 
 class _Forward(nn.Module):

@@ -21,7 +21,7 @@ _ROUNDING_FORWARDS = (
 def rounding_layers(network: nn.Module, device: torch.device) -> dict[str, nn.Module]:
     """The convolutions and linear layers whose weights autocast rounds, by name.
 
-    A CPU's Winograd convolutions transform their weights before they round them, so `Conv3x3` is not among them there.
+    Winograd's algorithm transforms weights before it rounds them, so a `Conv3x3` that may use it is not among them.
     """
     from gantoolkit.layers.convolution import Conv3x3
 
@@ -31,7 +31,7 @@ def rounding_layers(network: nn.Module, device: torch.device) -> dict[str, nn.Mo
             continue
         # A parametrized weight, or one that a hook computes, is not stored in the layer.
         computes_weights = parametrize.is_parametrized(layer) or layer._forward_pre_hooks
-        transforms_weights = device.type == "cpu" and isinstance(layer, Conv3x3)
+        transforms_weights = device.type == "cpu" and isinstance(layer, Conv3x3) and layer.algorithm == "winograd"
         if not computes_weights and not transforms_weights:
             layers[name] = layer
     return layers

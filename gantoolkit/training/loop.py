@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import astuple
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -16,8 +17,9 @@ from gantoolkit.recipes import Recipe
 from gantoolkit.runs import RunFolder
 from gantoolkit.runs.generator_files import save_generators
 from gantoolkit.runs.log import RunningMeans
+from gantoolkit.runtime.arithmetic import Arithmetic
 from gantoolkit.runtime.device import current_device
-from gantoolkit.runtime.precision import Precision, backend_flags
+from gantoolkit.runtime.precision import backend_flags
 from gantoolkit.runtime.randomness import isolated_random_state, seed_everything
 from gantoolkit.runtime.seeds import derive_seed
 from gantoolkit.training.agreement import (
@@ -28,7 +30,7 @@ from gantoolkit.training.agreement import (
     find_checkpoint,
     load_together,
 )
-from gantoolkit.training.building import build_trainer, settle_precision
+from gantoolkit.training.building import build_trainer, settle_arithmetic
 from gantoolkit.training.cadence import Cadence
 from gantoolkit.training.capture import CapturedStep
 from gantoolkit.training.distributed import ProcessGroup, is_main_process, join_process_group
@@ -80,8 +82,8 @@ def train(
     ):
         session = _Session(folder, recipe, data, process_group, device, workers, cache, stop_at, callbacks)
         try:
-            settings = recipe.training
-            with backend_flags(session.precision, try_algorithms=not settings.deterministic, compiles=settings.compile):
+            settings, precision = recipe.training, session.trainer.precision
+            with backend_flags(precision, try_algorithms=not settings.deterministic, compiles=settings.compile):
                 return session.run(interrupts)
         finally:
             if session.records is not None:
@@ -107,13 +109,12 @@ class _Session:
         self.process_group, self.callbacks = process_group, callbacks if process_group.is_main_process else ()
         check_settings(recipe, stop_at, process_group)
         checkpoint = find_checkpoint(folder, recipe, process_group)
-        # A resumed run keeps the precision that `auto` chose when it started.
-        self.precision: Precision = (
-            checkpoint.progress["precision"]
-            if checkpoint
-            else process_group.broadcast_object(settle_precision(recipe, device))
-        )
-        self.trainer = build_trainer(recipe, device, self.precision, process_group)
+        # A resumed run keeps the arithmetic that was chosen when it started, perhaps on another machine.
+        if checkpoint:
+            arithmetic = Arithmetic(checkpoint.progress["precision"], checkpoint.progress["convolution"])
+        else:
+            arithmetic = Arithmetic(*process_group.broadcast_object(list(astuple(settle_arithmetic(recipe, device)))))
+        self.trainer = build_trainer(recipe, device, arithmetic, process_group)
         self.step = self.trainer.step
         if recipe.training.capture and device.type == "cuda":
             self.step = CapturedStep(self.trainer, warn=recipe.training.capture is True)
@@ -132,7 +133,7 @@ class _Session:
             world_size=process_group.world_size,
         )
         self.cadence = Cadence(recipe.training, self.batches.steps_per_epoch, stop_at)
-        self.state = RunState(self.trainer, process_group, describe_dataset(dataset))
+        self.state = RunState(self.trainer, process_group, arithmetic, describe_dataset(dataset))
         # A method would refer back to the session: its trainer would stay in memory until the next garbage collection.
         notify_step = partial(_notify_step, self.callbacks, self.cadence.steps)
         self.pending = PendingSteps(self.state, notify_step, is_cuda=device.type == "cuda")

@@ -95,6 +95,7 @@ class Records:
             step=progress.step,
             steps=steps,
             seconds=progress.seconds,
+            arithmetic={"precision": progress.precision, "3×3 convolutions": progress.convolution},
             counts=counts,
             findings=findings,
             bad_files=progress.bad_files,

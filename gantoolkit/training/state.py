@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from gantoolkit.runs import Checkpoint, RunFolder
 from gantoolkit.runs.health import count_flat
 from gantoolkit.runs.log import RunningMeans
 from gantoolkit.runs.progress import Progress
+from gantoolkit.runtime.arithmetic import Arithmetic
 from gantoolkit.runtime.device import is_out_of_memory
 from gantoolkit.training.agreement import gather_state, own_state, pools_of
 from gantoolkit.training.distributed import ProcessGroup
@@ -26,12 +28,13 @@ class RunState:
     Args:
         trainer: The trainer, with empty image pools.
         process_group: The processes that share the run.
+        arithmetic: The arithmetic of the trainer's networks.
         dataset: Identifies the data set, as `describe_dataset` does.
     """
 
-    def __init__(self, trainer: Trainer, process_group: ProcessGroup, dataset: str) -> None:
+    def __init__(self, trainer: Trainer, process_group: ProcessGroup, arithmetic: Arithmetic, dataset: str) -> None:
         self.trainer, self.process_group = trainer, process_group
-        self.progress = Progress(precision=trainer.precision, world_size=process_group.world_size, dataset=dataset)
+        self.progress = Progress(**asdict(arithmetic), world_size=process_group.world_size, dataset=dataset)
         self.since_row, self.since_epoch = RunningMeans(), RunningMeans()
         self._empty_pools = pools_of(trainer)
         self._flat: int | Tensor = 0  # not yet in the progress: reading it waits for the device

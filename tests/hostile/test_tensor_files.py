@@ -300,6 +300,7 @@ def test_command_line_prints_one_sentence(genuine, command, tmp_path: Path) -> N
         {"progress": {"step": "3"}},
         {"progress": {"step": 1.5}},
         {"progress": {"precision": "fp7"}},
+        {"progress": {"convolution": "fast"}},
         {"progress": {"seconds": "long"}},
         {"progress": {"bad_files": [1]}},
         {"progress": {"since_row": [1]}},
@@ -314,6 +315,7 @@ def test_checkpoint_with_wrong_types_is_named_and_skipped(changes: dict[str, Any
     run = RunFolder(tmp_path / "run")
     progress = {
         "precision": "fp32",
+        "convolution": "direct",
         "step": 3,
         "seconds": 1.5,
         "skipped_steps": 0,

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["TILE", "winograd_convolution"]
+__all__ = ["TILE", "free_buffers", "winograd_convolution"]
 
 TILE = {torch.float64: (4, 4), torch.float32: (4, 4), torch.bfloat16: (2, 2)}
 """Outputs along each side of a tile, m, by dtype. In float32, m = 4 has an error of 3e-6, direct convolution of 6e-7. In
@@ -43,6 +43,11 @@ def winograd_convolution(images: Tensor, weight: Tensor) -> Tensor:
         weight: The filters.
     """
     return _convolve(images, weight)
+
+
+def free_buffers() -> None:
+    """Free this thread's buffers for temporary values; the next convolution allocates them again."""
+    vars(_buffers).clear()
 
 
 @torch.library.custom_op("gantoolkit::winograd_convolution", mutates_args=())

@@ -72,6 +72,12 @@ class CapturedStep:
         else:
             self._move_learning_rates_to_device()
 
+    def describe(self) -> str:
+        """Whether steps are replayed, in words."""
+        if self.problem:
+            return f"no: {self.problem}"
+        return "yes" if self._graphs else "not captured yet"
+
     def __call__(self, batch: Batch, number: int = 0, share: float = 1.0) -> StepResult:
         """Run a step as `Trainer.step` does."""
         if self.problem:

@@ -282,7 +282,8 @@ class _Session:
         """Update the report."""
         progress = self.state.update_progress()
         if self.records is not None:
-            self.records.write_report(progress, self.cadence.steps)
+            graph = self.step.describe() if isinstance(self.step, CapturedStep) else ""
+            self.records.write_report(progress, self.cadence.steps, graph=graph)
 
     def notify(self, event: Event) -> None:
         """Call the callbacks, in the main process."""

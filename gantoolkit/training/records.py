@@ -81,8 +81,13 @@ class Records:
         self._log.write({"step": step, **{f"{EVALUATION}/{name}": value for name, value in values.items()}})
         return self._validation.score(values)
 
-    def write_report(self, progress: Progress, steps: int) -> None:
-        """Update the report; `steps` is the length of the whole run."""
+    def write_report(self, progress: Progress, steps: int, *, graph: str = "") -> None:
+        """Update the report.
+
+        Args:
+            steps: The length of the whole run.
+            graph: Whether steps are replayed as a CUDA graph, in words; empty where there is no CUDA.
+        """
         counts = {"skipped steps": progress.skipped_steps, "unreadable files": len(progress.bad_files)}
         if progress.best_step is not None:
             counts["best step"] = progress.best_step
@@ -95,7 +100,11 @@ class Records:
             step=progress.step,
             steps=steps,
             seconds=progress.seconds,
-            arithmetic={"precision": progress.precision, "3×3 convolutions": progress.convolution},
+            arithmetic={
+                "precision": progress.precision,
+                "3×3 convolutions": progress.convolution,
+                **({"CUDA graph": graph} if graph else {}),
+            },
             counts=counts,
             findings=findings,
             bad_files=progress.bad_files,

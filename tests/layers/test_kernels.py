@@ -4,9 +4,11 @@ The kernels run on a CUDA device or, in a subprocess, in Triton's interpreter on
 """
 
 import importlib.util
+import itertools
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -14,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from _helpers.compiled_kernels import differentiate_phases, kernels_on_meta_device, only_compile, read_machine_code
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -26,6 +29,9 @@ from gantoolkit.layers import fused, kernels
 from gantoolkit.layers.fused import Chain
 from gantoolkit.layers.kernels import can_fuse
 from gantoolkit.layers.kernels.reference import instance_norm
+from gantoolkit.recipes import cyclegan, pix2pix
+from gantoolkit.runtime.precision import Precision
+from gantoolkit.training import build_trainer
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cuda" if torch.cuda.is_available() and not INTERPRETED else "cpu"
@@ -59,14 +65,19 @@ def test_kernels_in_triton_interpreter() -> None:
 
 
 @contextmanager
-def small_tiles(rows: int, programs: int) -> Iterator[None]:
-    """Use tiles of `rows` pixels × 4 channels, so that small images have many."""
+def small_tiles(rows: int, programs: int, *, one_launch: bool = False) -> Iterator[None]:
+    """Use tiles of `rows` pixels × 4 channels, so that small images have many.
+
+    With `one_launch`, one program normalizes a block of channels of an image, and a tile has `rows` pixels × 1 sector.
+    """
     from gantoolkit.layers.kernels import triton_tiles
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(triton_tiles, "CHANNELS", 4)
         patch.setattr(triton_tiles, "ELEMENTS", 4 * rows)
         patch.setattr(triton_tiles, "PROGRAMS", programs)
+        patch.setattr(triton_tiles, "WHOLE_PIXELS", 2**31 if one_launch else 0)
+        patch.setattr(triton_tiles, "WHOLE_ROWS", 2 * rows)
         yield
 
 
@@ -137,8 +148,11 @@ def assert_near(results: list[Tensor], expected: list[Tensor], dtype: torch.dtyp
     dtype=st.sampled_from(list(TOLERANCE)),
     rows=st.sampled_from([16, 32, 128]),
     programs=st.sampled_from([1, 4, 16]),
+    one_launch=st.booleans(),
 )
-def test_fused_norm_equals_reference(shape, pad, both, slope, residual, affine, dtype, rows, programs) -> None:
+def test_fused_norm_equals_reference(
+    shape, pad, both, slope, residual, affine, dtype, rows, programs, one_launch
+) -> None:
     pad = min(pad, min(shape[2:]) - 1)
     parameters = torch.float64 if dtype == torch.float64 else torch.float32
     inputs = [
@@ -148,7 +162,7 @@ def test_fused_norm_equals_reference(shape, pad, both, slope, residual, affine, 
         randn(shape, 4, dtype) if residual else None,
     ]
     options = {"slope": slope, "pad": pad, "both": both and pad > 0}
-    with small_tiles(rows, programs):
+    with small_tiles(rows, programs, one_launch=one_launch):
         results = fuse(inputs, **options)
     assert all(result.dtype == dtype for result in results[: 1 + options["both"]])
     assert_near(results, reference(inputs, **options), dtype)
@@ -207,21 +221,24 @@ def test_flat_images_are_finite(dtype: torch.dtype) -> None:
 
 
 @with_kernels
-@pytest.mark.parametrize("spans", [1, 4])
-def test_large_mean_adds_no_more_error_than_its_rounding(spans: int) -> None:
+@pytest.mark.parametrize(("spans", "one_launch"), [(1, False), (4, False), (1, True)])
+def test_large_mean_adds_no_more_error_than_its_rounding(spans: int, one_launch: bool) -> None:
     inputs = [randn((1, 3, 8, 9), 1, torch.float32) + 1000, None, None, None]
     options = {"slope": None, "pad": 0, "both": False}
-    with small_tiles(rows=16, programs=spans):
+    with small_tiles(rows=16, programs=spans, one_launch=one_launch):
         results = fuse(inputs, **options)
     for ours, theirs in zip(results, reference(inputs, **options), strict=True):
         assert (ours - theirs).abs().max() < 2e-4  # float32 has a precision of 6e-5 at 1000, and of 0.06 at its square
 
 
 @with_kernels
-def test_results_are_deterministic_and_every_element_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("one_launch", [False, True])
+def test_results_are_deterministic_and_every_element_is_written(
+    one_launch: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     inputs = [randn((2, 5, 7, 9), 1, torch.float32), None, None, randn((2, 5, 7, 9), 2, torch.float32)]
     options = {"slope": None, "pad": 3, "both": True}
-    with small_tiles(rows=16, programs=8):
+    with small_tiles(rows=16, programs=8, one_launch=one_launch):
         first = fuse(inputs, **options)
         # In this mode torch fills new tensors with NaN.
         monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
@@ -235,10 +252,12 @@ def test_results_are_deterministic_and_every_element_is_written(monkeypatch: pyt
 
 
 @with_kernels
-def test_nan_propagates() -> None:
+@pytest.mark.parametrize("one_launch", [False, True])
+def test_nan_propagates(one_launch: bool) -> None:
     features = randn((1, 2, 4, 4), 1, torch.float32)
     features[0, 0, 1, 1] = torch.nan
-    output, gradient = fuse([features, None, None, None], slope=0.0, pad=0, both=False)
+    with small_tiles(rows=16, programs=4, one_launch=one_launch):
+        output, gradient = fuse([features, None, None, None], slope=0.0, pad=0, both=False)
     assert output[0, 0].isnan().all()
     assert gradient[0, 0].isnan().all()
     assert output[0, 1].isfinite().all()
@@ -470,7 +489,9 @@ def test_kernels_do_not_synchronize() -> None:
     fuse(inputs, **options)
     features = inputs[0].requires_grad_()
     gradient = gradients_of(features, pad=1, both=False, seed=9)[0]
-    torch.cuda.set_sync_debug_mode("error")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # "a prototype feature"
+        torch.cuda.set_sync_debug_mode("error")
     try:
         torch.autograd.grad(fused_instance_norm(features, slope=0.0, pad=1), features, gradient)
     finally:
@@ -489,8 +510,12 @@ def test_shapes_of_the_generator_in_the_paper(shape: tuple[int, ...], pad: int, 
     assert all(torch.equal(one, other) for one, other in zip(results, fuse(inputs, **options), strict=True))
 
 
-@pytest.mark.skipif(INTERPRETED or not HAS_TRITON, reason="needs Triton's compiler")
+compiles = pytest.mark.skipif(INTERPRETED or not HAS_TRITON, reason="needs Triton's compiler")
+
+
+@compiles
 @pytest.mark.skipif(DEVICE == "cuda", reason="with a CUDA device the other tests cover this")
+@pytest.mark.parametrize("one_launch", [False, True])
 @pytest.mark.parametrize(
     ("dtype", "channels", "pad", "slope", "residual"),
     [
@@ -498,42 +523,54 @@ def test_shapes_of_the_generator_in_the_paper(shape: tuple[int, ...], pad: int, 
         (torch.float32, 3, 3, 0.2, False),
     ],
 )
-def test_kernels_compile_for_hopper(
-    dtype, channels, pad, slope, residual, monkeypatch: pytest.MonkeyPatch, tmp_path
-) -> None:
+def test_kernels_compile_for_hopper(dtype, channels, pad, slope, residual, one_launch, tmp_path) -> None:
     """Compile for a GPU without running: the interpreter checks types less strictly than the compiler."""
-    from triton.backends.compiler import GPUTarget
-    from triton.runtime import driver
-    from triton.runtime.jit import JITFunction
-
-    class Hopper:
-        def get_current_target(self) -> GPUTarget:
-            return GPUTarget("cuda", 90, 32)
-
-        def get_current_device(self) -> int:
-            return 0
-
-        def get_current_stream(self, device: int) -> int:
-            return 0
-
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    compile_and_run, compiled = JITFunction.run, set()
-
-    def only_compile(self, *arguments, warmup, **options):
-        compiled.add(self.fn.__name__)
-        return compile_and_run(self, *arguments, warmup=True, **options)
-
-    monkeypatch.setattr(JITFunction, "run", only_compile)
-    monkeypatch.setattr(driver, "_active", Hopper())
     from gantoolkit.layers.kernels.triton_reflection_pad import fused_reflection_pad
 
     shape = (2, channels, 16, 16)
     parameters = [None, None] if residual else [torch.ones(channels), torch.ones(channels)]
     inputs = [randn(shape, 1, dtype), *parameters, randn(shape, 2, dtype) if residual else None]
-    fuse(inputs, slope=slope, pad=pad, both=residual)
-    features = inputs[0].requires_grad_()
-    fused_reflection_pad(features, pad).backward(gradients_of(features, pad=pad, both=False, seed=1)[0])
-    assert compiled == {"_measure", "_normalize", "_measure_gradient", "_propagate", "_pad", "_fold"}
+    with only_compile(90, tmp_path) as launches, small_tiles(128, programs=4, one_launch=one_launch):
+        fuse(inputs, slope=slope, pad=pad, both=residual)
+        features = inputs[0].requires_grad_()
+        fused_reflection_pad(features, pad).backward(gradients_of(features, pad=pad, both=False, seed=1)[0])
+    two = {"measure", "normalize", "measure_gradient", "propagate"}
+    one = {"measure_and_normalize", "measure_gradient_and_propagate"}
+    assert set(launches.names) == {"_pad", "_fold", *(one if one_launch else two)}
+
+
+PAPER = [
+    cyclegan(identity_weight=5.0),
+    cyclegan(identity_weight=5.0).swap(**{"generator.blocks": 6}),
+    pix2pix().swap(**{"generator.norm": "instance", "discriminator.norm": "instance"}),
+]
+
+
+@pytest.mark.slow(reason="compiles about twenty kernels for each dtype and GPU")
+@compiles
+@pytest.mark.parametrize("capability", [90, 80], ids=["hopper", "ampere"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_kernels_of_the_networks_in_the_paper_are_few_and_efficient(
+    precision: Precision, capability: int, tmp_path: Path
+) -> None:
+    """All kernels of a step at 256² with batches of 1 and 16."""
+    with only_compile(capability, tmp_path) as launches, kernels_on_meta_device():
+        for recipe, batch_size in itertools.product(PAPER, (1, 16)):
+            system = build_trainer(recipe.resolve(), torch.device("meta"), precision).system
+            differentiate_phases(
+                system, {domain: torch.zeros(batch_size, 3, 256, 256, device="meta") for domain in "AB"}
+            )
+    assert {"measure", "propagate", "measure_and_normalize", "_fold"} < set(launches.names)
+    assert len(launches.variants) <= 35
+    for name, kernel in launches.variants.values():
+        code = read_machine_code(kernel)
+        assert code.registers <= 128, name
+        assert code.spill_bytes <= 32, name
+        if name not in ("_pad", "_fold"):  # of images with three channels
+            loads = {instruction for instruction in code.instructions if not instruction.startswith("ST")}
+            assert loads, name
+            assert all("128" in instruction for instruction in loads), (name, code.instructions)
+            assert sum(count for i, count in code.instructions.items() if i.startswith("STG") and "128" not in i) <= 2
 
 
 @pytest.mark.skipif(DEVICE == "cuda" or not HAS_TRITON, reason="needs Triton and a device on which it fails")

@@ -52,7 +52,7 @@ class _Pad(torch.autograd.Function):
         shape = (images, channels, height + 2 * pad, width + 2 * pad)
         padded = torch.empty(shape, dtype=features.dtype, device=features.device, memory_format=torch.channels_last)
         tiles = cut(images, channels, shape[2] * shape[3])
-        launch(_pad, tiles, features, padded, height, width, channels, tiles.spans, tiles.span, PAD=pad)
+        launch(_pad, tiles, (features, padded), (height, width, channels, tiles.spans, tiles.span), PAD=pad)
         return padded
 
     @staticmethod
@@ -70,9 +70,10 @@ class _Fold(torch.autograd.Function):
         images, channels, height, width = padded.shape
         shape = (images, channels, height - 2 * pad, width - 2 * pad)
         folded = torch.empty(shape, dtype=padded.dtype, device=padded.device, memory_format=torch.channels_last)
-        tiles = cut(images, channels, shape[2] * shape[3])
+        tiles = cut(images, channels, shape[2] * shape[3], tiles=4)
         wide = tl.float64 if statistics_dtype(padded) == torch.float64 else tl.float32
-        launch(_fold, tiles, padded, folded, *shape[2:], channels, tiles.spans, tiles.span, PAD=pad, WIDE=wide)
+        sizes = (*shape[2:], channels, tiles.spans, tiles.span)
+        launch(_fold, tiles, (padded, folded), sizes, WIDE=wide, PAD=pad)
         return folded
 
     @staticmethod
@@ -80,7 +81,7 @@ class _Fold(torch.autograd.Function):
         return _Pad.apply(*grad_outputs, ctx.pad), None
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["H", "W", "spans", "span"])
 def _pad(features, padded, H, W, C, spans, span, PAD: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     image, part, columns = locate(C, spans, COLUMNS)
     wide = W + 2 * PAD
@@ -96,7 +97,7 @@ def _pad(features, padded, H, W, C, spans, span, PAD: tl.constexpr, ROWS: tl.con
         tl.store(padded + rows[:, None] * C + columns[None, :], values, mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["H", "W", "spans", "span"])
 def _fold(
     padded,
     folded,
@@ -105,10 +106,10 @@ def _fold(
     C,
     spans,
     span,
+    WIDE: tl.constexpr,
     PAD: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
-    WIDE: tl.constexpr,
 ):
     image, part, columns = locate(C, spans, COLUMNS)
     padded += image * (H + 2 * PAD) * (W + 2 * PAD) * C

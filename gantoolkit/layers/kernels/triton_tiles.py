@@ -4,6 +4,8 @@ An image is H·W rows of C numbers. A program processes one span of pixels of on
 The tiling depends on shapes only, so the order of summation is always the same.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -13,11 +15,21 @@ from torch import Tensor
 
 _WARPS = 8
 ELEMENTS = 4096
-"""Elements of a tile: 16 per thread of eight warps. With twice as many, padded gradients spill registers."""
+"""Elements of a tile: 16 per thread of eight warps."""
 CHANNELS = 32
 """Maximum number of channels of a tile: two memory sectors for a two-byte dtype."""
 PROGRAMS = 512
 """Target number of programs per launch: about four for each of the 132 multiprocessors of an H100."""
+
+WHOLE_PIXELS = 64 * 64
+"""Maximum pixels of an image that one program per block of channels reads twice: 128 kB, which its L1 cache holds."""
+WHOLE_ROWS = 1024
+"""Pixels of a tile: two sectors per thread of sixteen warps."""
+_WHOLE_CHANNEL_BYTES = 32
+"""Bytes of a block of channels: one memory sector."""
+_WHOLE_WARPS = 16
+
+_MAX_LAUNCHERS = 4096
 
 
 class Cut(NamedTuple):
@@ -28,32 +40,76 @@ class Cut(NamedTuple):
     spans: int
     span: int
     programs: int
+    warps: int = _WARPS
 
 
-def cut(images: int, channels: int, pixels: int, *, max_spans: int | None = None) -> Cut:
-    """Divide `images` of `pixels` × `channels` into about PROGRAMS programs, with at most `max_spans` spans per image."""
-    columns = min(CHANNELS, triton.next_power_of_2(channels))
-    rows = max(1, ELEMENTS // columns)
-    blocks = triton.cdiv(channels, columns)
-    tiles = triton.cdiv(pixels, rows)
-    target_spans = min(triton.cdiv(PROGRAMS, images * blocks), tiles, max_spans or tiles)
-    span = triton.cdiv(tiles, target_spans) * rows
-    spans = triton.cdiv(pixels, span)
+def cut(images: int, channels: int, pixels: int, *, max_spans: int | None = None, tiles: int = 1) -> Cut:
+    """Divide `images` of `pixels` × `channels` into about PROGRAMS programs, with at most `max_spans` spans per image.
+
+    A tile has ELEMENTS / `tiles` elements, so that a kernel with many intermediate values per element does not spill registers.
+    """
+    return _cut(images, channels, pixels, max_spans, CHANNELS, ELEMENTS // tiles, PROGRAMS)
+
+
+@functools.lru_cache(4096)
+def _cut(
+    images: int, channels: int, pixels: int, max_spans: int | None, max_columns: int, elements: int, programs: int
+) -> Cut:
+    columns = min(max_columns, _next_power_of_2(channels))
+    rows = max(1, elements // columns)
+    blocks = -(-channels // columns)
+    tiles = -(-pixels // rows)
+    target_spans = min(-(-programs // (images * blocks)), tiles, max_spans or tiles)
+    span = -(-tiles // target_spans) * rows
+    spans = -(-pixels // span)
     return Cut(rows, columns, spans, span, images * spans * blocks)
 
 
-def launch(kernel: Any, tiles: Cut, features: Tensor, *arguments: Tensor | int | None, **settings: Any) -> None:
-    """Launch `kernel` on the device of `features`, its first argument; `settings` are compile-time constants."""
+def cut_whole(features: Tensor, *, tiles: int = 1) -> Cut | None:
+    """One program per image and block of channels, which needs no second launch to combine sums; None for large images.
+
+    The time of a program depends on the number of pixels, not on the number of programs.
+    """
+    images, channels, height, width = features.shape
+    if height * width > WHOLE_PIXELS:
+        return None
+    columns = min(_WHOLE_CHANNEL_BYTES // features.itemsize, _next_power_of_2(channels))
+    programs = images * -(-channels // columns)
+    return Cut(WHOLE_ROWS // tiles, columns, 1, height * width, programs, _WHOLE_WARPS)
+
+
+def _next_power_of_2(number: int) -> int:
+    return 1 << (number - 1).bit_length()
+
+
+_launchers: dict[tuple[Any, ...], Callable[..., object]] = {}
+"""Compiled kernels with their grids, by all that Triton compiles for. Triton's own lookup takes three times as long."""
+
+
+def launch(
+    kernel: Any, tiles: Cut, tensors: tuple[Tensor | None, ...], sizes: tuple[int, ...], **constants: object
+) -> None:
+    """Launch `kernel` on the device of the first tensor.
+
+    Its parameters are `tensors`, `sizes` and `constants` in this order, then the rows and columns of a tile.
+    """
+    traits = [None if tensor is None else (tensor.dtype, tensor.data_ptr() % 16 == 0) for tensor in tensors]
+    features = tensors[0]
+    assert features is not None
+    key = (kernel, features.device, tiles, sizes, *constants.values(), *traits)
+    values = (*tensors, *sizes, *constants.values(), tiles.rows, tiles.columns)
     with torch.cuda.device_of(features):
-        kernel[(tiles.programs,)](
-            features,
-            *arguments,
-            **settings,
-            ROWS=tiles.rows,
-            COLUMNS=tiles.columns,
-            num_warps=_WARPS,
-            enable_fp_fusion=True,  # explicit, since Triton 3.9 warns that the default will change
-        )
+        launcher = _launchers.get(key)
+        if launcher is not None:
+            launcher(*values)
+            return
+        # Fused multiply-add is the default, but Triton 3.9 warns that this will change.
+        compiled = kernel[(tiles.programs,)](*values, num_warps=tiles.warps, enable_fp_fusion=True)
+        if compiled is None:  # in the interpreter
+            return
+        if len(_launchers) == _MAX_LAUNCHERS:
+            _launchers.clear()
+        _launchers[key] = compiled[(tiles.programs, 1, 1)]
 
 
 def statistics_dtype(features: Tensor) -> torch.dtype:

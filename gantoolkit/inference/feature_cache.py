@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-__all__ = ["ChainState", "FeatureCache"]
+__all__ = ["ChainState", "FeatureCache", "Stopwatch", "host_bandwidth"]
 
 _Place = Literal["device", "host"]
 
@@ -78,7 +78,7 @@ class FeatureCache:
             return False
         if tile in self._states:  # the next pass would have to compute even more
             return True
-        return 2 * state.bytes / _host_bandwidth(state.features.device) < stopwatch.seconds()
+        return 2 * state.bytes / host_bandwidth(state.features.device) < stopwatch.seconds()
 
     def _keep(self, place: _Place, tile: Hashable, state: ChainState) -> None:
         if tile in self._states:
@@ -108,7 +108,7 @@ class Stopwatch:
 
 
 @functools.cache
-def _host_bandwidth(device: torch.device) -> float:
+def host_bandwidth(device: torch.device) -> float:
     """Bytes per second of copies from a CUDA device to pinned memory; measured once."""
     source = torch.empty(_PROBE_BYTES, dtype=torch.uint8, device=device)
     target = torch.empty(_PROBE_BYTES, dtype=torch.uint8, pin_memory=True)

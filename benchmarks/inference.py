@@ -28,7 +28,11 @@ from gantoolkit.runs import write_generator
 from gantoolkit.runtime.device import select_device
 
 ON_CPU = ("fp32", "bf16")
-ON_CUDA = ("fp32", "tf32", "bf16", "fp16")
+ON_CUDA = ("fp32", "tf32", "bf16", "bf16 plain", "fp16")
+"""On CUDA, translations replay a graph, except for `plain`."""
+
+WARM_UP = 4
+"""Calls before timing; the third may capture a graph."""
 
 
 def write_one(path: Path) -> None:
@@ -41,7 +45,8 @@ def write_one(path: Path) -> None:
 
 def open_translator(path: Path, variant: str, device: torch.device) -> Translator:
     precision, *flags = variant.split()
-    return Translator.load(path, device=str(device), precision=precision, compile="compiled" in flags)  # type: ignore[arg-type]
+    options = {"precision": precision, "compile": "compiled" in flags, "capture": "plain" not in flags}
+    return Translator.load(path, device=str(device), **options)  # type: ignore[arg-type]
 
 
 def measure(arguments: argparse.Namespace, variants: Sequence[str], device: torch.device) -> dict[str, Any]:
@@ -93,7 +98,7 @@ def measure(arguments: argparse.Namespace, variants: Sequence[str], device: torc
         result = describe(seconds)
         record(result, summarize(result))
 
-    options = {"rounds": arguments.rounds, "calls": arguments.calls, "warm_up": 2, "on_round": record_round}
+    options = {"rounds": arguments.rounds, "calls": arguments.calls, "warm_up": WARM_UP, "on_round": record_round}
     return describe(alternate(functions, device, **options))
 
 
@@ -103,7 +108,7 @@ def main() -> None:
     parser.add_argument("--peer", type=Path, help="folder of the official implementation")
     parser.add_argument("--side", type=int, default=256)
     parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--variants", nargs="+", help="precisions, each optionally with compiled, in quotes")
+    parser.add_argument("--variants", nargs="+", help="precisions, each optionally with compiled or plain, in quotes")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--calls", type=int, default=1, help="number of translations timed together")
     parser.add_argument("--device", default="auto")

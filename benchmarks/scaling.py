@@ -15,16 +15,20 @@ from typing import Any
 import torch
 
 from benchmarks.timing import alternate, describe_machine, medians, write_result
-from benchmarks.training import steps_of
+from benchmarks.training import WARM_UP, MemoryPeaks, steps_of, warm_up
 from gantoolkit.runtime.device import select_device
 
 
 def measure_here(side: int, variant: str, rounds: int, device: torch.device) -> dict[str, float]:
     """Measure milliseconds and peak megabytes of one size in this process; on a CPU, the memory of the whole process."""
+    memory = MemoryPeaks(device)
+    memory.start()
     step = steps_of(variant, side, 1, True, device)
-    seconds = alternate({variant: step}, device, rounds=rounds, warm_up=5 if "captured" in variant else 1)
+    warm_up(step, WARM_UP if device.type == "cuda" else 1, device, memory)
+    seconds = alternate({variant: step}, device, rounds=rounds)
     if device.type == "cuda":
-        peak = torch.cuda.max_memory_allocated(device) / 1e6
+        memory.read(variant)
+        peak = memory.allocated[variant]
     else:
         status = Path("/proc/self/status").read_text().splitlines()
         (line,) = [line for line in status if line.startswith("VmHWM:")]

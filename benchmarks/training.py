@@ -29,7 +29,7 @@ from gantoolkit.runtime.precision import backend_flags
 from gantoolkit.training import build_trainer
 from gantoolkit.training.capture import CapturedStep
 
-__all__ = ["random_batches", "steps_of", "summarize"]
+__all__ = ["WARM_UP", "MemoryPeaks", "random_batches", "steps_of", "summarize", "warm_up"]
 
 WARM_UP = 5
 """Calls before timing of a captured step, which is recorded in its fourth call, and on CUDA; otherwise one is enough."""
@@ -64,13 +64,15 @@ def steps_of(variant: str, side: int, batch: int, identity: bool, device: torch.
         }
     )
     trainer = build_trainer(recipe.resolve(), device)
-    step = CapturedStep(trainer) if "captured" in flags else trainer.step
+    captured = CapturedStep(trainer, warn=False) if "captured" in flags else None
     batches, indices = random_batches(side, batch, device), itertools.count()
 
     def run_step() -> None:
         with backend_flags(trainer.precision, try_algorithms=True):
             trainer.begin_epoch(0)
-            step(next(batches), next(indices))
+            (captured or trainer.step)(next(batches), next(indices))
+        if captured and captured.problem:
+            raise RuntimeError(f"it cannot be captured: {captured.problem}")
 
     return run_step
 

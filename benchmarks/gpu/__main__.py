@@ -30,8 +30,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--peer", type=Path, help="folder of the official implementation")
     parser.add_argument("--golden", type=Path, help="folder of records of the official implementation")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="time limit for all stages together")
-    parser.add_argument("--stages", nargs="+", choices=NAMES, default=NAMES, help="run only these")
-    parser.add_argument("--again", nargs="+", choices=[*NAMES, "failed"], default=[], help="repeat these")
+    parser.add_argument("--stages", nargs="+", choices=NAMES, default=NAMES, metavar="NAME", help="run only these")
+    parser.add_argument(
+        "--again", nargs="+", choices=[*NAMES, "failed"], default=[], metavar="NAME", help="repeat these"
+    )
     parser.add_argument("--previous", type=Path, help="a results.jsonl to continue, if OUT has none")
     parser.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 1) // 4), help="checks side by side")
     parser.add_argument("--quick", action="store_true", help="small sizes, for a rehearsal")

@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.gpu.findings import Findings, Options
 from benchmarks.gpu.kernel_check import check_kernels
-from benchmarks.gpu.run_checks import check_golden, check_resume
+from benchmarks.gpu.run_checks import check_golden, check_resume, check_translation
 from benchmarks.gpu.step_checks import check_capture, check_memory, check_precision, check_recipes
 from benchmarks.rows import is_wrong, record
 
@@ -28,6 +28,7 @@ CHECKS: dict[str, Callable[[Findings, Options], None]] = {
     "capture": check_capture,
     "resume": check_resume,
     "recipes": check_recipes,
+    "translation": check_translation,
     "memory": check_memory,
 }
 

@@ -1,4 +1,4 @@
-"""Recorded and resumed runs on a CUDA device."""
+"""Recorded and resumed runs, and translations on a CUDA device."""
 
 import tempfile
 from pathlib import Path
@@ -8,11 +8,16 @@ from torch import Tensor
 
 from benchmarks import replay
 from benchmarks.data import make_photographs
-from benchmarks.gpu.findings import Findings, Options
+from benchmarks.gpu.findings import Findings, Options, largest
 from benchmarks.gpu.subjects import CUDA, lively_recipe
+from benchmarks.inference import open_translator, write_one
+from gantoolkit.errors import TrainingError
 from gantoolkit.run import Run
 
-__all__ = ["check_golden", "check_resume"]
+__all__ = ["check_golden", "check_resume", "check_translation"]
+
+TRANSLATION_TOLERANCE = {"fp32": 1e-5, "bf16": 1e-2}
+"""Largest difference between replayed and plain translations, whose values are in [−1, 1]: one rounding in that precision."""
 
 
 def check_golden(findings: Findings, options: Options) -> None:
@@ -31,6 +36,24 @@ def check_golden(findings: Findings, options: Options) -> None:
                 findings.compare(name, difference, replay.TOLERANCE)
 
 
+def check_translation(findings: Findings, options: Options) -> None:
+    """Translations by a replayed graph equal plain ones; each image gives its own result."""
+    side = 64 if options.quick else 256
+    generator = torch.Generator().manual_seed(0)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "A2B.safetensors"
+        write_one(path)
+        for precision, tolerance in TRANSLATION_TOLERANCE.items():
+            captured, plain = (open_translator(path, variant, CUDA) for variant in (precision, f"{precision} plain"))
+            differences = []
+            for _ in range(6):
+                images = (torch.rand(1, 3, side, side, generator=generator) * 2 - 1).to(CUDA)
+                results = [translator.translate_tensor(images).double() for translator in (captured, plain)]
+                differences.append(float((results[0] - results[1]).abs().max()))
+            findings.require(not captured.capture_problem, f"{precision}: {captured.capture_problem}")
+            findings.compare(precision, largest(*differences), tolerance)
+
+
 def check_resume(findings: Findings, options: Options) -> None:
     """A run that was stopped continues to the same bits, with and without graphs, and can move to the CPU."""
     with tempfile.TemporaryDirectory() as folder:
@@ -46,9 +69,13 @@ def check_resume(findings: Findings, options: Options) -> None:
                 }
             )
             whole, parts = (Run.start(recipe, data, Path(folder) / name / part) for part in ("whole", "parts"))
-            whole.train(device="cuda")
-            parts.train(device="cuda", stop_at=9)
-            parts.train(device="cuda")
+            try:
+                whole.train(device="cuda")
+                parts.train(device="cuda", stop_at=9)
+                parts.train(device="cuda")
+            except TrainingError as error:  # losses or weights are not finite
+                findings.judge(False, f"{name}: {error}")
+                continue
             states = [_newest_tensors(run) for run in (whole, parts)]
             different = [key for key in states[0] if not torch.equal(states[0][key], states[1][key])]
             findings.note(name, f"{len(different)} of {len(states[0])} tensors differ")

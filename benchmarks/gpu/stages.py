@@ -58,6 +58,7 @@ STAGES = (
     _check("capture", 90),
     _check("resume", 90),
     _check("recipes", 120),
+    _check("translation", 60),
     _check("memory", 90),
     _training("training-1", 150, "--rounds", "9", "--calls", "10", "--variants", *_MAIN_VARIANTS),
     Stage("profile", ("benchmarks.gpu.step_profile",), 60, quick=("--side", "64", "--host")),

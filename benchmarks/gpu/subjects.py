@@ -10,9 +10,8 @@ from gantoolkit.plugins import Batch
 from gantoolkit.recipes import Recipe, cyclegan
 from gantoolkit.runtime.precision import Precision, backend_flags
 from gantoolkit.training import Trainer, build_trainer
-from gantoolkit.training.capture import CapturedStep, GraphRecorder
 
-__all__ = ["CUDA", "SMALL", "build_on_cuda", "capture_steps", "fixed_flags", "lively_recipe", "random_images"]
+__all__ = ["CUDA", "SMALL", "build_on_cuda", "fixed_flags", "lively_recipe", "random_images"]
 
 CUDA = torch.device("cuda")
 SMALL = {
@@ -44,10 +43,6 @@ def build_on_cuda(recipe: Recipe, changes: Mapping[str, Any] | None = None, *, d
     for network in trainer.system.networks.values() if double else ():
         network.double()
     return trainer
-
-
-def capture_steps(trainer: Trainer) -> CapturedStep:
-    return CapturedStep(trainer, GraphRecorder())
 
 
 def random_images(recipe: Recipe, seed: int, dtype: torch.dtype = torch.float32) -> Batch:

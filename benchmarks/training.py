@@ -154,13 +154,12 @@ def measure(arguments: argparse.Namespace, variants: tuple[str, ...], device: to
         return describe_steps(arguments, device, seconds, memory, failed)
 
     memory.start()
-    if arguments.peer is not None:
-        for name, function in peer_steps(arguments.peer, side, batch, identity, device).items():
-            prepare(name, function)
-    for variant in variants:
-        memory.start()
+    peers = {} if arguments.peer is None else peer_steps(arguments.peer, side, batch, identity, device)
+    for variant in (*peers, *variants):
+        if variant not in peers:
+            memory.start()
         try:
-            prepare(variant, steps_of(variant, side, batch, identity, device))
+            prepare(variant, peers.get(variant) or steps_of(variant, side, batch, identity, device))
         except Exception as error:  # a variant may be unsupported on this machine; measure the others
             traceback.print_exc()
             failed[variant] = str(error).partition("\n")[0]

@@ -216,6 +216,12 @@ def site(bundle_folder: Path, bare_python: Path, tmp_path_factory: pytest.TempPa
     return folder
 
 
+def environment_with(**variables: str) -> dict[str, str]:
+    """The environment without what conftest.py has set: plugins are found, and the cache is that of the user."""
+    names = os.environ.keys() - {"GANTOOLKIT_PLUGINS", "GANTOOLKIT_CACHE"}
+    return {name: os.environ[name] for name in names} | variables
+
+
 slow = pytest.mark.slow(reason="downloads and builds wheels, and runs benchmarks in a bare environment")
 
 
@@ -242,8 +248,8 @@ def test_bare_environment_has_entry_points_and_collects_cuda_tests(bare_python: 
         "import gantoolkit.cli; from gantoolkit.plugins import generators as g; print([e.name for e in g.entries()])"
     )
     alone = subprocess.run([bare_python, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert "ModuleNotFoundError" in alone.stderr
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{site}"}
+    assert "No package metadata was found for gantoolkit" in alone.stderr
+    environment = environment_with(PYTHONPATH=f"{ROOT}{os.pathsep}{site}")
     output = subprocess.check_output([bare_python, "-c", program], cwd=ROOT, env=environment, text=True)
     assert {"resnet", "unet", "vit"} <= set(re.findall(r"\w+", output))
     command = [bare_python, "-m", "pytest", "-m", "cuda", "--collect-only", "-q", "-p", "no:cacheprovider", "tests"]
@@ -270,7 +276,7 @@ def device_python(bare_python: Path, tmp_path_factory: pytest.TempPathFactory) -
 @contextlib.contextmanager
 def start_command(bundle_folder: Path, python: Path, out: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     command = ["bash", str(bundle_folder / "run.sh"), "--out", str(out), "--quick", "--jobs", "1", *arguments]
-    environment = {**os.environ, "PYTHON": str(python), "OMP_NUM_THREADS": "1"}
+    environment = environment_with(PYTHON=str(python), OMP_NUM_THREADS="1")
     process = subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
     )

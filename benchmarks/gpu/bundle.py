@@ -39,6 +39,7 @@ PEER_FOLDERS = ("models", "util")
 RUN = """#!/bin/bash
 # Runs all GPU checks and benchmarks, from the root of a checkout: bash {folder}/run.sh --out OUT
 set -euo pipefail
+if [ ! -d benchmarks/gpu ]; then echo "run this in the root of a checkout" >&2; exit 2; fi
 bundle=$(cd "$(dirname "$0")" && pwd)
 python=${{PYTHON:-python3}}
 site=$(mktemp -d)

@@ -20,6 +20,7 @@ from unittest import mock
 import torch
 import triton
 from torch import Tensor
+from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
@@ -61,7 +62,7 @@ def compile_only(capability: int) -> Iterator[set[Any]]:
     run, compiled = JITFunction.run, set()
 
     def compile_kernel(self: Any, *arguments: Any, warmup: bool, **options: Any) -> Any:
-        kernel = run(self, *arguments, warmup=True, **options)
+        kernel: Any = run(self, *arguments, warmup=True, **options)
         compiled.add(kernel.hash)
         return kernel
 
@@ -87,7 +88,7 @@ def recipe_of(precision: str, batch: int) -> Recipe:
 
 def compile_kernels(archive: Path, capability: int) -> int:
     """Compile for each precision and batch size; return the number of kernels."""
-    with tempfile.TemporaryDirectory() as folder, mock.patch.object(triton.knobs.cache, "dir", folder):
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(knobs.cache, "dir", folder):
         with compile_only(capability) as compiled:
             for precision in PRECISIONS:
                 for batch in BATCHES:

@@ -251,7 +251,7 @@ def test_bare_environment_has_entry_points_and_collects_cuda_tests(bare_python: 
     assert "No package metadata was found for gantoolkit" in alone.stderr
     environment = environment_with(PYTHONPATH=f"{ROOT}{os.pathsep}{site}")
     output = subprocess.check_output([bare_python, "-c", program], cwd=ROOT, env=environment, text=True)
-    assert {"resnet", "unet", "vit"} <= set(re.findall(r"\w+", output))
+    assert {"resnet", "unet", "vit_unet"} <= set(re.findall(r"\w+", output))
     command = [bare_python, "-m", "pytest", "-m", "cuda", "--collect-only", "-q", "-p", "no:cacheprovider", "tests"]
     output = subprocess.check_output(command, cwd=ROOT, env=environment, text=True)
     assert len(re.findall(r"^tests/.*::", output, flags=re.MULTILINE)) > 15

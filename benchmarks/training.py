@@ -64,12 +64,12 @@ def steps_of(variant: str, side: int, batch: int, identity: bool, device: torch.
         }
     )
     trainer = build_trainer(recipe.resolve(), device)
+    trainer.begin_epoch(0)
     captured = CapturedStep(trainer, warn=False) if "captured" in flags else None
     batches, indices = random_batches(side, batch, device), itertools.count()
 
     def run_step() -> None:
-        with backend_flags(trainer.precision, try_algorithms=True):
-            trainer.begin_epoch(0)
+        with backend_flags(trainer.precision, try_algorithms=True, compiles="compiled" in flags):
             (captured or trainer.step)(next(batches), next(indices))
         if captured and captured.problem:
             raise RuntimeError(f"it cannot be captured: {captured.problem}")

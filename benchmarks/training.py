@@ -4,12 +4,15 @@
 
 Both use ResNet generators with 9 blocks, 70×70 PatchGAN discriminators, LSGAN, pools of 50, Adam, and the same random images, a
 new batch each step. Without --peer, only ours is timed. The first steps of each are not timed; they fill caches, choose
-algorithms and record graphs. On CUDA the official code is timed twice, see `benchmarks.peer`.
+algorithms and record graphs. On CUDA the official code is timed twice, see `benchmarks.peer`. On a CPU, peak memory is measured
+in a process per variant, see `benchmarks.growth`.
 """
 
 import argparse
 import gc
 import itertools
+import json
+import subprocess
 import sys
 import time
 import traceback
@@ -29,7 +32,7 @@ from gantoolkit.runtime.precision import backend_flags
 from gantoolkit.training import build_trainer
 from gantoolkit.training.capture import CapturedStep
 
-__all__ = ["WARM_UP", "MemoryPeaks", "random_batches", "steps_of", "summarize", "warm_up"]
+__all__ = ["WARM_UP", "MemoryPeaks", "peer_steps", "random_batches", "steps_of", "summarize", "warm_up"]
 
 WARM_UP = 5
 """Calls before timing of a captured step, which is recorded in its fourth call, and on CUDA; otherwise one is enough."""
@@ -91,6 +94,15 @@ def peer_steps(
     return {name: lambda name=name: step(name) for name in peer_names(device)}
 
 
+def growth_of(name: str, arguments: argparse.Namespace) -> float:
+    """The megabytes by which a new process grows for the steps of a variant on a CPU, or of `peer`."""
+    command = [sys.executable, "-m", "benchmarks.growth", name, "--side", arguments.side, "--batch", arguments.batch]
+    command += ["--no-identity"] if arguments.no_identity else []
+    command += ["--peer", arguments.peer] if name == "peer" else []
+    process = subprocess.run([str(word) for word in command], check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(process.stdout)
+
+
 class MemoryPeaks:
     """Measures the CUDA memory of one variant after another, in megabytes beside what the others hold."""
 
@@ -145,6 +157,8 @@ def measure(arguments: argparse.Namespace, variants: tuple[str, ...], device: to
         calls = WARM_UP if "captured" in name or device.type == "cuda" else 1
         seconds = warm_up(function, calls, device, memory)
         memory.read(name)
+        if device.type == "cpu":
+            memory.allocated[name] = growth_of(name, arguments)
         functions[name] = function
         row = {"variant": name, "warm_up_seconds": [round(value, 5) for value in seconds]}
         peaks = {"peak_megabytes": memory.allocated.get(name), "reserved_megabytes": memory.reserved.get(name)}
@@ -197,7 +211,9 @@ def describe_steps(
             name: round(milliseconds["peer"] / value, 3) for name, value in milliseconds.items() if name != "peer"
         }
     if memory.allocated:
-        result |= {"peak_megabytes": dict(memory.allocated), "reserved_megabytes": dict(memory.reserved)}
+        result["peak_megabytes"] = dict(memory.allocated)
+    if memory.reserved:
+        result["reserved_megabytes"] = dict(memory.reserved)
     if failed:
         result["failed"] = dict(failed)
     return result | {"seconds": {name: [round(t, 5) for t in times] for name, times in seconds.items()}}

@@ -133,7 +133,7 @@ def read_step_seconds(folder: RunFolder) -> float | None:
 def measure_step(recipe: Recipe, device: torch.device) -> float:
     """The median time of a few steps on random images, with the device for itself."""
     with time_steps(recipe, device) as steps:
-        steps.time()
+        steps.warm_up(1)
         return statistics.median(steps.time() for _ in range(_TIMED_STEPS))
 
 

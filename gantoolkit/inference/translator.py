@@ -179,7 +179,7 @@ class Translator:
                 translations |= {index: self._translate_large(pixels[index], tile) for index in indices}
                 continue
             batch = torch.stack([source.to_floats(pixels[index]) for index in indices])
-            images = self.translate_tensor(batch)
+            images = self.translate_tensor(batch).cpu()  # one copy for the batch
             translations |= {index: target.from_floats(image) for index, image in zip(indices, images, strict=True)}
         return [translations[index] for index in range(len(pixels))]
 

@@ -42,13 +42,12 @@ class Gauge:
 
     def add(self, images: "ImageBatch", targets: "ImageBatch") -> None:
         """Accumulate a batch, on the device if the metric computes there, else on the CPU."""
-        batches = (images, targets)
-        tensors = [batch.on_device if self.traits.any_device else batch.on_cpu for batch in batches]
+        pair = [batch.on_device if self.traits.any_device else batch.on_cpu for batch in (images, targets)]
         if isinstance(self.metric, SummedMetric):
             with torch.no_grad():
-                self.statistics.append(self.metric.statistics(*tensors))
+                self.statistics.append(self.metric.statistics(*pair))
         else:
-            self.metric.update(*tensors)
+            self.metric.update(*pair)
 
     def values(self) -> Mapping[str, float]:
         """The values over all images, by name."""

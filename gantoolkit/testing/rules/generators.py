@@ -65,6 +65,25 @@ def preserves_size(subject: Subject, draw: Draw) -> None:
     expect(shape == expected_shape, f"shape {shape}, expected {expected_shape}")
 
 
+def add_range_rule(book: Rulebook, draw_case: DrawCase) -> None:
+    """Add the rule on the range of images, for one generator and for two."""
+
+    @book.rule
+    def output_is_in_range(subject: Subject, draw: Draw) -> None:
+        """The generated images are finite and in [−1, 1], whatever the weights are."""
+        case = draw_case(subject, draw)
+        network = case.make(draw(seeds(), "seed of the weights")).double().eval()
+        scale_weights(network, draw(st.sampled_from([1.0, 10.0]), "factor on the weights"))
+        with torch.no_grad():
+            values = torch.cat([images.flatten() for images in flatten(network(*to_float64(case.inputs)))])
+        low, high = values.min().item(), values.max().item()
+        expect(bool((values.abs() <= 1).all()), f"values from {low:.4g} to {high:.4g}")
+
+
+add_range_rule(generators, draw_generator)
+add_network_rules(generators, draw_generator)
+
+
 @generators.rule
 def allows_narrow_weights(subject: Subject, draw: Draw) -> None:
     """If it declares `narrow_weights`, weights that are rounded in advance give the same output under autocast, bit for bit."""
@@ -85,24 +104,6 @@ def allows_narrow_weights(subject: Subject, draw: Draw) -> None:
         return expect(False, f"with weights in bfloat16 it raised: {first_line(error)}")
     return expect(difference == 0, f"the output differs by {difference:.3g} if the weights are in bfloat16")
 
-
-def add_range_rule(book: Rulebook, draw_case: DrawCase) -> None:
-    """Add the rule on the range of images, for one generator and for two."""
-
-    @book.rule
-    def output_is_in_range(subject: Subject, draw: Draw) -> None:
-        """The generated images are finite and in [−1, 1], whatever the weights are."""
-        case = draw_case(subject, draw)
-        network = case.make(draw(seeds(), "seed of the weights")).double().eval()
-        scale_weights(network, draw(st.sampled_from([1.0, 10.0]), "factor on the weights"))
-        with torch.no_grad():
-            values = torch.cat([images.flatten() for images in flatten(network(*to_float64(case.inputs)))])
-        low, high = values.min().item(), values.max().item()
-        expect(bool((values.abs() <= 1).all()), f"values from {low:.4g} to {high:.4g}")
-
-
-add_range_rule(generators, draw_generator)
-add_network_rules(generators, draw_generator)
 
 coupled_generators = Rulebook("coupled_generators", examples=8)
 add_schema_rule(coupled_generators)

@@ -1,7 +1,3 @@
 """Measurements: equality with the official implementation, speed and memory."""
 
-import os
-
-# Before torch is loaded: see gantoolkit.cli.app.main.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+import gantoolkit  # noqa: F401 sets OpenMP's defaults before torch is loaded

@@ -3,6 +3,7 @@
 import os
 from typing import TYPE_CHECKING, Any
 
+from gantoolkit.runtime.threads import set_openmp_defaults
 from gantoolkit.runtime.version import __version__
 
 if TYPE_CHECKING:
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from gantoolkit.run import Run
 
 __all__ = ["__version__", "load", "train"]
+
+set_openmp_defaults()
 
 
 def train(recipe: "Recipe", data: "str | Path", out: "str | Path", **options: Any) -> "Run":

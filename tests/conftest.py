@@ -1,9 +1,10 @@
 """Fixtures that many tests share: a small data set, small recipes, and real data where it is available."""
 
+import gantoolkit  # noqa: F401 before torch, for which it sets OpenMP's defaults
+
+# isort: split
+
 import os
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: see gantoolkit.cli.app.main
-
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path

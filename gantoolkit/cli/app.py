@@ -95,11 +95,6 @@ app.command(blocks.recipes)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    # OpenMP reads these variables when torch is loaded, which the commands do as late as possible.
-    # Spinning threads block each other on shared cores: up to 50 times slower.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # A few microseconds of spinning are worth it: waking a thread takes longer than many operations of a step.
-    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # keeps torch's profiler from printing to stderr
     warnings.showwarning = _show_warning
     try:

@@ -22,6 +22,7 @@ from gantoolkit.runtime.device import current_device
 from gantoolkit.runtime.precision import backend_flags
 from gantoolkit.runtime.randomness import isolated_random_state, seed_everything
 from gantoolkit.runtime.seeds import derive_seed
+from gantoolkit.runtime.threads import warn_of_busy_cores
 from gantoolkit.training.agreement import (
     check_dataset,
     check_recipe,
@@ -115,6 +116,8 @@ class _Session:
         else:
             arithmetic = Arithmetic(*process_group.broadcast_object(list(astuple(settle_arithmetic(recipe, device)))))
         self.trainer = build_trainer(recipe, device, arithmetic, process_group)
+        if device.type == "cpu" and process_group.is_main_process:
+            warn_of_busy_cores(self.trainer.system.networks.values())
         self.step = self.trainer.step
         if recipe.training.capture and device.type == "cuda":
             self.step = CapturedStep(self.trainer, warn=recipe.training.capture is True)

@@ -3,6 +3,7 @@
 import csv
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from gantoolkit.evaluation.ablation import (
     table_cells,
 )
 from gantoolkit.evaluation.ablation.processes import LOG
+from gantoolkit.evaluation.ablation.rows import Effort
 from gantoolkit.evaluation.tables import read_scores
 from gantoolkit.run import Run
 
@@ -169,6 +171,13 @@ def test_order_is_compared_with_the_paper() -> None:
         "baselines, class_iou: all 1 pairs are in the same order as in the paper (ties aside)",
     ]
     assert not list(describe_order(rows[2:]))
+    efforts = (Effort(0, 10, 10, 1.0, "cpu"), Effort(1, 5, 10, 1.0, "cpu"))
+    unfinished = replace(rows[3], efforts=efforts)
+    assert list(describe_order([unfinished])) == [
+        "1 of 1 rows are not trained to their end, and their order may change"
+    ]
+    heading, (cells,) = table_cells([unfinished])
+    assert dict(zip(heading, cells, strict=True))["steps"] == "5 of 10"
 
 
 def test_cells_have_the_format_of_the_paper() -> None:

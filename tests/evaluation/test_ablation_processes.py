@@ -47,10 +47,10 @@ def pairs(tmp_path: Path) -> Path:
     return make_dataset(tmp_path / "pairs", count_A=3, count_B=3)
 
 
-def arguments_of(pairs: Path, out: Path, design: str, *, epochs: int) -> list[str]:
+def arguments_of(pairs: Path, out: Path, design: str, *, epochs: int, device: str = "cpu") -> list[str]:
     path = out.with_suffix(".toml")
     path.write_text(design)
-    words = ["ablate", "--design", path, "--data", pairs, "--out", out, "--jobs", 2, "--device", "cpu"]
+    words = ["ablate", "--design", path, "--data", pairs, "--out", out, "--jobs", 2, "--device", device]
     return [*map(str, words), "--set", f"training.epochs={epochs}"]
 
 
@@ -132,8 +132,8 @@ def test_runs_share_two_devices_with_captured_steps(pairs: Path, tmp_path: Path)
     tests = Path(__file__).parents[1]
     variables |= {"PYTHONPATH": os.pathsep.join(map(str, (tmp_path, tests, tests.parent))), "OMP_NUM_THREADS": "1"}
     out = tmp_path / "table"
-    words = arguments_of(pairs, out, DESIGN.replace('"training.deterministic" = true', ""), epochs=4)
-    command = [sys.executable, "-m", "gantoolkit", *words, "--set", "training.capture=true", "--device", "cuda"]
+    words = arguments_of(pairs, out, DESIGN.replace('"training.deterministic" = true', ""), epochs=4, device="cuda")
+    command = [sys.executable, "-m", "gantoolkit", *words, "--set", "training.capture=true"]
     process = subprocess.run(
         command, env={**os.environ, **variables}, capture_output=True, text=True, check=False, timeout=900
     )

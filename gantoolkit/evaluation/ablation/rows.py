@@ -136,6 +136,9 @@ def table_cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
 
 def describe_order(rows: Sequence[Row]) -> Iterator[str]:
     """Compare the ranking of the recipes of each set with the ranking in the paper, one sentence per score."""
+    unfinished = [row.name for row in rows if any(effort.step < effort.steps for effort in row.efforts)]
+    if unfinished:
+        yield f"{len(unfinished)} of {len(rows)} rows are not trained to their end, and their order may change"
     for (name, members), score in itertools.product(SETS.items(), SEGMENTATION):
         published = [row for row in rows if row.paper and row.name in members]
         swapped = [

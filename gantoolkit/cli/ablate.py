@@ -1,5 +1,6 @@
 """`gantoolkit ablate`."""
 
+import contextlib
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -282,6 +283,10 @@ class TurnsProgress:
         self.bars.stop()
 
     def __call__(self, running: "Sequence[Turn]") -> None:
+        with contextlib.suppress(OSError):  # training goes on if the output is no longer writable
+            self.show(running)
+
+    def show(self, running: "Sequence[Turn]") -> None:
         for turn in running:
             if turn not in self.turns:
                 self.turns.append(turn)

@@ -21,12 +21,22 @@ NVRTC = ("nvrtc.cpp",)
 one file, whose functions take the place of those of the libraries that PyTorch is linked with.
 """
 
-HEADERS = ("cuda_runtime_api.h", "crt/host_config.h", "cublas_v2.h", "cudnn.h", "nccl.h", "nv/target", "nvrtc.h")
+HEADERS = (
+    "cuda_runtime_api.h",
+    "crt/host_config.h",
+    "cublas_v2.h",
+    "cudnn.h",
+    "cupti.h",
+    "nccl.h",
+    "nv/target",
+    "nvrtc.h",
+)
 WHEELS = (
     "torch",
     "nvidia-cublas",
     "nvidia-cuda-cccl",
     "nvidia-cuda-crt",
+    "nvidia-cuda-cupti",
     "nvidia-cuda-nvrtc",
     "nvidia-cuda-runtime",
     "nvidia-cudnn-cu13",

@@ -24,6 +24,9 @@ bool is_journal_open();
 void write(const char* kind, int device, int stream, unsigned long long capture, const std::string& name,
            const std::string& detail = "");
 
+// Tells a profiler, if there is one, of a kernel that was launched.
+void trace_kernel(const std::string& name, int device, int stream);
+
 }  // namespace fakecuda
 
 // Interface between the libraries: cuDNN, cuBLAS, NCCL and the driver put their work on a stream of the runtime.

@@ -147,6 +147,8 @@ cudaError_t enqueue(cudaStream_t handle, const char* kind, const std::string& na
     std::vector<Node*>& frontier = capture->frontiers.at(stream);
     capture->graph->nodes.push_back(std::make_unique<Node>(Node{name, frontier}));
     frontier = {capture->graph->nodes.back().get()};
+  } else if (std::string(kind) == "kernel") {
+    trace_kernel(name, stream->device, stream->id);
   }
   return cudaSuccess;
 }
@@ -411,10 +413,14 @@ EXPORT cudaError_t cudaGraphNodeGetDependencies(cudaGraphNode_t handle, cudaGrap
   return cudaSuccess;
 }
 
-// An executable graph is the number of its nodes.
-EXPORT cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph, unsigned long long) {
+// An executable graph is the names of its nodes.
+using Executable = std::vector<std::string>;
+
+EXPORT cudaError_t cudaGraphInstantiate(cudaGraphExec_t* handle, cudaGraph_t graph, unsigned long long) {
   Lock lock;
-  *executable = reinterpret_cast<cudaGraphExec_t>(new size_t(reinterpret_cast<Graph*>(graph)->nodes.size()));
+  auto* executable = new Executable();
+  for (auto& node : reinterpret_cast<Graph*>(graph)->nodes) executable->push_back(node->name);
+  *handle = reinterpret_cast<cudaGraphExec_t>(executable);
   return cudaSuccess;
 }
 
@@ -423,16 +429,21 @@ EXPORT cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t* executable, cu
   return cudaGraphInstantiate(executable, graph, flags);
 }
 
-EXPORT cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream) {
+EXPORT cudaError_t cudaGraphLaunch(cudaGraphExec_t handle, cudaStream_t stream_handle) {
   Lock lock;
-  return enqueue(stream, "graph", "cudaGraphLaunch", std::to_string(*reinterpret_cast<size_t*>(executable)));
+  auto* executable = reinterpret_cast<Executable*>(handle);
+  cudaError_t error = enqueue(stream_handle, "graph", "cudaGraphLaunch", std::to_string(executable->size()));
+  if (error) return error;
+  Stream* stream = stream_of(stream_handle);
+  for (const std::string& name : *executable) trace_kernel(name, stream->device, stream->id);
+  return cudaSuccess;
 }
 
 // Events of a capture that ended point to nodes, so graphs stay.
 EXPORT cudaError_t cudaGraphDestroy(cudaGraph_t) { return cudaSuccess; }
 
 EXPORT cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) {
-  delete reinterpret_cast<size_t*>(executable);
+  delete reinterpret_cast<Executable*>(executable);
   return cudaSuccess;
 }
 

@@ -40,7 +40,7 @@ cudaError_t launch(const void* function, dim3 grid, dim3 block, cudaStream_t str
   Lock lock;
   auto entry = kernel_symbols().find(function);
   std::string name = "unknown kernel";
-  if (entry != kernel_symbols().end()) name = is_journal_open() ? demangle(entry->second) : entry->second;
+  if (entry != kernel_symbols().end()) name = demangle(entry->second);
   std::string size = std::to_string(grid.x) + "x" + std::to_string(grid.y) + "x" + std::to_string(grid.z);
   return enqueue(stream, "kernel", "aten " + name,
                  "grid=" + size + " block=" + std::to_string(block.x * block.y * block.z));

@@ -4,6 +4,7 @@ import enum
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +33,7 @@ class Chain(nn.Sequential):
     def forward(self, input: Any) -> Any:
         if not isinstance(input, Tensor) or is_traced():
             return super().forward(input)
-        return _run(list(flatten(self)), input)
+        return _run(_plan(self), input)
 
 
 class Residual(nn.Module):
@@ -80,13 +81,55 @@ def flatten(layers: nn.Sequential) -> Iterator[Step]:
             yield layer
 
 
-def _run(steps: Sequence[Step], features: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class _Plan:
+    """The steps of a chain, the run that begins at each of them, and whether it is a convolution before a plain norm.
+
+    It is valid as long as the chain has the same `traits`.
+    """
+
+    traits: list[object]
+    steps: list[Step]
+    runs: list[_Run | None]
+    before_norm: list[bool]
+
+
+_plans: WeakKeyDictionary[Chain, _Plan] = WeakKeyDictionary()
+"""The last plan of each chain. Making one takes six times as long as reading the traits of the layers."""
+
+
+def _plan(chain: Chain) -> _Plan:
+    traits = [*map(bool, _GLOBAL_HOOKS), *_read_traits(chain)]
+    plan = _plans.get(chain)
+    if plan is None or plan.traits != traits:
+        steps = list(flatten(chain))
+        indices = range(len(steps))
+        runs = [_match_run(steps, index) for index in indices]
+        _plans[chain] = plan = _Plan(traits, steps, runs, [_is_before_norm(steps, index) for index in indices])
+    return plan
+
+
+def _read_traits(layers: nn.Sequential) -> list[object]:
+    """All that a plan depends on: which layers there are, how they are called, and the attributes that decide on runs."""
+    traits: list[object] = []
+    for layer in layers:
+        own = vars(layer)
+        hooks = (
+            own["_forward_hooks"] or own["_forward_pre_hooks"] or own["_backward_hooks"] or own["_backward_pre_hooks"]
+        )
+        attributes = own.get("padding"), own.get("negative_slope"), own.get("track_running_stats")
+        traits += (layer, type(layer).forward, own.get("forward"), bool(hooks), attributes)
+        if isinstance(layer, Residual):
+            traits += _read_traits(layer.layers)
+    return traits
+
+
+def _run(plan: _Plan, features: Tensor) -> Tensor:
     """Compute all steps, with fused kernels where possible."""
-    identities: list[Tensor] = []
+    steps, identities = plan.steps, []
     index = 0
     while index < len(steps):
-        step = steps[index]
-        run = _match_run(steps, index)
+        step, run = steps[index], plan.runs[index]
         if run is not None and _fits(run, features, identities):
             features = _fuse(run, features, identities)
             index = run.end
@@ -95,7 +138,7 @@ def _run(steps: Sequence[Step], features: Tensor) -> Tensor:
             identities.append(features)
         elif step is Identity.ADD:
             features = identities.pop() + features
-        elif _has_redundant_bias(steps, index):
+        elif plan.before_norm[index] and _needs_no_gradient(step.bias):
             features = _convolve_without_bias(step, features)
         else:
             features = step(features)
@@ -146,12 +189,15 @@ def _fuse(run: _Run, features: Tensor, identities: list[Tensor]) -> Tensor:
     return features
 
 
-def _has_redundant_bias(steps: Sequence[Step], index: int) -> bool:
-    """Whether step `index` is a convolution with a bias that needs no gradient and that the norm after it subtracts."""
-    convolution, norm = _step(steps, index), _step(steps, index + 1)
-    if not (_is_bare(convolution, nn.Conv2d) or _is_bare(convolution, nn.ConvTranspose2d)) or convolution.bias is None:
-        return False
-    return _is_plain_norm(norm) and not (convolution.bias.requires_grad and torch.is_grad_enabled())
+def _is_before_norm(steps: Sequence[Step], index: int) -> bool:
+    """Whether step `index` is a convolution whose bias the norm after it subtracts."""
+    convolution = steps[index]
+    is_convolution = _is_bare(convolution, nn.Conv2d) or _is_bare(convolution, nn.ConvTranspose2d)
+    return is_convolution and _is_plain_norm(_step(steps, index + 1))
+
+
+def _needs_no_gradient(bias: Tensor | None) -> bool:
+    return bias is not None and not (bias.requires_grad and torch.is_grad_enabled())
 
 
 def _convolve_without_bias(convolution: nn.Conv2d | nn.ConvTranspose2d, features: Tensor) -> Tensor:
@@ -186,6 +232,12 @@ def _slope_of(steps: Sequence[Step], index: int) -> float | None:
 
 
 _Layer = TypeVar("_Layer", bound=nn.Module)
+_GLOBAL_HOOKS = (
+    torch_module._global_forward_hooks,
+    torch_module._global_forward_pre_hooks,
+    torch_module._global_backward_hooks,
+    torch_module._global_backward_pre_hooks,
+)
 
 
 def _is_bare(step: object, kind: type[_Layer]) -> TypeGuard[_Layer]:
@@ -195,6 +247,5 @@ def _is_bare(step: object, kind: type[_Layer]) -> TypeGuard[_Layer]:
         and type(step).forward is kind.forward
         and "forward" not in vars(step)
         and not (step._forward_hooks or step._forward_pre_hooks or step._backward_hooks or step._backward_pre_hooks)
-        and not (torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks)
-        and not (torch_module._global_backward_hooks or torch_module._global_backward_pre_hooks)
+        and not any(_GLOBAL_HOOKS)
     )

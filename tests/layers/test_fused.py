@@ -159,3 +159,47 @@ def test_residual_of_a_chain_equals_its_formula() -> None:
         expected = expected + nn.Sequential(*layers).double()(expected)
     torch.testing.assert_close(network.double()(images), expected)
     assert count_biases(network, images) == (0, 2)
+
+
+def test_changes_between_calls_take_effect() -> None:
+    images = torch.randn(1, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    convolution = nn.Conv2d(3, 3, 3, padding=1).requires_grad_(False)
+    block = Residual(convolution, InstanceNorm(3), nn.LeakyReLU(0.2))
+    network = Chain(block, nn.ReflectionPad2d(1))
+    called: list[str] = []
+
+    def expect(added_biases: int) -> None:
+        inner = nn.Sequential(*block.layers)
+        expected = network[1](images + inner(images))
+        torch.testing.assert_close(network(images), expected, rtol=1e-5, atol=1e-5)
+        assert count_biases(network, images)[0] == added_biases
+
+    expect(0)
+    network[1] = nn.ReflectionPad2d((1, 2, 3, 0))
+    expect(0)
+    block.layers[2].negative_slope = 0.5
+    expect(0)
+    block.layers[1] = nn.BatchNorm2d(3, affine=False, track_running_stats=False)
+    expect(1)
+    block.layers[1] = nn.InstanceNorm2d(3)
+    expect(0)
+    block.layers[1].track_running_stats = True
+    assert count_biases(network, images)[0] == 1
+    block.layers[1].track_running_stats = False
+    for hooked in (convolution, block.layers[1]):
+        handle = hooked.register_forward_pre_hook(lambda *_: called.append("hook"))
+        expect(1)
+        handle.remove()
+        expect(0)
+    handle = nn.modules.module.register_module_forward_hook(lambda *_: None)
+    expect(1)
+    handle.remove()
+    block.layers[1].forward = lambda input: called.append("own") or input
+    expect(1)
+    assert {"hook", "own"} == set(called)
+    del block.layers[1].forward
+    expect(0)
+    convolution.requires_grad_(True)
+    expect(1)
+    convolution.bias = None
+    expect(0)

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -567,10 +568,11 @@ def test_kernels_of_the_networks_in_the_paper_are_few_and_efficient(
         assert code.registers <= 128, name
         assert code.spill_bytes <= 32, name
         if name not in ("_pad", "_fold"):  # of images with three channels
-            loads = {instruction for instruction in code.instructions if not instruction.startswith("ST")}
-            assert loads, name
-            assert all("128" in instruction for instruction in loads), (name, code.instructions)
-            assert sum(count for i, count in code.instructions.items() if i.startswith("STG") and "128" not in i) <= 2
+            for kind in ("LDG", "STG"):  # loads and stores; the narrow ones are of statistics
+                widths = Counter({key: count for key, count in code.instructions.items() if key.startswith(kind)})
+                narrow = sum(count for key, count in widths.items() if not key.endswith("128"))
+                assert narrow <= 2, (name, code.instructions)
+                assert narrow < widths.total() or name.startswith("measure"), (name, code.instructions)
 
 
 @pytest.mark.skipif(DEVICE == "cuda" or not HAS_TRITON, reason="needs Triton and a device on which it fails")

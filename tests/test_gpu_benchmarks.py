@@ -22,6 +22,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from benchmarks.gpu import bundle
+from benchmarks.gpu.device_tests import list_test_files
 from benchmarks.gpu.results import format_table, read_results
 from benchmarks.gpu.runner import Runner
 from benchmarks.gpu.stages import STAGES, Stage
@@ -252,8 +253,11 @@ def test_bare_environment_has_entry_points_and_collects_cuda_tests(bare_python: 
     environment = environment_with(PYTHONPATH=f"{ROOT}{os.pathsep}{site}")
     output = subprocess.check_output([bare_python, "-c", program], cwd=ROOT, env=environment, text=True)
     assert {"resnet", "unet", "vit_unet"} <= set(re.findall(r"\w+", output))
-    command = [bare_python, "-m", "pytest", "-m", "cuda", "--collect-only", "-q", "-p", "no:cacheprovider", "tests"]
-    output = subprocess.check_output(command, cwd=ROOT, env=environment, text=True)
+    options = ["-m", "cuda", "--collect-only", "-q", "-p", "no:cacheprovider"]
+    command = [bare_python, "-m", "pytest", *options, *list_test_files()]
+    completed = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    output = completed.stdout
+    assert completed.returncode == 0, output
     assert len(re.findall(r"^tests/.*::", output, flags=re.MULTILINE)) > 15
 
 

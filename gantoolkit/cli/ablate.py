@@ -251,7 +251,8 @@ def write_results(ablation: "Ablation", choice: "MetricChoice", device: str) -> 
         images = EvaluationImages.open(ablation.data, run.recipe.data).take(count).readable()
         scored.append(EvaluatedRun(scores, run, images))
     directions = directions_of([result.scores for result in scored])
-    references = score_references(scored[0].images, directions, choose_metrics(choice.names, choice.settings))
+    metrics = choose_metrics(choice.names, choice.settings)
+    references = score_references(scored[0].images, directions, metrics, device=device)
     page = ablation.out / "report.html"
     remarks = describe_rows(rows, seed)
     write_page(page, scored, references, title=f"Ablation, seed {seed}", remarks=remarks, device=device)

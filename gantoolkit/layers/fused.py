@@ -83,7 +83,7 @@ def flatten(layers: nn.Sequential) -> Iterator[Step]:
 
 @dataclass(frozen=True)
 class _Plan:
-    """The steps of a chain, the run that begins at each of them, and whether it is a convolution before a plain norm.
+    """The steps of a chain; for each of them, the run that begins there, and the convolution before a plain norm that it is.
 
     It is valid as long as the chain has the same `traits`.
     """
@@ -91,7 +91,7 @@ class _Plan:
     traits: list[object]
     steps: list[Step]
     runs: list[_Run | None]
-    before_norm: list[bool]
+    convolutions: "list[_Convolution | None]"
 
 
 _plans: WeakKeyDictionary[Chain, _Plan] = WeakKeyDictionary()
@@ -105,7 +105,8 @@ def _plan(chain: Chain) -> _Plan:
         steps = list(flatten(chain))
         indices = range(len(steps))
         runs = [_match_run(steps, index) for index in indices]
-        _plans[chain] = plan = _Plan(traits, steps, runs, [_is_before_norm(steps, index) for index in indices])
+        convolutions = [_convolution_before_norm(steps, index) for index in indices]
+        _plans[chain] = plan = _Plan(traits, steps, runs, convolutions)
     return plan
 
 
@@ -129,7 +130,7 @@ def _run(plan: _Plan, features: Tensor) -> Tensor:
     steps, identities = plan.steps, []
     index = 0
     while index < len(steps):
-        step, run = steps[index], plan.runs[index]
+        step, run, convolution = steps[index], plan.runs[index], plan.convolutions[index]
         if run is not None and _fits(run, features, identities):
             features = _fuse(run, features, identities)
             index = run.end
@@ -138,8 +139,8 @@ def _run(plan: _Plan, features: Tensor) -> Tensor:
             identities.append(features)
         elif step is Identity.ADD:
             features = identities.pop() + features
-        elif plan.before_norm[index] and _needs_no_gradient(step.bias):
-            features = _convolve_without_bias(step, features)
+        elif convolution is not None and _needs_no_gradient(convolution.bias):
+            features = _convolve_without_bias(convolution, features)
         else:
             features = step(features)
         index += 1
@@ -189,22 +190,26 @@ def _fuse(run: _Run, features: Tensor, identities: list[Tensor]) -> Tensor:
     return features
 
 
-def _is_before_norm(steps: Sequence[Step], index: int) -> bool:
-    """Whether step `index` is a convolution whose bias the norm after it subtracts."""
-    convolution = steps[index]
-    is_convolution = _is_bare(convolution, nn.Conv2d) or _is_bare(convolution, nn.ConvTranspose2d)
-    return is_convolution and _is_plain_norm(_step(steps, index + 1))
+_Convolution = nn.Conv2d | nn.ConvTranspose2d
+
+
+def _convolution_before_norm(steps: Sequence[Step], index: int) -> _Convolution | None:
+    """Step `index` if it is a convolution whose bias the norm after it subtracts."""
+    step = steps[index]
+    if (_is_bare(step, nn.Conv2d) or _is_bare(step, nn.ConvTranspose2d)) and _is_plain_norm(_step(steps, index + 1)):
+        return step
+    return None
 
 
 def _needs_no_gradient(bias: Tensor | None) -> bool:
     return bias is not None and not (bias.requires_grad and torch.is_grad_enabled())
 
 
-def _convolve_without_bias(convolution: nn.Conv2d | nn.ConvTranspose2d, features: Tensor) -> Tensor:
-    if isinstance(convolution, nn.Conv2d):
-        return convolution._conv_forward(features, convolution.weight, None)
-    layer = convolution
-    sizes = (layer.stride, layer.padding, layer.output_padding, layer.groups, layer.dilation)
+def _convolve_without_bias(layer: _Convolution, features: Tensor) -> Tensor:
+    if isinstance(layer, nn.Conv2d):
+        return layer._conv_forward(features, layer.weight, None)
+    padding: Any = layer.padding  # a tuple, for a transposed convolution
+    sizes = (layer.stride, padding, layer.output_padding, layer.groups, layer.dilation)
     return functional.conv_transpose2d(features, layer.weight, None, *sizes)
 
 

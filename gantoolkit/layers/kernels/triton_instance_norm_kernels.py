@@ -105,7 +105,8 @@ def measure_and_normalize(
     image, _, columns = locate(C, 1, COLUMNS)
     pixels = H * W
     # One stage: asynchronous copies of a pipeline bypass the cache that the second pass reads.
-    mean, square = _measure_span(features + image * pixels * C, 0, pixels, columns, C, WIDE, 1, ROWS, COLUMNS)
+    own = features + image * pixels * C
+    mean, square = _measure_span(own, 0, pixels, columns, C, WIDE, tl.constexpr(1), ROWS, COLUMNS)
     deviation = tl.rsqrt(square / pixels + EPS)
     _store_statistics(statistics, mean, deviation, image, columns, N, C)
     _write_results(

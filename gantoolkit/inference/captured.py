@@ -33,8 +33,9 @@ class _Graph:
 class CapturedFunction:
     """Replays a function of images as a CUDA graph, from the third call of a shape on.
 
-    All graphs share one memory pool, which is as large as the largest of them needs. Calls from several threads take turns. A
-    function that CUDA refuses to capture runs without a graph; `problem` says why.
+    All graphs share one memory pool, which is as large as the largest of them needs. Calls from several threads take turns, also
+    without a graph, so that kernels are compiled by one thread at a time. A function that CUDA refuses to capture runs without a
+    graph; `problem` says why.
 
     Args:
         function: Maps images (N, C, H, W) on the device to a tensor, the same for the same images.
@@ -51,17 +52,14 @@ class CapturedFunction:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Call the function, in inference mode; the result is the caller's own."""
-        with torch.inference_mode():
-            if self.problem or not self._is_due(images):
-                return self._function(images)
-            with self._lock:
-                graph = self._find_graph(images)
-                if graph is not None:
-                    return self._replay(graph, images)
-            return self._function(images)
+        with torch.inference_mode(), self._lock:
+            graph = self._find_graph(images) if self._is_due(images) else None
+            return self._function(images) if graph is None else self._replay(graph, images)
 
     def _is_due(self, images: Tensor) -> bool:
         key = (images.shape, images.dtype)
+        if self.problem:
+            return False
         if key in self._graphs:
             return True
         if len(self._graphs) >= _MAX_GRAPHS:
@@ -73,7 +71,7 @@ class CapturedFunction:
 
     def _find_graph(self, images: Tensor) -> _Graph | None:
         key = (images.shape, images.dtype)
-        if key not in self._graphs and not self.problem:
+        if key not in self._graphs:
             static = images.clone()
             try:
                 # In the thread and on the stream of the capture, where libraries may keep handles and plans.

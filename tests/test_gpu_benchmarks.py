@@ -281,15 +281,13 @@ def device_python(bare_python: Path, tmp_path_factory: pytest.TempPathFactory) -
 def start_command(bundle_folder: Path, python: Path, out: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     command = ["bash", str(bundle_folder / "run.sh"), "--out", str(out), "--quick", "--jobs", "1", *arguments]
     environment = environment_with(PYTHON=str(python), OMP_NUM_THREADS="1")
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    options = {"cwd": ROOT, "env": environment, "stdout": subprocess.PIPE, "text": True, "start_new_session": True}
+    with subprocess.Popen(command, **options) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 @slow
@@ -304,7 +302,7 @@ def test_command_runs_through_is_continued_and_reports_a_failing_stage(bundle_fo
             time.sleep(0.1)
         os.killpg(process.pid, signal.SIGTERM)
         output = process.stdout.read()
-        assert process.wait(timeout=60 * MINUTES) == 1
+        assert process.wait(timeout=60 * MINUTES) != 0
     assert re.search(r"^check-recipes +interrupted", output, flags=re.MULTILINE), output
     assert re.search(r"^inference-1 +not run +no time was left", output, flags=re.MULTILINE), output
     first = (out / "results.jsonl").read_text()

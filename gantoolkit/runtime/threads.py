@@ -17,7 +17,7 @@ _DEFAULTS = {
     # Threads that spin while they wait keep others, which they may wait for, from running on shared cores.
     "OMP_WAIT_POLICY": "PASSIVE",
     # A few microseconds of spinning are worth it: waking a thread takes longer than many operations of a step.
-    "GOMP_SPINCOUNT": "20000",
+    "GOMP_SPINCOUNT": "100",
 }
 
 _MIN_PARAMETERS = 1_000_000
@@ -46,9 +46,16 @@ def warn_of_busy_cores(networks: Iterable["nn.Module"]) -> None:
     if seconds[threads] > seconds[1]:
         warnings.warn(
             f"other processes use the cores of this CPU: with {threads} threads, a convolution takes "
-            f"{seconds[threads] / seconds[1]:.1f} times as long as with one. Stop them, or set OMP_NUM_THREADS=1",
+            f"{seconds[threads] / seconds[1]:.1f} times as long as with one. Stop them, or {_remedy()}",
             stacklevel=2,
         )
+
+
+def _remedy() -> str:
+    if os.environ.get("OMP_WAIT_POLICY", "").upper() == "PASSIVE":
+        return "set OMP_NUM_THREADS=1"
+    settings = " ".join(f"{name}={value}" for name, value in _DEFAULTS.items())
+    return f"let waiting threads sleep: import gantoolkit before torch, or start Python with {settings}"
 
 
 def time_threads(counts: tuple[int, ...]) -> Mapping[int, float]:

@@ -16,8 +16,8 @@ LARGE, SMALL = nn.Linear(1000, 1000), nn.Linear(10, 10)
 @pytest.mark.parametrize(
     ("environment", "first", "expected"),
     [
-        ({}, "gantoolkit", "PASSIVE 20000"),
-        ({"OMP_WAIT_POLICY": "ACTIVE"}, "gantoolkit", "ACTIVE 20000"),
+        ({}, "gantoolkit", "PASSIVE 100"),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, "gantoolkit", "ACTIVE 100"),
         ({}, "torch, gantoolkit", "None None"),
     ],
     ids=["default", "environment", "after torch"],
@@ -36,9 +36,15 @@ class TestBusyCores:
     def replace_times(self, monkeypatch: pytest.MonkeyPatch, one: float, four: float) -> None:
         monkeypatch.setattr("gantoolkit.runtime.threads.time_threads", lambda counts: {1: one, 4: four})
 
-    def test_threads_that_are_slower_than_one_are_reported(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize(
+        ("policy", "remedy"), [("PASSIVE", "OMP_NUM_THREADS=1"), ("", "OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=100")]
+    )
+    def test_threads_that_are_slower_than_one_are_reported(
+        self, policy: str, remedy: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("OMP_WAIT_POLICY", policy)
         self.replace_times(monkeypatch, 1.0, 6.5)
-        with pytest.warns(UserWarning, match=r"with 4 threads, .* takes 6\.5 times as long .* OMP_NUM_THREADS=1"):
+        with pytest.warns(UserWarning, match=rf"with 4 threads, .* takes 6\.5 times as long .* {remedy}$"):
             warn_of_busy_cores([SMALL, LARGE])
 
     def test_threads_that_are_faster_are_not_reported(self, monkeypatch: pytest.MonkeyPatch) -> None:

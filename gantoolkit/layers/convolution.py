@@ -13,7 +13,7 @@ ConvolutionAlgorithm = Literal["direct", "winograd"]
 """`direct` is PyTorch's convolution. `winograd` is Winograd's algorithm on a CPU, from a minimum size on, and else `direct`."""
 
 _MIN_CHANNELS = {torch.float32: 128, torch.bfloat16: 256}
-_MIN_CHANNEL_TILES = {torch.float32: 2**14, torch.bfloat16: 2**17}
+_MIN_CHANNEL_TILES = {torch.float32: 2**16, torch.bfloat16: 2**18}
 """Channels × tiles from which on Winograd's algorithm can be faster; see benchmarks/convolution.py."""
 
 

@@ -33,9 +33,9 @@ class _Graph:
 class CapturedFunction:
     """Replays a function of images as a CUDA graph, from the third call of a shape on.
 
-    All graphs share one memory pool, which is as large as the largest of them needs. Calls from several threads take turns, also
-    without a graph, so that kernels are compiled by one thread at a time. A function that CUDA refuses to capture runs without a
-    graph; `problem` says why.
+    All graphs share one memory pool, which is as large as the largest of them needs. Calls from several threads take turns,
+    also without a graph, so that kernels are compiled by one thread at a time. A function that CUDA refuses to capture runs
+    without a graph; `problem` says why.
 
     Args:
         function: Maps images (N, C, H, W) on the device to a tensor, the same for the same images.

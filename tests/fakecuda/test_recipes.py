@@ -15,7 +15,6 @@ pytestmark = pytest.mark.slow(
 OBSTACLES = {
     "ada": "adapts to its logits",
     "diffaugment": "adapts to its logits",
-    "fastcut": "one of its blocks draws random numbers on the host",
     "gatys": "its system has no phases",
     "rmsprop": "the optimizer of G has no fused form",
 }

@@ -97,7 +97,7 @@ def test_flipped_translation_is_compared_with_unflipped_image() -> None:
     system = small(identity_nce=False)
     images, translated = torch.rand(1, 3, 32, 32), torch.rand(1, 3, 32, 32)
     torch.manual_seed(1)
-    mirrored = system.compare(translated.flip(-1), images, mirrored=True)
+    mirrored = system.compare(translated.flip(-1), images, mirrored=torch.tensor(True))
     # The generator is not flip-equivariant, so only its input layer, the padded pixels, is exactly equal.
     queries = encode(system.G, translated.flip(-1), ("layers.0",))[0].flip(-1)
     assert torch.equal(queries, encode(system.G, translated, ("layers.0",))[0])

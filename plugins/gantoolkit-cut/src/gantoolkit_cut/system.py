@@ -92,6 +92,7 @@ class CUT:
         self.identity_nce, self.flip_equivariance = identity_nce, flip_equivariance
         # With the identity term, both contrastive terms are halved (equation 5, and the authors' code).
         weight = nce_weight * (0.5 if identity_nce else 1.0)
+        mirrored = ("mirrored",) if flip_equivariance else ()
         self.objective = Objective(
             [
                 Term(
@@ -100,8 +101,8 @@ class CUT:
                     lambda D, fake: gan.generator(D(fake)),
                     needs=(self.judge, self.fake),
                 ),
-                Term("nce", weight, self.compare, needs=(self.fake, route.source, "mirrored")),
-                Term("nce_identity", weight * identity_nce, self.compare, needs=(idt, route.target, "mirrored")),
+                Term("nce", weight, self.compare, needs=(self.fake, route.source, *mirrored)),
+                Term("nce_identity", weight * identity_nce, self.compare, needs=(idt, route.target, *mirrored)),
             ]
         )
         self.G, self.D = generator(channels, target_channels), discriminator(target_channels)
@@ -120,12 +121,13 @@ class CUT:
 
     def forward(self, batch: Batch) -> Shared:
         """Translate the source images and, with `identity_nce`, the target images; all are flipped, or none."""
-        mirrored = self.flip_equivariance and bool(torch.rand((), device="cpu") < 0.5)
         inputs = [batch[self.source], *([batch[self.target]] if self.identity_nce else [])]
-        outputs = self.G(torch.cat([images.flip(-1) if mirrored else images for images in inputs]))
+        counts, images, shared = [len(images) for images in inputs], torch.cat(inputs), {}
+        if self.flip_equivariance:  # drawn on the device, so that a CUDA graph can capture it
+            shared["mirrored"] = torch.rand((), device=images.device) < 0.5
+            images = _mirror(images, shared["mirrored"])
         names = (self.fake, f"idt_{self.target}")
-        parts = outputs.split([len(images) for images in inputs])
-        return {**dict(zip(names, parts, strict=False)), "mirrored": torch.tensor(mirrored, device="cpu")}
+        return {**shared, **dict(zip(names, self.G(images).split(counts), strict=False))}
 
     def discriminator_losses(self, batch: Batch, shared: Shared) -> dict[str, Tensor]:
         """The discriminator loss on real images of the target domain and translations."""
@@ -136,11 +138,11 @@ class CUT:
         """The adversarial term, and the contrastive terms (equation 5)."""
         return self.objective.losses(self.networks, {**batch, **shared})
 
-    def compare(self, translated: Tensor, images: Tensor, mirrored: Tensor) -> Tensor:
+    def compare(self, translated: Tensor, images: Tensor, mirrored: Tensor | None = None) -> Tensor:
         """PatchNCE, averaged over the layers; without its weight."""
         queries = encode(self.G, translated, self.layers)
-        if bool(mirrored):
-            queries = [layer.flip(-1) for layer in queries]
+        if mirrored is not None:
+            queries = [_mirror(layer, mirrored) for layer in queries]
         positions = draw_positions(queries, self.patches)
         with torch.no_grad():  # keys get no gradient
             keys = self.F(encode(self.G, images, self.layers), positions)
@@ -156,3 +158,8 @@ class CUT:
             f"real_{self.target}": target,
             f"idt_{self.target}": self.G(target),
         }
+
+
+def _mirror(images: Tensor, mirrored: Tensor) -> Tensor:
+    """Flip (N, C, H, W) horizontally if the scalar `mirrored` is true."""
+    return torch.where(mirrored, images.flip(-1), images)

@@ -34,7 +34,7 @@ def print_outcomes(cases: Mapping[str, Callable[[], Mapping[str, Any]]]) -> None
         print(json.dumps({"case": name, "error": error, "warnings": texts, **values}), flush=True)
 
 
-def run_program(name: str, *arguments: str, timeout: int = 600, **options: Any) -> Outcomes:
+def run_program(name: str, *arguments: str, timeout: int = 1800, **options: Any) -> Outcomes:
     """Run `fakecuda.programs.NAME` on the stand-in; the outcomes that it printed.
 
     Args:

@@ -8,9 +8,7 @@ import pytest
 from fakecuda.cases import Outcomes
 from fakecuda.recipes import RECIPES
 
-pytestmark = pytest.mark.slow(
-    reason="takes steps of every recipe on the stand-in for CUDA: about a minute per precision"
-)
+pytestmark = pytest.mark.slow(reason="takes steps of every recipe on the stand-in for CUDA: two minutes per precision")
 
 OBSTACLES = {
     "ada": "adapts to its logits",

@@ -12,7 +12,7 @@ import pytest
 
 from fakecuda.building import MissingRequirementError, environment
 
-pytestmark = pytest.mark.slow(reason="runs the tests of CUDA on the stand-in: about a minute")
+pytestmark = pytest.mark.slow(reason="runs the tests of CUDA on the stand-in: two minutes")
 
 ROOT = Path(__file__).parents[2]
 MARK = re.compile(r"^\s*@pytest\.mark\.cuda$", re.MULTILINE)
@@ -41,7 +41,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, list[tuple
         capture_output=True,
         text=True,
         check=False,
-        timeout=900,
+        timeout=1800,
     )
     assert report.is_file(), process.stdout + process.stderr
     tests: dict[str, list[tuple[str, str]]] = {path: [] for path in FILES}

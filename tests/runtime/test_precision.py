@@ -56,7 +56,9 @@ class TestTolerance:
         assert result.skipped is None
         for loss, value in result.losses.items():
             assert value.dtype == torch.float32
-            assert abs(value.item() - expected[loss].item()) < bound * abs(expected[loss].item()), loss
+            torch.testing.assert_close(
+                value.double().cpu(), expected[loss], rtol=bound, atol=0, msg=lambda text, loss=loss: f"{loss}: {text}"
+            )
 
 
 class Spy(nn.Conv2d):

@@ -9,7 +9,7 @@ from torch import nn
 from gantoolkit.plugins import Phase
 from gantoolkit.recipes import Recipe
 from gantoolkit.recipes.block_spec import bind
-from gantoolkit.training import Trainer
+from gantoolkit.training import Trainer, build_trainer
 
 
 def trainer_of(recipe: Recipe) -> Trainer:
@@ -173,12 +173,10 @@ def test_float64_stays_float64(tiny: Recipe) -> None:
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_takes_the_same_step_as_the_cpu(tiny: Recipe) -> None:
-    on_cpu, on_cuda = trainer_of(tiny), trainer_of(tiny)
+    on_cpu, on_cuda = (build_trainer(tiny.resolve(), torch.device(device)) for device in ("cpu", "cuda"))
     for trainer in (on_cpu, on_cuda):
         for network in trainer.system.networks.values():
             network.double()
-    for network in on_cuda.system.networks.values():
-        network.cuda()
     for index in range(6):  # more than the pool size, so that the pool swaps images
         batch = batch_of(tiny, seed=index, dtype=torch.float64)
         cuda_batch = {domain: images.cuda() for domain, images in batch.items()}

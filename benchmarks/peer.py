@@ -19,7 +19,7 @@ from torch import Tensor
 
 from gantoolkit.runtime.precision import backend_flags
 
-__all__ = ["load_peer", "peer_flags", "peer_names", "step_peer"]
+__all__ = ["check_peer", "load_peer", "peer_flags", "peer_names", "step_peer"]
 
 
 def load_peer(folder: Path, device: torch.device, *, identity: bool) -> Any:
@@ -28,10 +28,7 @@ def load_peer(folder: Path, device: torch.device, *, identity: bool) -> Any:
     Args:
         identity: Whether to use the identity terms, with λ_identity = 0.5.
     """
-    if not (folder / "models" / "cycle_gan_model.py").is_file():
-        raise SystemExit(
-            f"--peer {folder}: contains no models/cycle_gan_model.py; pass the folder of the official implementation"
-        )
+    check_peer(folder)
     package = types.ModuleType("official")
     package.__path__ = [str(folder)]
     sys.modules["official"] = package  # its own __init__ needs the rest of that repository
@@ -65,6 +62,14 @@ def load_peer(folder: Path, device: torch.device, *, identity: bool) -> Any:
     )
     with peer_flags("peer"):  # its constructor changes them
         return module.CycleGANModel(options)
+
+
+def check_peer(folder: Path) -> None:
+    """End the program with a message if `folder` is not that of the official implementation."""
+    if not (folder / "models" / "cycle_gan_model.py").is_file():
+        raise SystemExit(
+            f"--peer {folder}: contains no models/cycle_gan_model.py; pass the folder of the official implementation"
+        )
 
 
 def peer_names(device: torch.device) -> tuple[str, ...]:

@@ -21,6 +21,8 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+from benchmarks.peer import check_peer
+
 ROOT = Path(__file__).parents[2]
 MAX_BYTES = 32 * 2**20
 ROOTS = ("gantoolkit[ssim,testing]", "gantoolkit-augment", "gantoolkit-cut", "gantoolkit-vit", "sybil")
@@ -59,31 +61,16 @@ def main() -> int:
     parser.add_argument("--python-version", default=PYTHON_VERSION, help="of the machine")
     parser.add_argument("--device-python", type=Path, help="a Python with the machine's torch and Triton")
     arguments = parser.parse_args()
-    out: Path = arguments.out
+    if arguments.peer is not None:
+        check_peer(arguments.peer)
+    out: Path = arguments.out.resolve()
     shutil.rmtree(out, ignore_errors=True)
     (out / "wheels").mkdir(parents=True)
     requirements = sorted(list_missing(ROOTS))
     download_wheels(requirements, arguments.python_version, out / "wheels")
     build_wheels(out / "wheels")
-    options = unpack = ""
-    if arguments.golden is not None and arguments.golden.is_dir():
-        copy_files(arguments.golden, out / "golden")
-        options += ' --golden "$bundle/golden"'
-    else:
-        print("No records of the official implementation: they are not replayed.")
-    if arguments.peer is not None:
-        for folder in PEER_FOLDERS:
-            copy_files(arguments.peer / folder, out / "peer" / folder)
-        options += ' --peer "$bundle/peer"'
-    else:
-        print("No official implementation (PEER=DIR): speed is measured without a comparison.")
-    if arguments.device_python is not None:
-        compile_kernels(arguments.device_python, out)
-        unpack = '"$python" -m benchmarks.gpu.kernel_cache unpack "$bundle/kernels.zip" "$TRITON_CACHE_DIR"\n'
-    else:
-        print(
-            "No Python of the device (DEVICE_PYTHON=...): kernels are compiled on the machine, which takes about a minute."
-        )
+    options = add_golden(arguments.golden, out) + add_peer(arguments.peer, out)
+    unpack = add_kernels(arguments.device_python, out)
     shown = out.relative_to(ROOT) if out.is_relative_to(ROOT) else out
     (out / "run.sh").write_text(RUN.format(folder=shown, options=options, unpack=unpack))
     size = measure(out)
@@ -92,6 +79,36 @@ def main() -> int:
     if size > MAX_BYTES:
         print(f"error: {shown} has {size / 2**20:.1f} MiB; the limit is {MAX_BYTES // 2**20} MiB", file=sys.stderr)
     return int(size > MAX_BYTES)
+
+
+def add_golden(golden: Path | None, out: Path) -> str:
+    """Copy the records, if there are any; return the option for `benchmarks.gpu`."""
+    if golden is None:
+        print("No records of the official implementation: they are not replayed.")
+        return ""
+    copy_files(golden, out / "golden")
+    return ' --golden "$bundle/golden"'
+
+
+def add_peer(peer: Path | None, out: Path) -> str:
+    """Copy what is imported of the official implementation, if it is there; return the option for `benchmarks.gpu`."""
+    if peer is None:
+        print("No official implementation (PEER=DIR): speed is measured without a comparison.")
+        return ""
+    for folder in PEER_FOLDERS:
+        copy_files(peer / folder, out / "peer" / folder)
+    if (peer / "LICENSE").is_file():
+        shutil.copyfile(peer / "LICENSE", out / "peer" / "LICENSE")
+    return ' --peer "$bundle/peer"'
+
+
+def add_kernels(python: Path | None, out: Path) -> str:
+    """Compile the kernels with a Python of the device, if there is one; return the line that unpacks them."""
+    if python is None:
+        print("No Python of the device (DEVICE_PYTHON=PYTHON): kernels are compiled there, which takes a minute.")
+        return ""
+    compile_kernels(python, out / "kernels.zip", out / "wheels")
+    return '"$python" -m benchmarks.gpu.kernel_cache unpack "$bundle/kernels.zip" "$TRITON_CACHE_DIR"\n'
 
 
 def list_missing(roots: Iterable[str]) -> set[str]:
@@ -171,14 +188,13 @@ def run_pip(command: str, *arguments: str) -> None:
         raise SystemExit(f"pip {command} failed:\n{completed.stderr.strip()}")
 
 
-def compile_kernels(python: Path, out: Path) -> None:
+def compile_kernels(python: Path, archive: Path, wheels: Path) -> None:
     """Compile the Triton kernels of the paper's networks with another Python, to which the wheels are lent."""
     with tempfile.TemporaryDirectory() as site:
-        wheels = map(str, sorted((out / "wheels").glob("*.whl")))
-        install = ["-m", "pip", "install", "--quiet", "--no-index", "--no-deps", f"--target={site}", *wheels]
-        subprocess.run([str(python), *install], check=True)
+        install = ["-m", "pip", "install", "--quiet", "--no-index", "--no-deps", f"--target={site}"]
+        subprocess.run([str(python), *install, *map(str, sorted(wheels.glob("*.whl")))], check=True)
         environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{site}"}
-        command = [str(python), "-m", "benchmarks.gpu.kernel_cache", "compile", str(out.resolve() / "kernels.zip")]
+        command = [str(python), "-m", "benchmarks.gpu.kernel_cache", "compile", str(archive)]
         subprocess.run(command, cwd=ROOT, env=environment, check=True)
 
 

@@ -19,10 +19,14 @@ RECIPE = cyclegan()
 class FakeProcess:
     """Trains for some seconds of a clock, and saves for one second when it is terminated."""
 
-    def __init__(self, clock: "Clock", seconds: float, code: int = 0, *, hangs: bool = False) -> None:
-        self.clock, self.started_at, self.hangs = clock, clock.now, hangs
-        self.ends_at, self.code = clock.now + seconds, code
-        self.trained = 0.0
+    def __init__(
+        self, clock: "Clock", seconds: float, code: int = 0, *, hangs: bool = False, start_s: float = 0.0
+    ) -> None:
+        self.clock, self.started_at, self.hangs = clock, clock.now + start_s, hangs
+        self.ends_at, self.code = clock.now + start_s + seconds, code
+
+    def is_training(self) -> bool:
+        return self.clock.now >= self.started_at
 
     def poll(self) -> int | None:
         return None if self.clock.now < self.ends_at else self.code
@@ -65,7 +69,7 @@ def share(
     turns = Turns(slots, start, clock=lambda: clock.now, pause=clock.wait)
     turns.run(trials, deadline=deadline)
     for trial, process in processes:
-        trained[trial] += process.ends_at - process.started_at
+        trained[trial] += max(0.0, process.ends_at - process.started_at)
     return turns, trained, clock
 
 
@@ -103,6 +107,17 @@ def test_a_stopped_trial_gets_another_turn() -> None:
     turns, trained, _ = share(trials, seconds, slots=1, deadline=300.0)
     assert set(turns.outcomes.values()) == {"finished"}
     assert trained[trials[0]] >= 200
+
+
+def test_a_process_that_starts_slowly_trains_nevertheless() -> None:
+    """Otherwise, calls whose turns are shorter than a start would never get further."""
+    trials = make_trials(8)
+    _, trained, clock = share(trials, dict.fromkeys(trials, 10_000.0), slots=2, deadline=480.0, start_s=100.0)
+    values = list(trained.values())
+    assert min(values[:4]) >= SHORTEST_TURN_S  # the others are the first of the next call
+    assert clock.now <= 482
+    _, trained, _ = share(trials, dict.fromkeys(trials, 10_000.0), slots=2, deadline=480.0, start_s=40.0)
+    assert min(trained.values()) >= SHORTEST_TURN_S
 
 
 def test_a_failed_trial_does_not_stop_the_others() -> None:

@@ -1,9 +1,10 @@
 """The processes of an ablation: each trains one trial on one device, as `gantoolkit train --resume` does."""
 
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -14,10 +15,12 @@ from gantoolkit.evaluation.ablation.trials import Trial
 from gantoolkit.evaluation.ablation.turns import Outcome, Turn, Turns
 from gantoolkit.runtime.device import select_device
 
-__all__ = ["LOG", "list_devices", "read_failure", "start_training", "threads_of_job", "train_trials"]
+__all__ = ["LOG", "TrainingProcess", "list_devices", "read_failure", "start_training", "threads_of_job", "train_trials"]
 
 LOG = "ablate.log"
 """The output of a trial's processes, in its folder."""
+_STEP = re.compile(rb"^step \d+/\d+", re.MULTILINE)
+"""A line of progress in the output of `gantoolkit train`."""
 
 
 def list_devices(name: str | None) -> list[str]:
@@ -68,7 +71,7 @@ def train_trials(
         (each for each in forecasts if not each.is_finished), key=lambda each: each.step / max(1, each.steps)
     )
 
-    def start(trial: Trial, slot: int) -> "subprocess.Popen[bytes]":
+    def start(trial: Trial, slot: int) -> TrainingProcess:
         return start_training(trial, data, devices[slot % len(devices)], threads=threads, workers=workers)
 
     turns = Turns(jobs, start)
@@ -76,24 +79,61 @@ def train_trials(
     return turns.run(trials, deadline=deadline, is_interrupted=is_interrupted, watch=watch)
 
 
-def start_training(trial: Trial, data: Path, device: str, *, threads: int, workers: int) -> "subprocess.Popen[bytes]":
-    """Start a process that trains a trial from its last checkpoint; its output goes to a file in the trial's folder.
+class TrainingProcess:
+    """A process that trains a trial; its output goes to a file in the trial's folder.
+
+    Args:
+        command: The command of the process.
+        environment: Its environment.
+        log: The file, to which its output is appended.
+
+    Raises:
+        OSError: If it cannot be started.
+    """
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+        self.log = log
+        with log.open("ab") as output:
+            self.first_byte = output.tell()
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                process_group=0,  # Ctrl-C goes to the command, which stops the processes one by one
+            )
+        self._is_training = False
+
+    def poll(self) -> int | None:
+        return self.process.poll()
+
+    def terminate(self) -> None:
+        self.process.terminate()
+
+    def kill(self) -> None:
+        self.process.kill()
+
+    def is_training(self) -> bool:
+        """Whether its output reports a step: `gantoolkit train` does so within ten seconds."""
+        if not self._is_training:
+            with self.log.open("rb") as output:
+                output.seek(self.first_byte)
+                self._is_training = _STEP.search(output.read()) is not None
+        return self._is_training
+
+
+def start_training(trial: Trial, data: Path, device: str, *, threads: int, workers: int) -> TrainingProcess:
+    """Start a process that trains a trial from its last checkpoint.
 
     Raises:
         GantoolkitError: If it cannot be started.
     """
     command = [sys.executable, "-m", "gantoolkit", "train", "--resume", str(trial.path), "--data", str(data)]
     command += ["--device", device, "--workers", str(workers)]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     try:
-        with (trial.path / LOG).open("ab") as log:
-            return subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, "OMP_NUM_THREADS": str(threads)},
-                process_group=0,  # Ctrl-C goes to the command, which stops the processes one by one
-            )
+        return TrainingProcess(command, environment, trial.path / LOG)
     except OSError as error:
         raise GantoolkitError(f"{trial.path}: training could not be started ({error.strerror or error})") from error
 

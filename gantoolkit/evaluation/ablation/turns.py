@@ -1,6 +1,7 @@
 """Share time among trials: several train at once, in turns if there are more, until all are finished or time is up."""
 
 import math
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from gantoolkit.evaluation.ablation.trials import Trial
 __all__ = ["Outcome", "Process", "Turn", "Turns", "turn_seconds"]
 
 SHORTEST_TURN_S = 30.0
-"""A process needs seconds to start; it should train for longer than that."""
+"""The time that a turn trains at least, apart from the seconds that its process needs to start."""
 _GRACE_S = 120.0
 """The time that a stopped process has to save before it is killed."""
 _PAUSE_S = 0.1
@@ -22,6 +23,10 @@ class Process(Protocol):
 
     def poll(self) -> int | None:
         """The exit code; None while it runs."""
+        ...
+
+    def is_training(self) -> bool:
+        """Whether it has reported a step, so that the time that it took to start is over."""
         ...
 
     def terminate(self) -> None: ...
@@ -44,13 +49,21 @@ _OUTCOMES: dict[int, Outcome] = {
 
 @dataclass
 class Turn:
-    """A process that trains a trial in a slot, and when it is to stop."""
+    """A process that trains a trial in a slot, and how long it is to train after its start, in seconds."""
 
     trial: Trial
     slot: int
     process: Process
-    ends_at: float
+    length: float
+    started_at: float
+    trains_since: float | None = None
     terminated_at: float | None = None
+
+    def is_over(self, now: float) -> bool:
+        """Whether the process has trained for as long as it is to; how long it took to start does not count."""
+        if self.trains_since is None and self.process.is_training():
+            self.trains_since = now
+        return self.trains_since is not None and now - self.trains_since >= self.length
 
     def stop(self, now: float) -> None:
         """Let the process save and exit; kill it if it has not done so after two minutes."""
@@ -77,6 +90,7 @@ class Turns:
     clock: Callable[[], float] = time.monotonic
     pause: Callable[[float], None] = time.sleep
     running: list[Turn] = field(default_factory=list)
+    start_seconds: list[float] = field(default_factory=list)
     outcomes: dict[Trial, Outcome] = field(default_factory=dict)
 
     def run(
@@ -105,7 +119,7 @@ class Turns:
                 again += self._collect()
                 is_over = is_interrupted() or (deadline is not None and now >= deadline)
                 for turn in self.running:
-                    if is_over or now >= turn.ends_at:
+                    if is_over or turn.is_over(now):
                         turn.stop(now)
                 if not is_over:
                     self._fill(fresh or again, now, deadline)
@@ -123,6 +137,8 @@ class Turns:
         self.running = [turn for turn in self.running if turn not in exited]
         for turn in exited:
             self.outcomes[turn.trial] = _OUTCOMES.get(turn.process.poll() or 0, "failed")
+            if turn.trains_since is not None:
+                self.start_seconds.append(turn.trains_since - turn.started_at)
         # A process that stops before its turn ends was stopped by someone else.
         return [turn.trial for turn in exited if turn.terminated_at is not None and self._wants_more(turn.trial)]
 
@@ -135,17 +151,25 @@ class Turns:
         for slot in free[: len(waiting)]:
             if deadline is not None and self.outcomes and deadline - now < SHORTEST_TURN_S:
                 return
-            length = turn_seconds(now, deadline, waiting=len(waiting), slots=self.slots)
+            start_s = statistics.fmean(self.start_seconds or [0.0])
+            length = turn_seconds(now, deadline, waiting=len(waiting), slots=self.slots, start_s=start_s)
             trial = waiting.pop(0)
-            self.running.append(Turn(trial, slot, self.start(trial, slot), now + length))
+            self.running.append(Turn(trial, slot, self.start(trial, slot), length, now))
 
 
-def turn_seconds(now: float, deadline: float | None, *, waiting: int, slots: int) -> float:
-    """The length of the next turn: each waiting trial gets an equal share of the time left, but not less than 30 seconds.
+def turn_seconds(now: float, deadline: float | None, *, waiting: int, slots: int, start_s: float = 0.0) -> float:
+    """How long the next turn trains: an equal share of the time left for each waiting trial, but not less than 30 seconds.
 
-    >>> turn_seconds(0.0, 480.0, waiting=13, slots=13), turn_seconds(0.0, 480.0, waiting=13, slots=4)
-    (480.0, 120.0)
+    Args:
+        now: The time.
+        deadline: When all turns end.
+        waiting: The number of trials that wait for a turn.
+        slots: The number of trials that train at once.
+        start_s: Seconds that a process needs to start.
+
+    >>> turn_seconds(0.0, 480.0, waiting=13, slots=13), turn_seconds(0.0, 480.0, waiting=13, slots=4, start_s=20.0)
+    (480.0, 100.0)
     """
     if deadline is None:
         return math.inf
-    return max(SHORTEST_TURN_S, (deadline - now) / math.ceil(waiting / slots))
+    return max(SHORTEST_TURN_S, (deadline - now) / math.ceil(waiting / slots) - start_s)

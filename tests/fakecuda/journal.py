@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from textwrap import shorten
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 __all__ = ["Capture", "Journal", "Record", "is_active", "mark", "record"]
 
@@ -173,7 +173,7 @@ def _parse(line: str) -> Record:
     assert kind in get_args(Kind), kind
     is_number = detail.isdigit()
     return Record(
-        kind=kind,
+        kind=cast(Kind, kind),
         device=int(device),
         stream=int(stream) if int(stream) >= 0 else None,
         capture=int(capture) or None,

@@ -26,10 +26,10 @@ def ignore_values() -> None:
 
     torch.testing.assert_close = _assert_alike
     torch.equal = lambda first, second: first.shape == second.shape and first.dtype == second.dtype
-    find_non_finite = RunState.find_non_finite
-    skipped_phase = StepResult.skipped.fget
-    RunState.find_non_finite = lambda state: find_non_finite(state)[:0]
-    StepResult.skipped = property(lambda result: skipped_phase(result) and None)
+    find_non_finite: Any = RunState.find_non_finite
+    skipped: Any = StepResult.skipped
+    setattr(RunState, "find_non_finite", lambda self: find_non_finite(self)[:0])  # noqa: B010
+    setattr(StepResult, "skipped", property(lambda self: skipped.fget(self) and None))  # noqa: B010
 
 
 def _assert_alike(actual: Any, expected: Any, *, check_device: bool = True, **options: Any) -> None:

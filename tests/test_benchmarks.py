@@ -45,10 +45,11 @@ def page() -> ModuleType:
         ("inference", ["--side", 32, "--rounds", 1, "--device", "cpu"]),
         ("scaling", ["--sides", 32, "--rounds", 1, "--device", "cpu"]),
         ("tiles", ["--sides", 96, "--tile", 64, "--width", 4, "--blocks", 1, "--device", "cpu"]),
+        ("busy", ["--side", 32, "--rounds", 1, "--processes", 1]),
         ("serving", ["--clients", 3, "--requests", 1, "--queue", 2, "--side", 32]),
         ("data", [*SMALL_IMAGES, "--batches", 3, "--steps", 2, "--rounds", 1, "--networks", 4, "--device", "cpu"]),
     ],
-    ids=["training", "inference", "scaling", "tiles", "serving", "data"],
+    ids=["training", "inference", "scaling", "tiles", "busy", "serving", "data"],
 )
 def test_benchmark_result_is_shown_on_the_page(module, arguments, page, tmp_path, monkeypatch) -> None:
     path = tmp_path / "result.json"

@@ -60,6 +60,8 @@ def show(name: str) -> str:
         rows = tile_rows(result)
     elif "loads" in result:
         rows = serving_rows(result)
+    elif "load" in result:
+        rows = load_rows(result)
     elif "cases" in result:
         rows = plan_rows(result)
     else:
@@ -110,6 +112,15 @@ def data_rows(result: dict[str, Any]) -> list[list[str]]:
     for mode, case in result["modes"].items():
         step = (f"{case['step']:.1f}", f"{case['preloaded']:.1f}", f"{case['ratio']:.2f}")
         rows.append([mode, f"{case['batch']:.2f}", *step])
+    return rows
+
+
+def load_rows(result: dict[str, Any]) -> list[list[str]]:
+    """Steps on shared cores: one row per setting of OpenMP."""
+    quiet, busy = result["load"]["quiet"], result["load"]["busy"]
+    rows = [["settings", "step, ms", f"beside {result['processes']} busy processes, ms", "ratio"]]
+    for name, value in quiet.items():
+        rows.append([name, f"{value:,.0f}", f"{busy[name]:,.0f}", f"{busy[name] / value:.1f}"])
     return rows
 
 

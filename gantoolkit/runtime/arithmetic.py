@@ -5,7 +5,6 @@ import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
 from typing import Literal, get_args
 
 import torch
@@ -24,7 +23,8 @@ _MIN_SPEEDUP = 1.1
 _MIN_SPEEDUP_OF_PRECISION = 1.2
 """Another algorithm, or a lower precision, is chosen from this speedup on: both round more, and a measurement is noisy."""
 
-_ROUNDS = 5
+_MIN_ROUNDS, _MAX_ROUNDS, _MAX_SECONDS = 2, 6, 1.0
+"""After the minimum, no round begins later than this. The first round, which allocates and prepares everything, is left out."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,10 @@ def choose_arithmetic(
 
 @functools.cache
 def time_convolution(candidates: tuple[Arithmetic, ...], *, trains: bool) -> Mapping[Arithmetic, float]:
-    """Time the most common convolution of a generator with each arithmetic, alternating; the median seconds of each.
+    """Time the most common convolution of a generator with each arithmetic, alternating; the least seconds of each.
 
-    It is that of residual blocks for images of 256×256. The result is cached. This takes less than a second on two cores.
+    Other processes can only lengthen times. The convolution is that of residual blocks for images of 256×256. The result is
+    cached. This takes less than a second on two cores, and not much longer if they are busy.
 
     Args:
         trains: Whether to time the backward pass, too.
@@ -80,13 +81,15 @@ def time_convolution(candidates: tuple[Arithmetic, ...], *, trains: bool) -> Map
     with torch.random.fork_rng(devices=[]), torch.set_grad_enabled(trains):
         layer = _common_convolution("cpu").to(memory_format=torch.channels_last)
         features = torch.randn(1, 256, 66, 66).contiguous(memory_format=torch.channels_last).requires_grad_(trains)
-        for _ in range(1 + _ROUNDS):
+        start = time.perf_counter()
+        for number in range(_MAX_ROUNDS):
+            if number >= _MIN_ROUNDS and time.perf_counter() - start > _MAX_SECONDS:
+                break
             for candidate, times in seconds.items():
                 layer.algorithm = candidate.convolution
                 times.append(_time_layer(layer, features, candidate.precision))
     free_buffers()
-    # Everything is allocated and prepared in the first round.
-    return {candidate: median(times[1:]) for candidate, times in seconds.items()}
+    return {candidate: min(times[1:]) for candidate, times in seconds.items()}
 
 
 def _common_convolution(device: str) -> Conv3x3:

@@ -11,22 +11,12 @@ import argparse
 import json
 import tempfile
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-from unittest import mock
 
-import torch
 import triton
-from torch import Tensor
-from triton import knobs
-from triton.backends.compiler import GPUTarget
-from triton.runtime import driver
-from triton.runtime.jit import JITFunction
 
+from benchmarks.gpu.compile_only import compile_only, kernels_on_meta_device
 from gantoolkit.cost.step_cost import count_step, count_translations
-from gantoolkit.layers import fused, kernels
 from gantoolkit.recipes import Recipe, cyclegan
 
 PRECISIONS = ("tf32", "bf16", "fp16")
@@ -36,49 +26,6 @@ GROUP = "__grp__"
 """Prefix of the file that lists the files of a kernel."""
 
 
-class Target:
-    """Stands in for Triton's driver of a device that is not there.
-
-    Args:
-        capability: Its compute capability, such as 90.
-    """
-
-    def __init__(self, capability: int) -> None:
-        self._target = GPUTarget("cuda", capability, 32)
-
-    def get_current_target(self) -> GPUTarget:
-        return self._target
-
-    def get_current_device(self) -> int:
-        return 0
-
-    def get_current_stream(self, device: int) -> int:
-        return 0
-
-
-@contextmanager
-def compile_only(capability: int) -> Iterator[set[Any]]:
-    """Context manager in which launches compile their kernel only, also on the meta device; yields the compiled kernels."""
-    run, compiled = JITFunction.run, set()
-
-    def compile_kernel(self: Any, *arguments: Any, warmup: bool, **options: Any) -> None:
-        kernel: Any = run(self, *arguments, warmup=True, **options)
-        compiled.add(kernel.hash)
-
-    with (
-        mock.patch.object(driver, "_active", Target(capability)),
-        mock.patch.object(JITFunction, "run", compile_kernel),
-        mock.patch.object(kernels, "has_kernels", return_value=True),
-        mock.patch.object(fused, "can_fuse", can_fuse_on_meta),
-    ):
-        yield compiled
-
-
-def can_fuse_on_meta(features: Tensor, *, pad: int = 0) -> bool:
-    """Whether a CUDA device uses the kernels: there, convolutions preserve channels_last; on the meta device they do not."""
-    return kernels.can_fuse(features.contiguous(memory_format=torch.channels_last), pad=pad)
-
-
 def recipe_of(precision: str, batch: int) -> Recipe:
     """CycleGAN as `benchmarks.training` measures it."""
     return cyclegan(identity_weight=5.0).swap({"training.precision": precision, "training.batch_size": batch}).resolve()
@@ -86,15 +33,15 @@ def recipe_of(precision: str, batch: int) -> Recipe:
 
 def compile_kernels(archive: Path, capability: int) -> int:
     """Compile for each precision and batch size; return the number of kernels."""
-    with tempfile.TemporaryDirectory() as folder, mock.patch.object(knobs.cache, "dir", folder):
-        with compile_only(capability) as compiled:
+    with tempfile.TemporaryDirectory() as folder:
+        with compile_only(capability, Path(folder)) as launches, kernels_on_meta_device():
             for precision in PRECISIONS:
                 for batch in BATCHES:
                     recipe = recipe_of(precision, batch)
                     count_step(recipe)
                     count_translations(recipe)
         pack(Path(folder), archive)
-    return len(compiled)
+    return len(launches.variants)
 
 
 def pack(folder: Path, archive: Path) -> None:

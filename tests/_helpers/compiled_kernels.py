@@ -1,20 +1,16 @@
-"""Triton kernels compiled for a GPU that is not present: what is launched is compiled, and nothing runs."""
+"""The machine code of compiled Triton kernels, and the passes of a step that launch them."""
 
 import os
 import re
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 
-from gantoolkit.layers import fused, kernels
 from gantoolkit.plugins import Batch, System
 
 
@@ -25,59 +21,6 @@ class MachineCode:
     registers: int
     spill_bytes: int
     instructions: Counter[str]
-
-
-@dataclass
-class Launches:
-    """The kernels that were launched: `names` of all, and one entry in `variants` for each that was compiled."""
-
-    names: Counter[str] = field(default_factory=Counter)
-    variants: dict[int, tuple[str, Any]] = field(default_factory=dict)
-
-
-@contextmanager
-def only_compile(capability: int, cache: Path) -> Iterator[Launches]:
-    """Compile launches of kernels for a GPU of compute capability `capability` / 10. Tensors may be on any device."""
-    from triton.backends.compiler import GPUTarget
-    from triton.runtime import driver
-    from triton.runtime.jit import JITFunction
-
-    class Driver:
-        def get_current_target(self) -> GPUTarget:
-            return GPUTarget("cuda", capability, 32)
-
-        def get_current_device(self) -> int:
-            return capability  # Triton keeps what it compiled for each device
-
-        def get_current_stream(self, device: int) -> int:
-            return 0
-
-    launches, run = Launches(), JITFunction.run
-
-    def compile_launch(self: Any, *arguments: Any, warmup: bool, **options: Any) -> None:
-        kernel = run(self, *arguments, warmup=True, **options)
-        launches.names[self.fn.__name__] += 1
-        launches.variants.setdefault(id(kernel), (self.fn.__name__, kernel))
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRITON_CACHE_DIR", str(cache))
-        patch.setattr(JITFunction, "run", compile_launch)
-        patch.setattr(driver, "_active", Driver())
-        yield launches
-
-
-@contextmanager
-def kernels_on_meta_device() -> Iterator[None]:
-    """Launch kernels for tensors on the meta device, whose convolutions do not preserve channels_last as those of CUDA do."""
-    can_fuse = kernels.can_fuse
-
-    def can_fuse_in_channels_last(features: torch.Tensor, *, pad: int = 0) -> bool:
-        return can_fuse(features.contiguous(memory_format=torch.channels_last), pad=pad)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kernels, "has_kernels", lambda device: not kernels.is_traced())
-        patch.setattr(fused, "can_fuse", can_fuse_in_channels_last)
-        yield
 
 
 def differentiate_phases(system: System, batch: Batch) -> None:

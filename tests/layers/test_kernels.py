@@ -17,12 +17,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from _helpers.compiled_kernels import differentiate_phases, kernels_on_meta_device, only_compile, read_machine_code
+from _helpers.compiled_kernels import differentiate_phases, read_machine_code
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks.gpu.compile_only import compile_only, kernels_on_meta_device
 from gantoolkit.blocks.discriminators import PatchGANDiscriminator
 from gantoolkit.blocks.generators import ResNetGenerator
 from gantoolkit.blocks.losses import WGANGP
@@ -531,7 +532,7 @@ def test_kernels_compile_for_hopper(dtype, channels, pad, slope, residual, one_l
     shape = (2, channels, 16, 16)
     parameters = [None, None] if residual else [torch.ones(channels), torch.ones(channels)]
     inputs = [randn(shape, 1, dtype), *parameters, randn(shape, 2, dtype) if residual else None]
-    with only_compile(90, tmp_path) as launches, small_tiles(128, programs=4, one_launch=one_launch):
+    with compile_only(90, tmp_path) as launches, small_tiles(128, programs=4, one_launch=one_launch):
         fuse(inputs, slope=slope, pad=pad, both=residual)
         features = inputs[0].requires_grad_()
         fused_reflection_pad(features, pad).backward(gradients_of(features, pad=pad, both=False, seed=1)[0])
@@ -555,7 +556,7 @@ def test_kernels_of_the_networks_in_the_paper_are_few_and_efficient(
     precision: Precision, capability: int, tmp_path: Path
 ) -> None:
     """All kernels of a step at 256² with batches of 1 and 16."""
-    with only_compile(capability, tmp_path) as launches, kernels_on_meta_device():
+    with compile_only(capability, tmp_path) as launches, kernels_on_meta_device():
         for recipe, batch_size in itertools.product(PAPER, (1, 16)):
             system = build_trainer(recipe.resolve(), torch.device("meta"), precision).system
             differentiate_phases(

@@ -207,7 +207,7 @@ def test_a_weight_is_rounded_once_for_several_passes() -> None:
 
     def count_roundings() -> tuple[int, int]:
         """Of one weight at a time, and of all weights of a network."""
-        with torch.profiler.profile(record_shapes=True) as profile:
+        with torch.profiler.profile(record_shapes=True, acc_events=True) as profile:
             (network(images).sum() + network(2 * images).sum()).backward()
         single = [event for event in profile.events() if event.name == "aten::_to_copy"]
         together = [event for event in profile.events() if event.name == "aten::_foreach_copy_"]

@@ -34,8 +34,9 @@ def test_launches_of_a_captured_step(outcomes: Outcomes) -> None:
     assert nodes <= MOST_LAUNCHES
 
 
-def test_a_replay_is_one_launch_and_a_few_copies(outcomes: Outcomes) -> None:
-    outcome = outcomes["capture"]
+@pytest.mark.parametrize("case", ["capture", "capture, plain layers"])
+def test_a_replay_is_one_launch_and_a_few_copies(case: str, outcomes: Outcomes) -> None:
+    outcome = outcomes[case]
     assert (outcome["replays"], outcome["waits"], outcome["allocations"]) == (1, [], 0)
     assert outcome["work"] + outcome["replays"] <= MOST_CALLS_PER_REPLAY
 

@@ -1,8 +1,10 @@
 """What a step costs, with the networks of the paper at 256×256."""
 
 import gc
+import os
 from functools import partial
 from typing import Any
+from unittest import mock
 
 import torch
 
@@ -44,6 +46,12 @@ def measure_step(*, capture: bool, deterministic: bool = False, batch_size: int 
     }
 
 
+def measure_plain_layers() -> dict[str, Any]:
+    """A step without the fused kernels, as on devices that Triton does not support."""
+    with mock.patch.dict(os.environ, {"GANTOOLKIT_KERNELS": "0"}):
+        return measure_step(capture=True)
+
+
 def main() -> None:
     ignore_values()
     print_outcomes(
@@ -54,6 +62,7 @@ def main() -> None:
             "plain": partial(measure_step, capture=False),
             "plain, deterministic": partial(measure_step, capture=False, deterministic=True),
             "capture": partial(measure_step, capture=True),
+            "capture, plain layers": measure_plain_layers,
         }
     )
 

@@ -1,5 +1,6 @@
 """The training loop: batches, steps, and what is logged, drawn, measured and saved between them; for any system and recipe."""
 
+import gc
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -85,10 +86,14 @@ def train(
         try:
             settings, precision = recipe.training, session.trainer.precision
             with backend_flags(precision, try_algorithms=not settings.deterministic, compiles=settings.compile):
-                return session.run(interrupts)
+                end = session.run(interrupts)
         finally:
             if session.records is not None:
                 session.records.close()
+            del session
+            if device.type == "cuda":  # networks refer to themselves, and would keep the memory of their graphs
+                gc.collect()
+        return end
 
 
 class _Session:

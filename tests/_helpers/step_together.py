@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from _helpers.small import batch_of
 from gantoolkit.recipes import Recipe
+from gantoolkit.runtime.arithmetic import Arithmetic
 from gantoolkit.runtime.seeds import derive_seed
 from gantoolkit.training import build_trainer
 from gantoolkit.training.distributed import SINGLE_PROCESS, ProcessGroup, join_process_group
@@ -23,7 +24,7 @@ def take_step(
     recipe: Recipe, images: int, dtype: torch.dtype, process_group: ProcessGroup = SINGLE_PROCESS
 ) -> dict[str, torch.Tensor]:
     """Take a step on `images` pairs that all processes share; returns losses, gradients, weights and buffers."""
-    trainer = build_trainer(recipe, torch.device("cpu"), "fp32", process_group)
+    trainer = build_trainer(recipe, torch.device("cpu"), Arithmetic(), process_group)
     for network in trainer.system.networks.values():
         network.to(dtype)
     batch = {domain: pixels.to(dtype) for domain, pixels in batch_of(recipe, images).items()}

@@ -32,6 +32,7 @@ from gantoolkit.layers.fused import Chain
 from gantoolkit.layers.kernels import can_fuse
 from gantoolkit.layers.kernels.reference import instance_norm
 from gantoolkit.recipes import cyclegan, pix2pix
+from gantoolkit.runtime.arithmetic import Arithmetic
 from gantoolkit.runtime.precision import Precision
 from gantoolkit.training import build_trainer
 
@@ -558,7 +559,7 @@ def test_kernels_of_the_networks_in_the_paper_are_few_and_efficient(
     """All kernels of a step at 256² with batches of 1 and 16."""
     with compile_only(capability, tmp_path) as launches, kernels_on_meta_device():
         for recipe, batch_size in itertools.product(PAPER, (1, 16)):
-            system = build_trainer(recipe.resolve(), torch.device("meta"), precision).system
+            system = build_trainer(recipe.resolve(), torch.device("meta"), Arithmetic(precision)).system
             differentiate_phases(
                 system, {domain: torch.zeros(batch_size, 3, 256, 256, device="meta") for domain in "AB"}
             )

@@ -17,7 +17,7 @@ _DEFAULTS = {
     # Threads that spin while they wait keep others, which they may wait for, from running on shared cores.
     "OMP_WAIT_POLICY": "PASSIVE",
     # A few microseconds of spinning are worth it: waking a thread takes longer than many operations of a step.
-    "GOMP_SPINCOUNT": "100",
+    "GOMP_SPINCOUNT": "4000",
 }
 
 _MIN_PARAMETERS = 1_000_000

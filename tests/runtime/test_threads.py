@@ -37,7 +37,7 @@ class TestBusyCores:
         monkeypatch.setattr("gantoolkit.runtime.threads.time_threads", lambda counts: {1: one, 4: four})
 
     @pytest.mark.parametrize(
-        ("policy", "remedy"), [("PASSIVE", "OMP_NUM_THREADS=1"), ("", "OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=100")]
+        ("policy", "remedy"), [("PASSIVE", "OMP_NUM_THREADS=1"), ("", "OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=4000")]
     )
     def test_threads_that_are_slower_than_one_are_reported(
         self, policy: str, remedy: str, monkeypatch: pytest.MonkeyPatch

@@ -44,7 +44,7 @@ $(READY_2_11): pyproject.toml constraints-torch-2.11.txt $(PLUGINS:=/pyproject.t
 		{ echo "$(PYTHON_3_12) is not Python 3.12; name one: make test-torch-2.11 PYTHON_3_12=/path/to/python3.12" >&2; exit 1; }
 	$(PYTHON_3_12) -m venv $(VENV_2_11)
 	$(VENV_2_11)/bin/python -m pip install --quiet --constraint constraints-torch-2.11.txt \
-		--editable ".[metrics,ssim,testing]" $(TESTS_NEED) $(PLUGINS:%=--editable ./%)
+		--editable ".[metrics,testing]" $(TESTS_NEED) $(PLUGINS:%=--editable ./%)
 	touch $@
 
 lint: setup

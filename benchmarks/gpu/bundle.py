@@ -25,7 +25,7 @@ from benchmarks.peer import check_peer
 
 ROOT = Path(__file__).parents[2]
 MAX_BYTES = 32 * 2**20
-ROOTS = ("gantoolkit[ssim,testing]", "gantoolkit-augment", "gantoolkit-cut", "gantoolkit-vit", "sybil")
+ROOTS = ("gantoolkit[testing]", "gantoolkit-augment", "gantoolkit-cut", "gantoolkit-vit", "sybil")
 """What is needed there; sybil is imported by the tests' conftest.py."""
 PREINSTALLED = Path(__file__).with_name("preinstalled.txt")
 OWN = frozenset({"gantoolkit", "gantoolkit-augment", "gantoolkit-cut", "gantoolkit-vit"})

@@ -1,6 +1,8 @@
 """The structure of the repository: what is at the top of the package, and what tests may import."""
 
 import ast
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -47,3 +49,21 @@ def test_tests_mirror_the_package() -> None:
     folders = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir() and path.name != "__pycache__"}
     packages = {path.name for path in PACKAGE.iterdir() if path.is_dir()}
     assert folders - packages == {"_helpers", "fakecuda", "hostile"}
+
+
+def test_extras_that_are_named_exist() -> None:
+    """`pip` only warns of an extra that does not exist."""
+    extras = set(
+        tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    )
+    files = [*ROOT.glob("*.md"), ROOT / "Makefile", ROOT / "pyproject.toml"]
+    for folder in ("benchmarks", "docs", "gantoolkit", "plugins"):
+        files += [path for path in (ROOT / folder).rglob("*") if path.suffix in (".md", ".py", ".toml")]
+    unknown = {
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in files
+        for names in re.findall(r"(?:gantoolkit|\"\.)\[([a-z]+(?:,[a-z]+)*)\]", path.read_text(encoding="utf-8"))
+        for name in names.split(",")
+        if name not in extras
+    }
+    assert not unknown

@@ -55,7 +55,7 @@ def check_translation(findings: Findings, options: Options) -> None:
 
 
 def check_resume(findings: Findings, options: Options) -> None:
-    """A run that was stopped continues to the same bits, with and without graphs, and can move to the CPU."""
+    """A run that was stopped continues to the same bits, with and without graphs."""
     with tempfile.TemporaryDirectory() as folder:
         data = make_photographs(Path(folder) / "images", 10, (40, 36))
         for precision, captured in (("fp32", False), ("bf16", False), ("bf16", True)):

@@ -1,5 +1,6 @@
 """Run stages as processes, each with a limit, until the time for all of them is over."""
 
+import contextlib
 import itertools
 import os
 import signal
@@ -140,5 +141,6 @@ class Runner:
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
+    # Also if the stage itself has ended: a process that it started may still hold its output open.
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)

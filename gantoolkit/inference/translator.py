@@ -62,8 +62,8 @@ class Translator:
         generator: A loaded generator; `Translator.load` reads one from a file.
         compile: Compile the network with torch.compile at the first image, for images of any size. This takes a minute or two,
             so it pays off only for many images.
-        capture: On CUDA, replay the translation of images of up to a megapixel as a CUDA graph, from the third call of a shape
-            on. The result is the same.
+        capture: On CUDA, replay the translation of batches of up to a megapixel in all as a CUDA graph, from the third call of a
+            shape on. The result is the same.
         tile: Whether to translate large images in tiles. Instance norm still uses the statistics of the whole image, so the
             result is the same; see `gantoolkit.inference.tiling`.
 

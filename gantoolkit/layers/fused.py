@@ -114,15 +114,18 @@ def _read_traits(layers: nn.Sequential) -> list[object]:
     """All that a plan depends on: which layers there are, how they are called, and the attributes that decide on runs."""
     traits: list[object] = []
     for layer in layers:
-        own = vars(layer)
-        hooks = (
-            own["_forward_hooks"] or own["_forward_pre_hooks"] or own["_backward_hooks"] or own["_backward_pre_hooks"]
-        )
-        attributes = own.get("padding"), own.get("negative_slope"), own.get("track_running_stats")
-        traits += (layer, type(layer).forward, own.get("forward"), bool(hooks), attributes)
+        traits += _read_layer(layer)
         if isinstance(layer, Residual):
+            traits += _read_layer(layer.layers)
             traits += _read_traits(layer.layers)
     return traits
+
+
+def _read_layer(layer: nn.Module) -> tuple[object, ...]:
+    own = vars(layer)
+    hooks = own["_forward_hooks"] or own["_forward_pre_hooks"] or own["_backward_hooks"] or own["_backward_pre_hooks"]
+    attributes = own.get("padding"), own.get("negative_slope"), own.get("track_running_stats")
+    return layer, type(layer).forward, own.get("forward"), bool(hooks), attributes
 
 
 def _run(plan: _Plan, features: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from gantoolkit.runs.progress import check_progress
 
 __all__ = ["Checkpoint", "RunFolder"]
 
-_FORMAT = "gantoolkit checkpoint 2"
+_FORMAT = "gantoolkit checkpoint 3"
 _NAME = re.compile(r"step-\d{8,18}\.safetensors")
 _PACKAGES = ("gantoolkit", "torch", "numpy", "pillow", "safetensors")
 

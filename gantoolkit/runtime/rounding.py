@@ -20,11 +20,12 @@ _ROUNDING_FORWARDS = (
 
 def rounded_parameters(network: nn.Module, device: torch.device) -> list[str]:
     """The names of the weights and biases that autocast rounds: those of convolutions and linear layers."""
-    return [
-        f"{layer}.{name}".removeprefix(".")
+    names = {
+        parameter: f"{layer}.{name}".removeprefix(".")
         for layer, module in _rounding_layers(network, device).items()
-        for name, _ in module.named_parameters(recurse=False)
-    ]
+        for name, parameter in module.named_parameters(recurse=False)
+    }
+    return list(names.values())  # one name of a parameter that several layers share
 
 
 def _rounding_layers(network: nn.Module, device: torch.device) -> dict[str, nn.Module]:
@@ -121,6 +122,8 @@ class _Round(torch.autograd.Function):
 
 
 def _copy(tensors: Sequence[Tensor], dtypes: Sequence[torch.dtype]) -> list[Tensor]:
+    if torch.is_grad_enabled():  # create_graph: the gradient has to be differentiable
+        return [tensor.to(dtype) for tensor, dtype in zip(tensors, dtypes, strict=True)]
     copies = [torch.empty_like(tensor, dtype=dtype) for tensor, dtype in zip(tensors, dtypes, strict=True)]
     if copies:
         torch._foreach_copy_(copies, list(tensors))  # pyright: ignore[reportPrivateImportUsage]

@@ -69,7 +69,7 @@ class Term:
         weight: A term of weight 0 is left out.
         value: Computes the term as a scalar. Its arguments are what `needs` names.
         needs: Images of the batch (`A`), translations (`fake_B`) and networks (`D_B`). By default, the names of the parameters
-            of `value`.
+            of `value`. In a CUDA graph, terms of different networks run in parallel, so name all networks that it uses.
     """
 
     name: str
@@ -146,9 +146,9 @@ class Objective:
                         f"{', '.join(available)}"
                     )
             ready = [translation for translation in pending if translation.source in known]
-            names = (
-                [translation.generator for translation in ready] if known[first.source].is_cuda else [first.generator]
-            )
+            names = [first.generator]
+            if known[first.source].is_cuda:
+                names += [translation.generator for translation in ready if translation.generator in networks]
             tasks, groups = [], []
             for name in dict.fromkeys(names):
                 group = [translation for translation in ready if translation.generator == name]
@@ -174,13 +174,14 @@ class Objective:
         """
         known = {**networks, **images}
         tasks: list[tuple[str, Callable[[], Tensor]]] = []
+        is_parallel = all(sum(name in networks for name in term.needs) <= 1 for term in self.terms)
         for term in self.terms:
             if missing := [name for name in term.needs if name not in known]:
                 raise PluginError(
                     f"term '{term.name}' needs '{missing[0]}', which is not an image or a network of this system; known: "
                     f"{', '.join(known)}"
                 )
-            network = next((name for name in term.needs if name in networks), "")
+            network = next((name for name in term.needs if name in networks and is_parallel), "")
             tasks.append((network, partial(term.value, *(known[name] for name in term.needs))))
         values = zip(self.terms, run_parallel(tasks), strict=True)
         return {term.name: value if term.weight == 1 else term.weight * value for term, value in values}

@@ -119,7 +119,7 @@ class CapturedStep:
             for name, pool in pools.items()
             if isinstance(pool, PlannedPool)
         }
-        random_state = _host_random_state()
+        random_state = _HostRandomState()
         try:
             with self._replace_pools(planned):
                 run, (names, losses, non_finite) = self.recorder.record(lambda: self._run(inputs, due, share))
@@ -130,13 +130,16 @@ class CapturedStep:
         else:
             if any(pool.called != len(pool.counts) for pool in planned.values()):
                 self.problem = "an image pool is called more or less often than before"
-            elif random_state == _host_random_state():
+            elif random_state == _HostRandomState():
                 phases = [phase.name for phase in due]
                 return _Graph(run, inputs, list(planned.values()), names, losses, phases, non_finite)
             else:
                 self.problem = "one of its blocks draws random numbers on the host"
+        # The step is repeated without a graph, with the same decisions and random numbers.
         for name, pool in pools.items():
             pool.load_state_dict(states[name])
+        random_state.restore()
+        self._graphs.clear()
         self._warn()
         return None
 
@@ -257,6 +260,23 @@ def _copy(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {key: tensor.clone() for key, tensor in state.items()}
 
 
-def _host_random_state() -> tuple[object, ...]:
-    numpy: Any = np.random.get_state()
-    return random.getstate(), numpy[1].tobytes(), numpy[2:], torch.get_rng_state().numpy().tobytes()
+class _HostRandomState:
+    """The state of the host's global random generators."""
+
+    def __init__(self) -> None:
+        self._python, self._numpy, self._torch = random.getstate(), np.random.get_state(), torch.get_rng_state()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _HostRandomState) and self._key() == other._key()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def restore(self) -> None:
+        """Set the generators to this state."""
+        random.setstate(self._python)
+        np.random.set_state(self._numpy)
+        torch.set_rng_state(self._torch)
+
+    def _key(self) -> tuple[object, ...]:
+        numpy: Any = self._numpy
+        return self._python, numpy[1].tobytes(), numpy[2:], self._torch.numpy().tobytes()

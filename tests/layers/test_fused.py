@@ -191,6 +191,11 @@ def test_changes_between_calls_take_effect() -> None:
         expect(1)
         handle.remove()
         expect(0)
+    chains: list[str] = []
+    handle = block.layers.register_forward_pre_hook(lambda *_: chains.append("chain"))
+    network(images)
+    assert chains == ["chain"]
+    handle.remove()
     handle = nn.modules.module.register_module_forward_hook(lambda *_: None)
     expect(1)
     handle.remove()

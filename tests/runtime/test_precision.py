@@ -219,6 +219,28 @@ def test_a_weight_is_rounded_once_for_several_passes() -> None:
         assert count_roundings() == (0, 2)
 
 
+def test_gradients_of_shared_weights_are_differentiable() -> None:
+    network = Convolution()
+    set_precision("bf16", network, CPU, shares_weights=True)
+    weight = network.layer.weight
+    with shared_weights():
+        (gradient,) = torch.autograd.grad(network(torch.rand(1, 2, 8, 8)).square().sum(), weight, create_graph=True)
+        gradient.square().sum().backward()
+    assert weight.grad is not None
+    assert weight.grad.isfinite().all()
+
+
+def test_layers_may_share_a_weight() -> None:
+    network = nn.Sequential(nn.Conv2d(2, 2, 1), nn.Conv2d(2, 2, 1))
+    network[1].weight = network[0].weight
+    expected = copy.deepcopy(network)
+    for each, shares_weights in ((network, True), (expected, False)):
+        set_precision("bf16", each, CPU, shares_weights=shares_weights)
+    images = torch.rand(1, 2, 4, 4)
+    with shared_weights():
+        assert torch.equal(network(images), expected(images))
+
+
 def test_a_weight_that_was_rounded_without_gradient_gets_a_gradient_later() -> None:
     network = Convolution()
     set_precision("bf16", network, CPU, shares_weights=True)

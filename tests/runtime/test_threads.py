@@ -16,8 +16,8 @@ LARGE, SMALL = nn.Linear(1000, 1000), nn.Linear(10, 10)
 @pytest.mark.parametrize(
     ("environment", "first", "expected"),
     [
-        ({}, "gantoolkit", "PASSIVE 100"),
-        ({"OMP_WAIT_POLICY": "ACTIVE"}, "gantoolkit", "ACTIVE 100"),
+        ({}, "gantoolkit", "PASSIVE 4000"),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, "gantoolkit", "ACTIVE 4000"),
         ({}, "torch, gantoolkit", "None None"),
     ],
     ids=["default", "environment", "after torch"],

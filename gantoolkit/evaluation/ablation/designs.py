@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 
 from gantoolkit.errors import RecipeError, did_you_mean
 from gantoolkit.files.toml import read_toml
@@ -49,6 +50,18 @@ class Design(BaseModel):
     metrics: tuple[str, ...] = ()
     images: int | None = None
     differs: tuple[str, ...] = ()
+
+    @field_validator("rows")
+    @classmethod
+    def _have_one_name_each(cls, rows: tuple[DesignRow, ...]) -> tuple[DesignRow, ...]:
+        names = [row.recipe for row in rows]
+        if repeated := [name for name in names if names.count(name) > 1]:
+            raise PydanticCustomError(
+                "rows",
+                "{name} is the recipe of two rows, whose runs would share a folder; write one of them as a .toml file",
+                {"name": repeated[0]},
+            )
+        return rows
 
 
 def list_designs() -> list[str]:

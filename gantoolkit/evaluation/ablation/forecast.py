@@ -105,8 +105,9 @@ def choose_jobs(forecasts: Sequence[Forecast], devices: Sequence[str]) -> int:
     if device.type != "cuda":
         return 1
     sizes = [each.needed_bytes for each in forecasts if each.needed_bytes is not None]
-    free = sum(filter(None, (available_memory(torch.device(name)) for name in devices)))
-    fitting = free // max(sizes) if sizes else len(devices)
+    # The trials are distributed evenly over the devices, so the one with the least memory decides.
+    free = min(available_memory(torch.device(name)) or 0 for name in devices)
+    fitting = len(devices) * (free // max(sizes) if sizes else 1)
     limit = min(fitting, os.cpu_count() or 1, _LARGEST_JOBS * len(devices))
     return max(1, min(len(forecasts), limit))
 

@@ -8,10 +8,11 @@ from concurrent.futures.process import BrokenProcessPool
 
 import torch
 
-from gantoolkit.errors import GantoolkitError
+from gantoolkit.errors import GantoolkitError, first_line
 from gantoolkit.evaluation.ablation.results import Ablation, MetricChoice
 from gantoolkit.evaluation.ablation.trials import Trial
 from gantoolkit.evaluation.scoring import RunScores
+from gantoolkit.runtime.device import is_out_of_memory
 
 __all__ = ["measure_trials"]
 
@@ -45,8 +46,8 @@ def measure_trials(
         for trial in trials:
             try:
                 scores.append(ablation.measure(trial, choice, device=devices[0]))
-            except GantoolkitError as error:
-                report(trial, str(error))
+            except (GantoolkitError, RuntimeError, MemoryError) as error:
+                report(trial, _explain(error))
             else:
                 report(trial, "")
         return scores
@@ -60,8 +61,8 @@ def measure_trials(
             for future in as_completed(futures):
                 try:
                     scores.append(future.result())
-                except (GantoolkitError, BrokenProcessPool) as error:
-                    report(futures[future], str(error))
+                except (GantoolkitError, BrokenProcessPool, RuntimeError, MemoryError) as error:
+                    report(futures[future], _explain(error))
                 else:
                     report(futures[future], "")
         except BaseException:
@@ -70,6 +71,19 @@ def measure_trials(
                 process.terminate()
             raise
     return scores
+
+
+def _explain(error: Exception) -> str:
+    """The message of an error that concerns one trial; other errors are raised.
+
+    Raises:
+        RuntimeError: When the error is not about memory, but a fault.
+    """
+    if isinstance(error, GantoolkitError | BrokenProcessPool):
+        return str(error)
+    if is_out_of_memory(error):
+        return f"there is not enough memory to score it ({first_line(error)}); call again, or use fewer jobs"
+    raise error
 
 
 def _initialize(threads: int) -> None:

@@ -40,11 +40,8 @@ _OUTCOMES: dict[int, Outcome] = {
     0: "finished",
     130: "stopped",
     143: "stopped",
-    -2: "stopped",
-    -15: "stopped",
-    -9: "stopped",
 }
-"""By exit code. A process that was killed has lost only what it did after its last checkpoint."""
+"""By exit code."""
 
 
 @dataclass
@@ -64,6 +61,12 @@ class Turn:
         if self.trains_since is None and self.process.is_training():
             self.trains_since = now
         return self.trains_since is not None and now - self.trains_since >= self.length
+
+    def outcome(self) -> Outcome:
+        """The outcome of the process, which has exited. What kills a process that was not told to stop is a failure."""
+        code = self.process.poll() or 0
+        is_killed = code < 0 and self.terminated_at is not None
+        return "stopped" if is_killed else _OUTCOMES.get(code, "failed")
 
     def stop(self, now: float) -> None:
         """Let the process save and exit; kill it if it has not done so after two minutes."""
@@ -136,7 +139,7 @@ class Turns:
         exited = [turn for turn in self.running if turn.process.poll() is not None]
         self.running = [turn for turn in self.running if turn not in exited]
         for turn in exited:
-            self.outcomes[turn.trial] = _OUTCOMES.get(turn.process.poll() or 0, "failed")
+            self.outcomes[turn.trial] = turn.outcome()
             if turn.trains_since is not None:
                 self.start_seconds.append(turn.trains_since - turn.started_at)
         # A process that stops before its turn ends was stopped by someone else.

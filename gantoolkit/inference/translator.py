@@ -43,6 +43,8 @@ _ALWAYS_WHOLE = 1 << 20
 """Images of up to this many pixels are always translated whole, and by CUDA graphs: for larger ones, launches do not matter."""
 _SCRATCH = 2 * 16 * 4
 """Bytes for each pixel of a tile: CPU convolutions pad the inputs and outputs of narrow layers to 16 channels."""
+_PINNED_ROUNDING = 2
+"""PyTorch rounds the size of a block of pinned memory up to a power of two."""
 _LIBRARIES = 200_000_000
 """Bytes by which a process grows at its first convolution: 160 MB were measured."""
 _SIDES = (4096, 2048, 1024, 512, 256)
@@ -62,8 +64,8 @@ class Translator:
         generator: A loaded generator; `Translator.load` reads one from a file.
         compile: Compile the network with torch.compile at the first image, for images of any size. This takes a minute or two,
             so it pays off only for many images.
-        capture: On CUDA, replay the translation of batches of up to a megapixel in all as a CUDA graph, from the third call of a
-            shape on. The result is the same.
+        capture: On CUDA, replay the translation of batches of up to a megapixel in all as a CUDA graph, from the third call of
+            a shape on. The result is the same.
         tile: Whether to translate large images in tiles. Instance norm still uses the statistics of the whole image, so the
             result is the same; see `gantoolkit.inference.tiling`.
 
@@ -299,7 +301,8 @@ class Translator:
         tile_size = self._padded_tile_size(height, width, tile)
         network = self._required_bytes(1, *tile_size) + _SCRATCH * math.prod(tile_size) + _LIBRARIES
         pixels = height * width * (generator.source.bytes_per_pixel + generator.target.bytes_per_pixel)
-        return int(network) + pixels + sum(self._cache_bytes((height, width), tile))
+        own_bytes, pinned_bytes = self._cache_bytes((height, width), tile)
+        return int(network) + pixels + own_bytes + _PINNED_ROUNDING * pinned_bytes
 
     def _cache_bytes(self, size: tuple[int, int], tile: int) -> tuple[int, int]:
         """Bytes in which tiles may cache features on the device, and beyond them in the host's memory."""
@@ -308,7 +311,7 @@ class Translator:
             return host, 0
         free = available_memory(self.device) or 0
         remaining = free - self._required_bytes(1, *self._padded_tile_size(*size, tile))
-        return max(0, int(min(self.cache_share * free, remaining))), host
+        return max(0, int(min(self.cache_share * free, remaining))), host // _PINNED_ROUNDING
 
     def _largest_fitting_tile(self, count: int, height: int, width: int) -> int | None:
         free = available_memory(self.device)

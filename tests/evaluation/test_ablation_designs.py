@@ -74,3 +74,11 @@ def test_problems_of_a_design_are_named(tmp_path: Path) -> None:
     path.write_text("[[rows]]\nname = 'cyclegan'\n")
     with pytest.raises(RecipeError, match=r"own\.toml: 'rows\.0\.recipe'"):
         find_design(str(path), tmp_path)
+
+
+def test_rows_of_one_recipe_are_refused(tmp_path: Path) -> None:
+    """Their runs would share a folder."""
+    path = tmp_path / "twice.toml"
+    path.write_text('[[rows]]\nrecipe = "cyclegan"\n[[rows]]\nrecipe = "cyclegan"\nsettings = {cycle_weight = 5.0}\n')
+    with pytest.raises(RecipeError, match="cyclegan is the recipe of two rows"):
+        find_design(str(path), tmp_path)

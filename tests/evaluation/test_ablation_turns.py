@@ -197,3 +197,11 @@ def test_as_many_runs_train_at_once_as_fit_into_memory(monkeypatch: pytest.Monke
     monkeypatch.setattr(forecasting.os, "cpu_count", lambda: 4)  # each process needs a core
     assert choose_jobs(forecasts, ["cuda:0", "cuda:1"]) == 4
     assert choose_jobs([Forecast(make_trials(1)[0], 0, 10, 90_000, None)], ["cuda:0"]) == 1
+
+
+@pytest.mark.parametrize("code", [-9, -15, 1])
+def test_a_process_that_is_killed_by_someone_else_has_failed(code: int) -> None:
+    """By the system if memory runs out, for example."""
+    (trial,) = trials = make_trials(1)
+    turns, _, _ = share(trials, {trial: 10.0}, slots=1, deadline=None, code=code)
+    assert turns.outcomes == {trial: "failed"}

@@ -71,7 +71,7 @@ class GraphRecorder:
         index = self._device.index
         generator = torch.cuda.default_generators[index]
         generator.graphsafe_set_state(generator.clone_state())
-        with contextlib.suppress(RuntimeError):
+        with contextlib.suppress(RuntimeError, AttributeError):  # newer versions end it themselves
             torch._C._cuda_endAllocateToPool(index, self._pool)
         self.forget()
         # The end of the capture raises an error of its own; the first one names the cause.

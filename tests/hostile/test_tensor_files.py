@@ -327,7 +327,7 @@ def test_checkpoint_with_wrong_types_is_named_and_skipped(changes: dict[str, Any
         "since_epoch": {},
         "scheduler": {},
     }
-    header = {"format": "gantoolkit checkpoint 2", "recipe": recipe.to_toml(), "progress": progress}
+    header = {"format": "gantoolkit checkpoint 3", "recipe": recipe.to_toml(), "progress": progress}
     run.checkpoints.mkdir(parents=True)
     path = run.checkpoints / "step-00000003.safetensors"
     write_tensors(path, {"a": torch.zeros(1)}, header)
@@ -339,7 +339,7 @@ def test_checkpoint_with_wrong_types_is_named_and_skipped(changes: dict[str, Any
         assert run.newest_checkpoint(recipe) is None
 
 
-@pytest.mark.parametrize("kind", [["gantoolkit checkpoint 2"], 3, None, {"a": 1}])
+@pytest.mark.parametrize("kind", [["gantoolkit checkpoint 3"], 3, None, {"a": 1}])
 def test_checkpoint_of_another_format(kind: Any, error_message: ErrorMessage, tmp_path: Path) -> None:
     recipe = cyclegan().swap(TINY).resolve()
     run = RunFolder(tmp_path / "run")

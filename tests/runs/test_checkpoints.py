@@ -88,7 +88,7 @@ class TestCheckpoints:
         header = read_header(path)
         assert Recipe.from_toml(header["recipe"]).resolve() == run.recipe
         assert header["progress"]["step"] == 1
-        with pytest.raises(CheckpointError, match="is not a generator file but 'gantoolkit checkpoint 2'"):
+        with pytest.raises(CheckpointError, match="is not a generator file but 'gantoolkit checkpoint 3'"):
             load_generator(path)
 
     def test_finished_run_stays_finished(self, tiny: Recipe, dataset: Path, tmp_path: Path) -> None:

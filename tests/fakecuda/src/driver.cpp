@@ -156,7 +156,8 @@ EXPORT CUresult cuModuleLoadDataEx(CUmodule* module, const void* image, unsigned
   return cuModuleLoadData(module, image);
 }
 
-EXPORT CUresult cuModuleLoad(CUmodule*, const char*) { return CUDA_ERROR_NOT_SUPPORTED; }
+// What the file holds does not matter: PyTorch loads the kernels of torch.compile from files.
+EXPORT CUresult cuModuleLoad(CUmodule* module, const char*) { return cuModuleLoadData(module, ""); }
 
 // Modules stay: functions refer to them.
 EXPORT CUresult cuModuleUnload(CUmodule) { return CUDA_SUCCESS; }

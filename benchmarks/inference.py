@@ -18,7 +18,7 @@ from torch import Tensor
 
 from benchmarks.peer import load_peer, peer_flags, peer_names
 from benchmarks.rows import record
-from benchmarks.timing import alternate, describe_machine, medians, write_result
+from benchmarks.timing import alternate, describe_machine, medians, speedups, write_result
 from benchmarks.training import summarize
 from gantoolkit.cost.timing import synchronize
 from gantoolkit.inference import Translator
@@ -87,11 +87,8 @@ def measure(arguments: argparse.Namespace, variants: Sequence[str], device: torc
             "median_milliseconds": milliseconds,
             "images_per_second": rates,
             "milliseconds_to_first_image": first_image,
+            **speedups(milliseconds),
         }
-        if "peer" in milliseconds:
-            result["times_as_fast_as_peer"] = {
-                name: round(milliseconds["peer"] / value, 3) for name, value in milliseconds.items() if name != "peer"
-            }
         return result | {"seconds": {name: [round(t, 5) for t in times] for name, times in seconds.items()}}
 
     def record_round(seconds: Mapping[str, list[float]]) -> None:

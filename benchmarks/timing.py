@@ -15,7 +15,7 @@ import torch
 from benchmarks.rows import record
 from gantoolkit.cost.timing import synchronize
 
-__all__ = ["alternate", "describe_machine", "medians", "write_result"]
+__all__ = ["alternate", "describe_machine", "medians", "speedups", "write_result"]
 
 
 def alternate(
@@ -58,6 +58,14 @@ def alternate(
 def medians(seconds: Mapping[str, list[float]]) -> dict[str, float]:
     """The median time of each function in milliseconds."""
     return {name: round(1000 * statistics.median(times), 3) for name, times in seconds.items()}
+
+
+def speedups(milliseconds: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """How many times as fast as the official code each variant is, under its key of a result; empty if it was not timed."""
+    if "peer" not in milliseconds:
+        return {}
+    ratios = {name: round(milliseconds["peer"] / value, 3) for name, value in milliseconds.items() if name != "peer"}
+    return {"times_as_fast_as_peer": ratios}
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:

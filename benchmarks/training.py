@@ -24,7 +24,7 @@ import torch
 
 from benchmarks.peer import load_peer, peer_flags, peer_names, step_peer
 from benchmarks.rows import record
-from benchmarks.timing import alternate, describe_machine, medians, write_result
+from benchmarks.timing import alternate, describe_machine, medians, speedups, write_result
 from gantoolkit.cost.timing import synchronize
 from gantoolkit.recipes import cyclegan
 from gantoolkit.runtime.device import select_device
@@ -205,11 +205,8 @@ def describe_steps(
         **describe_machine(device),
         "median_milliseconds": milliseconds,
         "pairs_per_second": {name: round(1000 * arguments.batch / value, 3) for name, value in milliseconds.items()},
+        **speedups(milliseconds),
     }
-    if "peer" in milliseconds:
-        result["times_as_fast_as_peer"] = {
-            name: round(milliseconds["peer"] / value, 3) for name, value in milliseconds.items() if name != "peer"
-        }
     if memory.allocated:
         result["peak_megabytes"] = dict(memory.allocated)
     if memory.reserved:

@@ -13,7 +13,7 @@ Result = TypeVar("Result")
 
 
 class ParallelStreams:
-    """CUDA streams for `run_parallel`, which uses them inside `with streams.active():`.
+    """Two CUDA streams, the current one and another, for `run_parallel`, which uses them inside `with streams.active():`.
 
     They are meant for the capture of a graph: work on several streams becomes parallel branches of the graph. A step without a
     graph is limited by the launches of the host, and gains nothing.
@@ -23,13 +23,12 @@ class ParallelStreams:
 
     Args:
         device: The CUDA device.
-        count: The number of streams, with the current one.
     """
 
-    def __init__(self, device: torch.device, count: int = 2) -> None:
+    def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._side_streams = [torch.cuda.Stream(device) for _ in range(count - 1)]
-        self._indices: dict[str, int] = {}
+        self._side_stream = torch.cuda.Stream(device)
+        self._is_aside: dict[str, bool] = {}
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -43,22 +42,21 @@ class ParallelStreams:
     def run(self, tasks: Sequence[tuple[str, Callable[[], Result]]]) -> list[Result]:
         """Run tasks as `run_parallel` does."""
         current = torch.cuda.current_stream(self._device)
-        streams = [current, *self._side_streams]
-        indices = [self._index_of(key) for key, _ in tasks]
-        side_streams = [streams[index] for index in dict.fromkeys(indices) if index]
-        for stream in side_streams:
-            stream.wait_stream(current)
+        streams = [self._side_stream if self._runs_aside(key) else current for key, _ in tasks]
+        is_used = self._side_stream in streams
+        if is_used:
+            self._side_stream.wait_stream(current)
         results: list[Result] = []
-        for index, (_, function) in zip(indices, tasks, strict=True):
-            with torch.cuda.stream(streams[index]):
+        for stream, (_, function) in zip(streams, tasks, strict=True):
+            with torch.cuda.stream(stream):
                 results.append(function())
-        for stream in side_streams:
-            current.wait_stream(stream)
+        if is_used:
+            current.wait_stream(self._side_stream)
         return results
 
-    def _index_of(self, key: str) -> int:
+    def _runs_aside(self, key: str) -> bool:
         # Always the same for one network, since its gradients are accumulated on the stream that first used its weights.
-        return self._indices.setdefault(key, len(self._indices) % (1 + len(self._side_streams))) if key else 0
+        return bool(key) and self._is_aside.setdefault(key, len(self._is_aside) % 2 == 1)
 
 
 _active: ContextVar[ParallelStreams | None] = ContextVar("_active", default=None)

@@ -42,7 +42,6 @@ class CapturedStep:
     Args:
         trainer: Its steps are captured.
         recorder: Captures graphs; by default on the device of the trainer.
-        streams: For parallel branches of the graph; by default two, if the device is CUDA.
         warn: Warn once if steps run without a graph. The reason is in `problem` in any case.
     """
 
@@ -54,14 +53,11 @@ class CapturedStep:
         trainer: Trainer,
         recorder: GraphRecorder | None = None,
         *,
-        streams: ParallelStreams | None = None,
         warn: bool = True,
     ) -> None:
         self.trainer = trainer
         self.recorder = recorder or GraphRecorder(trainer.device)
-        if streams is None and trainer.device.type == "cuda":
-            streams = ParallelStreams(trainer.device)
-        self._streams = streams
+        self._streams = ParallelStreams(trainer.device) if trainer.device.type == "cuda" else None
         self._warns = warn
         self.problem = self._find_obstacle()
         self._graphs: dict[object, _Graph] = {}

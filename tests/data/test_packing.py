@@ -48,12 +48,17 @@ def test_label_maps_have_exact_colors_and_the_right_classes(streets: Path, tmp_p
 
 
 def test_at_most_so_many_pairs_are_packed(streets: Path, tmp_path: Path) -> None:
-    seen = []
+    reports: list[tuple[int, int]] = []
     counts = pack_dataset(
-        streets, tmp_path / "out", side=16, train=2, test=1, progress=lambda packed, total: seen.append((packed, total))
+        streets,
+        tmp_path / "out",
+        side=16,
+        train=2,
+        test=1,
+        progress=lambda packed, total: reports.append((packed, total)),
     )
     assert counts == {"train": 2, "test": 1}
-    assert seen[-1] == (6, 6)
+    assert reports[-1] == (6, 6)
     assert sorted(path.name for path in (tmp_path / "out" / "trainA").iterdir()) == ["00000.jpg", "00001.jpg"]
 
 

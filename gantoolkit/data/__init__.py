@@ -1,9 +1,10 @@
 """Data: reading and writing images, data sets as folders, and training batches."""
 
 from gantoolkit.data.folders import Dataset, find_images, open_dataset, open_test_images
-from gantoolkit.data.images import from_tensor, read_image, to_tensor, write_image
+from gantoolkit.data.images import from_tensor, read_image, to_tensor
 from gantoolkit.data.sampling import LoadedBatch, TrainingBatches
 from gantoolkit.data.sources import CacheMode
+from gantoolkit.data.writing import write_image
 
 __all__ = [
     "CacheMode",

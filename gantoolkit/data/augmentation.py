@@ -4,7 +4,6 @@ import random
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 from torch import Tensor
 
 from gantoolkit.data.encoding import Encoding
@@ -64,12 +63,11 @@ def prepare(pixels: np.ndarray, settings: DataSettings, encoding: Encoding, *, l
     Raises:
         DataError: When the image is smaller than the crop.
     """
-    resample = Image.Resampling.NEAREST if label_map else Image.Resampling.BICUBIC
     side = settings.crop_size
     width, height = compute_size((pixels.shape[1], pixels.shape[0]), settings, side)
     _check_size((width, height), settings)
     left, top = (width - side) // 2, (height - side) // 2
-    resized = resize_pixels(pixels, (width, height), encoding, resample)
+    resized = resize_pixels(pixels, (width, height), encoding, "nearest" if label_map else None)
     return encoding.to_floats(resized[top : top + side, left : left + side])
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gantoolkit.recipes.settings import DataSettings, Range
+from gantoolkit.recipes.settings import DataSettings, Nodata, Range, Resample
 
 __all__ = ["PICTURE", "Encoding", "encoding_of"]
 
@@ -21,10 +21,18 @@ class Encoding:
     Args:
         channels: The number of channels.
         range: The values that become −1 and 1.
+        clip: Whether values outside the range become its nearest end.
+        nodata: The value of pixels without data.
+        unit: The unit of the values.
+        resample: How images are resized.
     """
 
     channels: int = 3
     range: Range = "8-bit"
+    clip: bool = False
+    nodata: Nodata = None
+    unit: str = ""
+    resample: Resample = "bicubic"
 
     @property
     def is_picture(self) -> bool:
@@ -92,6 +100,5 @@ PICTURE = Encoding()
 
 def encoding_of(settings: DataSettings, domain: str) -> Encoding:
     """The encoding of the files of domain A or B."""
-    if domain == "A":
-        return Encoding(settings.channels_A, settings.range_A)
-    return Encoding(settings.channels_B, settings.range_B)
+    fields = ("channels", "range", "clip", "nodata", "unit", "resample")
+    return Encoding(**{field: getattr(settings, f"{field}_{domain}") for field in fields})

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from gantoolkit.data.encoding import PICTURE
 from gantoolkit.errors import DataError
-from gantoolkit.files.atomic import atomic_write, describe_missing_file, describe_write_error
+from gantoolkit.files.atomic import describe_missing_file
 
 __all__ = [
     "MAX_PIXELS",
@@ -45,7 +45,6 @@ __all__ = [
     "render_tensor",
     "to_mode",
     "to_tensor",
-    "write_image",
 ]
 
 MAX_PIXELS = 178_956_970
@@ -110,7 +109,6 @@ _TURNS = {
 }
 """The operation that turns the pixels of each EXIF orientation upright."""
 _PHOTOMETRIC, _BITS = 262, 258  # TIFF tags
-_QUALITY = 95
 
 
 def read_image(source: str | Path | ImageFile, channels: int = 3) -> Image.Image:
@@ -300,18 +298,3 @@ def from_tensor(image: Tensor) -> Image.Image:
 def render_tensor(image: Tensor) -> Image.Image:
     """Render a float tensor (C, H, W) in [−1, 1] as a picture: the first 3 channels, or the first if there are fewer."""
     return from_tensor(image[:3] if len(image) >= 3 else image[:1])
-
-
-def write_image(image: Image.Image, path: str | Path) -> None:
-    """Write a JPEG (suffix .jpg or .jpeg) or PNG file atomically. Missing folders are created.
-
-    Raises:
-        DataError: When the file cannot be written. No partial file remains.
-    """
-    path = Path(path)
-    image_format = "JPEG" if path.suffix.lower() in (".jpg", ".jpeg") else "PNG"
-    try:
-        with atomic_write(path) as part:
-            image.save(part, image_format, **({"quality": _QUALITY} if image_format == "JPEG" else {}))
-    except OSError as error:
-        raise DataError(describe_write_error(path, error)) from error

@@ -9,7 +9,8 @@ from PIL import Image
 from gantoolkit.blocks.metrics.palette import Palette
 from gantoolkit.data.evaluation_images import evenly_spaced
 from gantoolkit.data.folders import Dataset, open_dataset, open_test_images
-from gantoolkit.data.images import ImageFile, read_image, to_tensor, write_image
+from gantoolkit.data.images import ImageFile, read_image, to_tensor
+from gantoolkit.data.writing import write_image
 from gantoolkit.errors import DataError
 
 __all__ = ["pack_dataset"]

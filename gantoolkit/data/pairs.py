@@ -6,7 +6,8 @@ from pathlib import Path
 from PIL import Image
 
 from gantoolkit.data.folders import find_images
-from gantoolkit.data.images import read_image, write_image
+from gantoolkit.data.images import read_image
+from gantoolkit.data.writing import write_image
 from gantoolkit.errors import DataError
 from gantoolkit.runtime.seeds import derive_seed
 

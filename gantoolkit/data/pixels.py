@@ -23,10 +23,9 @@ from gantoolkit.data.images import (
     open_image,
     read_image,
     read_size,
-    write_image,
 )
 from gantoolkit.errors import DataError, requires_extra
-from gantoolkit.files.atomic import atomic_write, describe_write_error
+from gantoolkit.recipes.settings import Resample
 
 __all__ = [
     "fit_pixels",
@@ -34,13 +33,11 @@ __all__ = [
     "read_pixel_size",
     "read_pixels",
     "resize_pixels",
-    "supported_suffixes",
-    "write_pixels",
 ]
 
 _NPY, _TIFF = b"\x93NUMPY", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _LUMINANCE = np.array([299, 587, 114]) / 1000  # ITU-R BT.601, as in Pillow
-_MAX_PNG_CHANNELS = 4
+_RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "nearest": Image.Resampling.NEAREST}
 _DIRECT = ("MINISBLACK", "MINISWHITE", "RGB")
 """Photometric interpretations of TIFF files whose samples are the values."""
 
@@ -124,45 +121,19 @@ def fit_pixels(path: str | Path, values: np.ndarray, bits: int, encoding: Encodi
     return values.astype(encoding.dtype)
 
 
-def supported_suffixes(encoding: Encoding) -> tuple[str, ...]:
-    """The suffixes of the formats that can store images of an encoding, the most widely supported lossless format first."""
-    if encoding.is_picture:
-        return ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy"
-    fits_png = encoding.channels <= _MAX_PNG_CHANNELS and encoding.low >= 0 and encoding.high <= 65535
-    if encoding.bits and fits_png:
-        return ".png", ".tif", ".tiff", ".npy"
-    return ".tif", ".tiff", ".npy", *((".png",) if fits_png else ())
-
-
-def write_pixels(pixels: np.ndarray, path: str | Path, encoding: Encoding) -> None:
-    """Write values (H, W, C) atomically, in one of the formats of `supported_suffixes`. PNG files store rounded values.
-
-    Raises:
-        DataError: When the format cannot store the values, or the file cannot be written.
-    """
-    path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix not in supported_suffixes(encoding):
-        raise DataError(f"{path}: cannot store an image of {encoding}; {', '.join(supported_suffixes(encoding))} can")
-    flat = pixels[..., 0] if pixels.shape[2] == 1 else pixels
-    if encoding.is_picture and suffix in (".png", ".jpg", ".jpeg"):
-        write_image(Image.fromarray(flat), path)
-        return
-    try:
-        with atomic_write(path) as part:
-            _encode(np.ascontiguousarray(flat), part, suffix, encoding)
-    except OSError as error:
-        raise DataError(describe_write_error(path, error)) from error
-
-
 def resize_pixels(
-    pixels: np.ndarray, size: tuple[int, int], encoding: Encoding, resample: Image.Resampling = Image.Resampling.BICUBIC
+    pixels: np.ndarray, size: tuple[int, int], encoding: Encoding, resample: Resample | None = None
 ) -> np.ndarray:
-    """Resize values (H, W, C) to a width and height, clipped to the encoding's range."""
+    """Resize values (H, W, C) to a width and height, clipped to the encoding's range.
+
+    Args:
+        resample: How to resize; by default, as the encoding says.
+    """
+    method = _RESAMPLING[resample or encoding.resample]
     if encoding.is_picture:
         flat = pixels[..., 0] if pixels.shape[2] == 1 else pixels
-        return np.atleast_3d(np.asarray(Image.fromarray(flat).resize(size, resample)))
-    planes = [Image.fromarray(plane.astype(np.float32)).resize(size, resample) for plane in np.moveaxis(pixels, 2, 0)]
+        return np.atleast_3d(np.asarray(Image.fromarray(flat).resize(size, method)))
+    planes = [Image.fromarray(plane.astype(np.float32)).resize(size, method) for plane in np.moveaxis(pixels, 2, 0)]
     values = np.stack([np.asarray(plane) for plane in planes], axis=2).clip(encoding.low, encoding.high)
     return (np.rint(values) if encoding.bits else values).astype(encoding.dtype)
 
@@ -288,27 +259,3 @@ def _check_shape(path: str | Path, shape: tuple[int, ...], encoding: Encoding) -
     if channels != encoding.channels and not convertible:
         actual, expected = (f"{count} channel{'s' if count > 1 else ''}" for count in (channels, encoding.channels))
         raise DataError(f"{path}: has {actual}; images of its domain have {expected}")
-
-
-def _encode(flat: np.ndarray, path: Path, suffix: str, encoding: Encoding) -> None:
-    if suffix == ".npy":
-        with path.open("wb") as file:  # given a path, numpy would add a suffix
-            np.save(file, flat, allow_pickle=False)
-        return
-    with requires_extra("depth", f"{path}: writing this {suffix} file", DataError):
-        from imagecodecs import png_encode
-        from tifffile import imwrite
-    if suffix == ".png":
-        rounded = np.rint(flat).astype(np.uint8 if encoding.high <= 255 else np.uint16)
-        path.write_bytes(png_encode(rounded))
-        return
-    is_color = encoding.channels in (3, 4)
-    imwrite(
-        path,
-        flat,
-        photometric="rgb" if is_color else "minisblack",
-        planarconfig="contig" if flat.ndim == 3 else None,
-        extrasamples=["unassalpha"] if encoding.channels == 4 else None,
-        compression="zlib",
-        metadata=None,
-    )

@@ -10,7 +10,8 @@ import numpy as np
 
 from gantoolkit.data.encoding import PICTURE, Encoding
 from gantoolkit.data.images import check_pixel_count
-from gantoolkit.data.pixels import resize_pixels, supported_suffixes, write_pixels
+from gantoolkit.data.pixels import resize_pixels
+from gantoolkit.data.writing import supported_suffixes, write_pixels
 from gantoolkit.errors import DataError
 from gantoolkit.inference.manifest import Manifest
 from gantoolkit.inference.sources import SourceFile

@@ -9,10 +9,19 @@ from pydantic_core import PydanticCustomError
 
 from gantoolkit.registry.signature import Effect, Parameter, document_parameters
 
-__all__ = ["DataSettings", "Range", "TrainingSettings", "read_fields"]
+__all__ = ["DataSettings", "Nodata", "Range", "Resample", "TrainingSettings", "Unit", "read_fields"]
 
 Range = Literal["8-bit", "16-bit"] | tuple[float, float]
 """The values in image files that are mapped to −1 and 1: 0 and 255, 0 and 65535, or a pair of values."""
+
+Nodata = Annotated[float, Field(allow_inf_nan=False)] | Literal["nan"] | None
+"""The value of pixels without data; `nan` is a string, because NaN is not equal to itself."""
+
+Resample = Literal["bicubic", "nearest"]
+"""How the images of a domain are resized."""
+
+Unit = Annotated[str, Field(max_length=20, pattern=r"^[ -~°µ²³]*$")]
+"""The unit of the values of a domain."""
 
 
 class DataSettings(BaseModel):
@@ -25,6 +34,16 @@ class DataSettings(BaseModel):
         range_A: The range of the values in the files of domain A: `8-bit` and `16-bit` for levels whose maximum is white; or
             two values, such as [0.0, 5.0], that are mapped to −1 and 1.
         range_B: The same for domain B.
+        clip_A: Whether values outside the range become its nearest end. Otherwise, a file that contains some is unreadable. For
+            ranges of two values.
+        clip_B: The same for domain B.
+        nodata_A: The value, or `nan`, of pixels without data, such as -9999.0. They train as the low end of the range; a
+            translation has them where its image has them. For ranges of two values.
+        nodata_B: The same for domain B.
+        unit_A: The unit of the values, such as `HU` or `m`, with which scores are printed. For ranges of two values.
+        unit_B: The same for domain B.
+        resample_A: How images are resized: `bicubic`, or `nearest`, which mixes no values, for label maps.
+        resample_B: The same for domain B.
         resize: `square` stretches each image to `load_size` × `load_size`; `shorter_side` keeps its aspect ratio and makes the
             shorter side `load_size`; `none` does not resize.
         load_size: Side in pixels before cropping.
@@ -40,6 +59,14 @@ class DataSettings(BaseModel):
     channels_B: Annotated[int, Field(ge=1, le=4096)] = 3
     range_A: Range = "8-bit"
     range_B: Range = "8-bit"
+    clip_A: bool = False
+    clip_B: bool = False
+    nodata_A: Nodata = None
+    nodata_B: Nodata = None
+    unit_A: Annotated[Unit, Effect("none")] = ""
+    unit_B: Annotated[Unit, Effect("none")] = ""
+    resample_A: Resample = "bicubic"
+    resample_B: Resample = "bicubic"
     resize: Literal["square", "shorter_side", "none"] = "square"
     load_size: Annotated[int, Field(ge=1)] = 286
     crop_size: Annotated[int, Field(ge=1)] = 256
@@ -76,6 +103,21 @@ class DataSettings(BaseModel):
                 "crop_size {crop} is larger than load_size {load}; set data.load_size to {crop} or more",
                 {"crop": self.crop_size, "load": self.load_size},
             )
+        return self
+
+    @model_validator(mode="after")
+    def _values_have_a_range(self) -> "DataSettings":
+        for domain in "AB":
+            if isinstance(getattr(self, f"range_{domain}"), tuple):
+                continue
+            for name in (f"clip_{domain}", f"nodata_{domain}", f"unit_{domain}"):
+                if getattr(self, name) != DataSettings.model_fields[name].default:
+                    raise PydanticCustomError(
+                        "values",
+                        "{name} is for values, and range_{domain} is {levels}; set data.range_{domain} to two values, such as "
+                        "[0.0, 5.0], or omit data.{name}",
+                        {"name": name, "domain": domain, "levels": getattr(self, f"range_{domain}")},
+                    )
         return self
 
 

@@ -24,8 +24,9 @@ import gantoolkit
 from gantoolkit.cli.app import main
 from gantoolkit.data.encoding import PICTURE, Encoding
 from gantoolkit.data.images import ImageFile
-from gantoolkit.data.pixels import read_pixel_size, read_pixels, resize_pixels, supported_suffixes, write_pixels
+from gantoolkit.data.pixels import read_pixel_size, read_pixels, resize_pixels
 from gantoolkit.data.survey import survey
+from gantoolkit.data.writing import supported_suffixes, write_pixels
 from gantoolkit.errors import DataError, RecipeError
 from gantoolkit.inference import Translator, translate_files
 from gantoolkit.inference.files import plan_targets

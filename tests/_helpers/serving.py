@@ -3,7 +3,6 @@
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +10,7 @@ from typing import Self
 
 import requests
 
+from _helpers.patience import PATIENCE, wait_for
 from _helpers.small import make_image
 
 
@@ -46,17 +46,18 @@ class Server:
 
     def start(self) -> None:
         self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            if self.process.poll() is not None:
-                raise AssertionError(self.process.stdout.read() if self.process.stdout else "")
-            try:
-                requests.get(self.url, timeout=5)
-            except requests.RequestException:
-                time.sleep(0.1)
-            else:
-                return
-        raise AssertionError("the server does not respond")
+        wait_for(self._responds)
+
+    def _responds(self) -> bool:
+        process = self.process
+        assert process is not None
+        if process.poll() is not None:
+            raise AssertionError(process.stdout.read() if process.stdout else "")
+        try:
+            requests.get(self.url, timeout=PATIENCE)
+        except requests.RequestException:
+            return False
+        return True
 
     def kill(self) -> None:
         if self.process is not None:

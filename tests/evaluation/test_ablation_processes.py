@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from _helpers.patience import PATIENCE
 from _helpers.small import make_dataset
 from fakecuda.building import MissingRequirementError, environment
 from safetensors.torch import load_file
@@ -96,14 +97,14 @@ def test_a_terminated_command_saves_every_run_and_resumes_exactly(pairs: Path, t
     while process.poll() is None and not all(read_log(stopped / run / "log.jsonl") for run in runs):
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=300)
+    output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 143, output
     assert "the same command continues from here" in output
     for run in runs:
         assert "terminated at step" in (stopped / run / "ablate.log").read_text()
     for out in (stopped, whole):
         process = start(out)
-        output, _ = process.communicate(timeout=600)
+        output, _ = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0, output
     for run in runs:
         for direction in ("A2B", "B2A"):
@@ -135,7 +136,7 @@ def test_runs_share_two_devices_with_captured_steps(pairs: Path, tmp_path: Path)
     words = arguments_of(pairs, out, DESIGN.replace('"training.deterministic" = true', ""), epochs=4, device="cuda")
     command = [sys.executable, "-m", "gantoolkit", *words, "--set", "training.capture=true"]
     process = subprocess.run(
-        command, env={**os.environ, **variables}, capture_output=True, text=True, check=False, timeout=900
+        command, env={**os.environ, **variables}, capture_output=True, text=True, check=False, timeout=PATIENCE
     )
     assert process.returncode == 0, process.stdout + process.stderr
     assert "2 of 2 runs at once; cuda:0 has 80 GB free, cuda:1 has 80 GB free" in process.stdout

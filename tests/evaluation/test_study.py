@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import requests
+from _helpers.patience import PATIENCE
 from _helpers.serving import StudyServer, make_folders
 from hypothesis import given
 from hypothesis import strategies as st
@@ -234,7 +235,9 @@ def test_fifty_concurrent_participants(tmp_path: Path) -> None:
                 person.headers["origin"] = url
 
                 def post(path: str, **body: object) -> dict[str, dict[str, int]]:
-                    while (response := person.post(url + path, data=json.dumps(body), timeout=60)).status_code == 429:
+                    while (
+                        response := person.post(url + path, data=json.dumps(body), timeout=PATIENCE)
+                    ).status_code == 429:
                         threading.Event().wait(0.5)
                     response.raise_for_status()
                     return response.json()
@@ -242,7 +245,7 @@ def test_fifty_concurrent_participants(tmp_path: Path) -> None:
                 state = post("/begin")
                 while not state.get("over"):
                     trial = state["trial"]["number"]
-                    while (image := person.get(f"{url}/image/{trial}/left", timeout=60)).status_code == 429:
+                    while (image := person.get(f"{url}/image/{trial}/left", timeout=PATIENCE)).status_code == 429:
                         threading.Event().wait(0.5)
                     image.raise_for_status()
                     post("/shown", trial=trial)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from _helpers.patience import PATIENCE
 from _helpers.serving import StudyServer, make_folders
 
 pytestmark = pytest.mark.slow(reason="runs a browser")
@@ -22,7 +23,7 @@ def read(database: Path, query: str) -> list[tuple[Any, ...]]:
 
 
 def wait_for_question(page: Any) -> None:
-    playwright.expect(page.get_by_role("status")).to_have_text("Which one was real?", timeout=20_000)
+    playwright.expect(page.get_by_role("status")).to_have_text("Which one was real?", timeout=1000 * PATIENCE)
 
 
 def test_whole_session(browser: Any, tmp_path: Path) -> None:
@@ -49,11 +50,13 @@ def test_whole_session(browser: Any, tmp_path: Path) -> None:
                 feedback.append(page.get_by_role("status").inner_text())
                 page.keyboard.press("Enter")
             elif number < 49:  # no feedback
-                playwright.expect(page.locator("#position")).to_contain_text(f"{number - 8} of 40", timeout=20_000)
+                playwright.expect(page.locator("#position")).to_contain_text(
+                    f"{number - 8} of 40", timeout=1000 * PATIENCE
+                )
                 assert page.get_by_role("button", name="Next").count() == 0
-        playwright.expect(page.get_by_text("Thank you for taking part")).to_be_visible(timeout=20_000)
+        playwright.expect(page.get_by_text("Thank you for taking part")).to_be_visible(timeout=1000 * PATIENCE)
         page.reload()
-        playwright.expect(page.get_by_text("Thank you for taking part")).to_be_visible(timeout=20_000)
+        playwright.expect(page.get_by_text("Thank you for taking part")).to_be_visible(timeout=1000 * PATIENCE)
         page.close()
     rows = read(database, "SELECT number, practice, real, fake, real_side, state, answer FROM trials ORDER BY number")
     assert [row[0] for row in rows] == list(range(50))
@@ -93,7 +96,7 @@ def test_crash_and_reload_lose_no_answer_and_repeat_no_image(browser: Any, tmp_p
         wait_for_question(page)
         server.kill()
         page.get_by_role("button", name="The right one is real").tap()
-        playwright.expect(page.get_by_role("status")).to_contain_text("trying again", timeout=20_000)
+        playwright.expect(page.get_by_role("status")).to_contain_text("trying again", timeout=1000 * PATIENCE)
         assert len(read(database, "SELECT * FROM trials WHERE state = 'answered'")) == 1
         server.start()
         wait_for_question(page)  # of the next trial: the answer was saved
@@ -109,7 +112,7 @@ def test_crash_and_reload_lose_no_answer_and_repeat_no_image(browser: Any, tmp_p
             page.get_by_role("button", name="The left one is real").tap()
             wait_for_question(page)
         page.get_by_role("button", name="The left one is real").tap()
-        playwright.expect(page.get_by_text("Thank you for taking part")).to_be_visible(timeout=20_000)
+        playwright.expect(page.get_by_text("Thank you for taking part")).to_be_visible(timeout=1000 * PATIENCE)
         phone.close()
     rows = read(database, "SELECT real, fake FROM trials")
     assert len({row[0] for row in rows}) == len({row[1] for row in rows}) == 6

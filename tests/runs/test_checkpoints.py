@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from _helpers.patience import PATIENCE
 from _helpers.small import make_dataset, make_lively, make_tiny
 from _helpers.states import assert_same_state, final_state, rows
 
@@ -252,7 +253,7 @@ class TestFullDisk:
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=PATIENCE,
             check=False,
         )
         assert completed.returncode == 2

@@ -12,7 +12,7 @@ import threading
 import time
 import weakref
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 import requests
+from _helpers.patience import PATIENCE, wait_for
 from _helpers.serving import ModelServer
 from _helpers.small import make_dataset, make_image, make_tiny
 from PIL import Image
@@ -389,7 +390,7 @@ class TestServer:
 
     def test_bodies_with_a_wrong_length(self, served: ModelServer) -> None:
         def send(*headers: str, body: bytes = b"", chunks: int = 0) -> bytes:
-            with socket.create_connection(("127.0.0.1", served.port), timeout=20) as line:
+            with socket.create_connection(("127.0.0.1", served.port), timeout=PATIENCE) as line:
                 head = (f"POST {A2B} HTTP/1.1", "Host: localhost", "Content-Type: image/png", *headers)
                 line.sendall("\r\n".join((*head, "", "")).encode() + body)
                 for _ in range(chunks):
@@ -400,42 +401,42 @@ class TestServer:
         assert b" 413 " in send("Transfer-Encoding: chunked", chunks=32)  # 1 MiB without an end
         assert b" 400 " in send("Content-Length: -5")
         assert b" 400 " in send("Content-Length: 5", "Content-Length: 6", body=b"12345")
-        assert requests.post(served.url + A2B, data=bytes(3_000_000), headers=PNG, timeout=20).status_code == 413
+        assert requests.post(served.url + A2B, data=bytes(3_000_000), headers=PNG, timeout=PATIENCE).status_code == 413
         pieces = (bytes(100_000) for _ in range(30))
-        assert requests.post(served.url + A2B, data=pieces, headers=PNG, timeout=20).status_code == 413
-        assert requests.post(served.url + A2B, data=PICTURE, headers=PNG, timeout=20).status_code == 200
+        assert requests.post(served.url + A2B, data=pieces, headers=PNG, timeout=PATIENCE).status_code == 413
+        assert requests.post(served.url + A2B, data=PICTURE, headers=PNG, timeout=PATIENCE).status_code == 200
 
     def test_slow_clients_block_nobody_and_free_their_places_on_disconnect(self, served: ModelServer) -> None:
         def begin() -> socket.socket:
-            line = socket.create_connection(("127.0.0.1", served.port), timeout=20)
+            line = socket.create_connection(("127.0.0.1", served.port), timeout=PATIENCE)
             head = f"POST {A2B} HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 5000\r\n\r\n"
             line.sendall(head.encode() + b"\x89PNG")
             return line
 
         lines = [begin(), begin()]
-        wait_until(lambda: waiting(served) == 2)
-        assert requests.post(served.url + A2B, data=PICTURE, headers=PNG, timeout=20).status_code == 200
+        wait_for(lambda: waiting(served) == 2)
+        assert requests.post(served.url + A2B, data=PICTURE, headers=PNG, timeout=PATIENCE).status_code == 200
         lines.append(begin())
-        wait_until(lambda: waiting(served) == 3)
-        assert requests.post(served.url + A2B, data=PICTURE, headers=PNG, timeout=20).status_code == 503
+        wait_for(lambda: waiting(served) == 3)
+        assert requests.post(served.url + A2B, data=PICTURE, headers=PNG, timeout=PATIENCE).status_code == 503
         for line in lines:
             line.close()
-        wait_until(lambda: waiting(served) == 0)
-        assert requests.post(served.url + A2B, data=PICTURE, headers=PNG, timeout=20).status_code == 200
+        wait_for(lambda: waiting(served) == 0)
+        assert requests.post(served.url + A2B, data=PICTURE, headers=PNG, timeout=PATIENCE).status_code == 200
 
     @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
     def test_signals_end_the_server_during_an_upload(
         self, served: ModelServer, signum: signal.Signals, code: int
     ) -> None:
-        with socket.create_connection(("127.0.0.1", served.port), timeout=20) as line:
+        with socket.create_connection(("127.0.0.1", served.port), timeout=PATIENCE) as line:
             head = f"POST {A2B} HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 5000\r\n\r\n"
             line.sendall(head.encode())
-            wait_until(lambda: waiting(served) == 1)
+            wait_for(lambda: waiting(served) == 1)
             process = served.process
             assert process is not None
             process.send_signal(signum)
             assert b" 503 " in line.recv(1000)
-        output, _ = process.communicate(timeout=30)
+        output, _ = process.communicate(timeout=PATIENCE)
         assert process.returncode == code
         assert "Traceback" not in output
 
@@ -452,26 +453,21 @@ class TestServer:
                 make_image(2, (1200, 900)), "BMP"
             )  # several megabytes, which a form parser would spool to disk
             for content, status in ((PICTURE, 200), (large, 200), (b"nonsense", 400), (bomb(), 422)):
-                assert requests.post(served.url + A2B, data=content, headers=PNG, timeout=60).status_code == status
+                assert (
+                    requests.post(served.url + A2B, data=content, headers=PNG, timeout=PATIENCE).status_code == status
+                )
             assert list(current.iterdir()) == []
             assert list(temporary.iterdir()) == []
             assert {path: path.stat().st_mtime_ns for path in run.parent.rglob("*")} == before
             process = served.process
             assert process is not None
             process.send_signal(signal.SIGINT)
-            output, _ = process.communicate(timeout=30)
+            output, _ = process.communicate(timeout=PATIENCE)
         assert output.splitlines() == ["horses: A2B, B2A", f"http://127.0.0.1:{served.port}/", "error: interrupted"]
 
 
 def waiting(served: ModelServer) -> int:
-    return requests.get(f"{served.url}/api/health", timeout=20).json()["waiting"]
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    return requests.get(f"{served.url}/api/health", timeout=PATIENCE).json()["waiting"]
 
 
 def test_incomplete_upload_times_out(run: Path, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:

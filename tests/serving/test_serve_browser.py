@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from _helpers.patience import PATIENCE
 from _helpers.serving import ModelServer
 from _helpers.small import make_dataset, make_image, make_tiny
 from PIL import Image
@@ -17,7 +18,7 @@ from gantoolkit import load
 pytestmark = pytest.mark.slow(reason="runs a browser")
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-TIMEOUT = 30_000
+TIMEOUT = 1000 * PATIENCE
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from _helpers.patience import PATIENCE, wait_for
 from _helpers.small import TINY, make_dataset
 from _helpers.step_together import take_step
 from safetensors.torch import load_file
@@ -65,7 +66,7 @@ def launch(
 def finish(process: subprocess.Popen[str]) -> tuple[str, str]:
     """Wait for a launcher to exit; returns its stdout and stderr."""
     try:
-        return process.communicate(timeout=300)
+        return process.communicate(timeout=PATIENCE)
     except BaseException:
         os.killpg(process.pid, signal.SIGKILL)
         raise
@@ -80,11 +81,7 @@ def find_process(launcher: subprocess.Popen[str], rank: int) -> int:
 
 
 def wait_for_rows(run: Path, count: int) -> None:
-    for _ in range(6000):
-        if (run / "log.jsonl").is_file() and len((run / "log.jsonl").read_text().splitlines()) >= count:
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"{run} has fewer than {count} rows")
+    wait_for(lambda: (run / "log.jsonl").is_file() and len((run / "log.jsonl").read_text().splitlines()) >= count)
 
 
 def state_of(run: Path) -> dict[str, torch.Tensor]:
@@ -349,7 +346,7 @@ class TestErrors:
             time.sleep(0.1)
         time.sleep(3)
         process.send_signal(signal.SIGTERM)
-        _, stderr = process.communicate(timeout=120)
+        _, stderr = process.communicate(timeout=PATIENCE)
         assert process.returncode == 143, stderr
         assert "Traceback" not in stderr
 

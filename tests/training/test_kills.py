@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from _helpers.patience import PATIENCE, wait_for
 from _helpers.small import make_dataset
 
 from gantoolkit.files.tensors import read_header, read_tensors
@@ -111,7 +112,7 @@ def train(data: Path, out: Path, *, workers: int = 0, dying: Sequence[object] = 
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=300,
+        timeout=PATIENCE,
         check=False,
     )
     return result.returncode, result.stdout
@@ -131,7 +132,7 @@ def train_until(data: Path, out: Path, rng: random.Random, kind: signal.Signals)
             )
         time.sleep(rng.uniform(0, 0.5 if steps else 3))
         process.send_signal(kind)
-        output, _ = process.communicate(timeout=300)
+        output, _ = process.communicate(timeout=PATIENCE)
     return process.returncode, output
 
 
@@ -248,7 +249,7 @@ def test_workers_end_when_the_run_is_killed(reference: Reference, root: Path) ->
     )
     assert code == -signal.SIGKILL
     assert children
-    wait_for(lambda: not any(map(is_alive, children)), seconds=60)
+    wait_for(lambda: not any(map(is_alive, children)))
     code, output = train(reference.data, folder.path)
     assert code == 0, output
     assert_same_end(folder, reference.folder)
@@ -265,7 +266,7 @@ def test_the_main_process_handles_a_signal_to_the_process_group(
     code, children = signal_with_worker(kind, reference, folder, condition)
     assert code == 128 + kind
     assert folder.list_checkpoints()
-    wait_for(lambda: not any(map(is_alive, children)), seconds=60)
+    wait_for(lambda: not any(map(is_alive, children)))
 
 
 def signal_with_worker(
@@ -295,7 +296,7 @@ def signal_with_worker(
             process.send_signal(kind)
         else:
             os.killpg(process.pid, kind)
-        return process.wait(120), children
+        return process.wait(PATIENCE), children
 
 
 def newest_step(folder: RunFolder) -> int:
@@ -317,10 +318,3 @@ def is_alive(process: int) -> bool:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"the condition does not hold after {seconds:.0f} s"
-        time.sleep(0.02)

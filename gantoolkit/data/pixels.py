@@ -8,6 +8,7 @@ as `gantoolkit.data.images` describes.
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,18 @@ from gantoolkit.data.images import (
     convert_read_errors,
     decode,
     open_image,
-    read_image,
     read_size,
+    to_mode,
 )
+from gantoolkit.data.notes import Note
 from gantoolkit.errors import DataError, requires_extra
 from gantoolkit.recipes.settings import Resample
 
 __all__ = [
+    "DecodedImage",
+    "count_pages",
     "fit_pixels",
+    "read_decoded_image",
     "read_levels",
     "read_pixel_size",
     "read_pixels",
@@ -45,21 +50,83 @@ _DIRECT = ("MINISBLACK", "MINISWHITE", "RGB")
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
-def read_pixels(source: str | Path | ImageFile, encoding: Encoding) -> np.ndarray:
+@dataclass(frozen=True)
+class DecodedImage:
+    """An image as it was read from a file.
+
+    Args:
+        pixels: The values (H, W, C) of the encoding's dtype.
+        alpha: The opacity (H, W) of each pixel as uint8, if the file has transparent pixels and the encoding has no channel for
+            them; otherwise None.
+        nodata: Whether a pixel has no data (H, W), as bool, if the encoding defines a value for that; otherwise None.
+        notes: What the user should know about how the file was read.
+    """
+
+    pixels: np.ndarray
+    alpha: np.ndarray | None = None
+    nodata: np.ndarray | None = None
+    notes: tuple[Note, ...] = ()
+
+
+def read_pixels(
+    source: str | Path | ImageFile, encoding: Encoding, *, page: int = 0, max_pixels: int | None = None
+) -> np.ndarray:
     """Read an image file, or one half of it, as values (H, W, C) of the encoding's dtype.
+
+    Args:
+        page: The page or frame of the file.
+        max_pixels: The largest number of pixels; `MAX_PIXELS` by default.
 
     Raises:
         DataError: When the file cannot be read, or its channels or values do not match the encoding.
     """
+    return read_decoded_image(source, encoding, page=page, max_pixels=max_pixels).pixels
+
+
+def read_decoded_image(
+    source: str | Path | ImageFile, encoding: Encoding, *, page: int = 0, max_pixels: int | None = None
+) -> DecodedImage:
+    """Read an image file, or one half of it, with all that is known about its pixels.
+
+    Args:
+        page: The page or frame of the file.
+        max_pixels: The largest number of pixels; `MAX_PIXELS` by default.
+
+    Raises:
+        DataError: When the file cannot be read, has no such page, or its channels or values do not match the encoding.
+    """
     file = ImageFile.of(source)
-    pixels = _read_file(file.path, encoding)
-    return pixels if file.half is None else pixels[:, file.columns(pixels.shape[1])]
+    pages = count_pages(file.path, encoding)
+    if not 0 <= page < pages:
+        raise DataError(f"{file.path}: has {pages} pages; there is no page {page}")
+    pixels = _read_file(file.path, encoding, page, max_pixels)
+    notes = (Note("has several pages, of which only the first is used", passed_over=True),) if pages > 1 else ()
+    if file.half is not None:
+        pixels = pixels[:, file.columns(pixels.shape[1])]
+    return DecodedImage(pixels, notes=notes)
 
 
-def _read_file(path: Path, encoding: Encoding) -> np.ndarray:
+def count_pages(path: str | Path, encoding: Encoding) -> int:
+    """Count the images in a file, pages or frames, without decoding them.
+
+    Raises:
+        DataError: When the header cannot be read.
+    """
+    path = Path(path)
+    if _detect_format(path) == "npy":
+        return 1
+    if _detect_format(path) == "tiff" and not encoding.is_picture:
+        return 1
+    with open_image(path) as file:
+        return getattr(file, "n_frames", 1)
+
+
+def _read_file(path: Path, encoding: Encoding, page: int, max_pixels: int | None) -> np.ndarray:
     kind = _detect_format(path)
     if encoding.is_picture and kind != "npy":
-        return np.atleast_3d(np.asarray(read_image(path, encoding.channels)))
+        with open_image(path, max_pixels=max_pixels) as file:
+            file.seek(page)
+            return np.atleast_3d(np.asarray(to_mode(decode(file), encoding.channels)))
     with convert_read_errors(path):
         if kind == "npy":
             values, bits = _read_npy(path, encoding)

@@ -230,7 +230,21 @@ def score_trials(
 
 
 def write_results(ablation: "Ablation", choice: "MetricChoice", device: str) -> None:
-    """Write the tables and the page with pictures of the first seed, and print the tables."""
+    """Write the tables and the page with pictures of the first seed, then print the tables, even if writing fails."""
+    rows = ablation.rows()
+    if not rows:
+        print("no run has a score yet")
+        return
+    try:
+        files = ablation.write()
+        files.append(write_pictures(ablation, rows, choice, device))
+    finally:
+        print_rows(rows)
+    print("written: " + ", ".join(map(str, files)))
+
+
+def write_pictures(ablation: "Ablation", rows: "list[Row]", choice: "MetricChoice", device: str) -> Path:
+    """Write the page with pictures of the first seed."""
     from gantoolkit.data.evaluation_images import EvaluationImages
     from gantoolkit.evaluation.ablation.rows import describe_rows
     from gantoolkit.evaluation.pages import EvaluatedRun, write_page
@@ -238,12 +252,6 @@ def write_results(ablation: "Ablation", choice: "MetricChoice", device: str) -> 
     from gantoolkit.evaluation.tables import directions_of
     from gantoolkit.run import Run
 
-    rows = ablation.rows()
-    if not rows:
-        print("no run has a score yet")
-        return
-    files = ablation.write()
-    print_rows(rows)
     seed, runs = ablation.first_seed()
     scored: list[EvaluatedRun] = []
     for path, scores, count in runs:
@@ -256,7 +264,7 @@ def write_results(ablation: "Ablation", choice: "MetricChoice", device: str) -> 
     page = ablation.out / "report.html"
     remarks = describe_rows(rows, seed)
     write_page(page, scored, references, title=f"Ablation, seed {seed}", remarks=remarks, device=device)
-    print("written: " + ", ".join(str(path) for path in [*files, page]))
+    return page
 
 
 class TurnsProgress:

@@ -49,9 +49,11 @@ def bench(
 
     changes = dict(parse_setting(setting) for setting in settings or [])
     result = cost.bench(find_recipe(recipe, changes), device=device, steps=steps)
-    print_bench(result)
-    if json_file is not None:
-        write_json(json_file, asdict(result))
+    try:
+        if json_file is not None:
+            write_json(json_file, asdict(result))
+    finally:
+        print_bench(result)
 
 
 def print_bench(result: "Bench") -> None:

@@ -80,10 +80,12 @@ def evaluate(
             preparations.append(preparation)
             references += score_references(test_images, list(scores.directions), metric_blocks, device=device)
     all_scores = [result.scores for result in scored] + references
-    print_scores(all_scores)
-    files = write_scores(all_scores, out)
     page = out / "report.html"
-    write_page(page, scored, references, title="Scores", device=device)
+    try:
+        files = write_scores(all_scores, out)
+        write_page(page, scored, references, title="Scores", device=device)
+    finally:
+        print_scores(all_scores)  # after the files, and also if they cannot be written: scores take long to compute
     print("written: " + ", ".join(str(path) for path in [*files, page]))
     return report_skipped(result.scores for result in scored)
 

@@ -55,9 +55,11 @@ def plan(
     changes = dict(parse_setting(setting) for setting in settings or [])
     limit = None if memory is None else parse_bytes(memory)
     result = cost.plan(find_recipe(recipe, changes), data=data, steps=steps, device=device, memory=limit)
-    print_plan(result)
-    if json_file is not None:
-        write_json(json_file, asdict(result))
+    try:
+        if json_file is not None:
+            write_json(json_file, asdict(result))
+    finally:
+        print_plan(result)
 
 
 def print_plan(result: "Plan") -> None:

@@ -120,15 +120,17 @@ def report(database: Path, /, *, out: Path) -> int:
     from gantoolkit.cli.evaluate import print_whole
     from gantoolkit.evaluation.study.summary import summarize_study, write_summary
 
+    results = summarize_study(database)
+    files = write_summary(database, out)
     table = Table(box=None, padding=(0, 2, 0, 0))
     for heading in ("", "fooled", "95 % interval", "over", "trials", "finished", "not finished"):
         table.add_column(heading)
-    for row in summarize_study(database):
+    for row in results:
         cells = ("", "", "")
         if row.trials and row.share.low is not None and row.share.high is not None:
             interval = f"{100 * row.share.low:.1f} to {100 * row.share.high:.1f} %"
             cells = (f"{100 * row.share.value:.1f} %", interval, row.interval)
         table.add_row(row.algorithm, *cells, str(row.trials), str(row.participants), str(row.unfinished))
     print_whole(table)
-    print("written: " + ", ".join(str(path) for path in write_summary(database, out)))
+    print("written: " + ", ".join(str(path) for path in files))
     return SUCCESS

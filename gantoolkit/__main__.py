@@ -1,7 +1,6 @@
 """`python -m gantoolkit`: the same as the command `gantoolkit`."""
 
 import atexit
-import contextlib
 import os
 import signal
 import sys
@@ -20,8 +19,6 @@ def run() -> int:
     from gantoolkit.cli import main
 
     code = main()
-    with contextlib.suppress(OSError, ValueError):  # a closed pipe or stream
-        sys.stdout.flush()
     _exit_on_signals(code)
     return code
 

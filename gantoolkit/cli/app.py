@@ -36,6 +36,7 @@ from gantoolkit.cli import (
     translate,
 )
 from gantoolkit.cli.exit_codes import BAD_INPUT, INTERNAL_ERROR, INTERRUPTED, SUCCESS, TERMINATED
+from gantoolkit.cli.output import tolerant_output
 from gantoolkit.errors import GantoolkitError
 from gantoolkit.plugins import REGISTRIES
 from gantoolkit.runtime.torchrun import launched_rank, launched_world_size
@@ -57,6 +58,21 @@ _SINGLE_PROCESS = (
     "train-segmenter",
 )
 """Commands that cannot run under torchrun: each process would do all the work and write every file."""
+
+_RESULTS_IN_FILES = (
+    "ablate",
+    "demo",
+    "evaluate",
+    "export",
+    "import",
+    "pull",
+    "serve",
+    "study",
+    "train",
+    "train-segmenter",
+    "translate",
+)
+"""Commands that write or serve their results. They have succeeded even if what they print is lost."""
 
 app = cyclopts.App(
     name="gantoolkit",
@@ -97,8 +113,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # keeps torch's profiler from printing to stderr
     warnings.showwarning = _show_warning
+    arguments = sys.argv[1:] if arguments is None else arguments
+    with tolerant_output() as find_problem:
+        code = _run_command(arguments)
+        if problem := find_problem():
+            _print_error(f"the output cannot be written ({problem.strerror or problem})")
+            if code == SUCCESS and (arguments or [""])[0] not in _RESULTS_IN_FILES:
+                return BAD_INPUT
+    return code
+
+
+def _run_command(arguments: Sequence[str]) -> int:
     try:
-        _check_launcher(sys.argv[1:] if arguments is None else arguments)
+        _check_launcher(arguments)
         with _sigterm_interrupts():
             result = app(arguments, exit_on_error=False, print_error=True, result_action="return_value")
     except GantoolkitError as error:
@@ -106,9 +133,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return BAD_INPUT
     except cyclopts.CycloptsError:
         return BAD_INPUT
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader, such as `head`, has closed the pipe
-        return SUCCESS
     except KeyboardInterrupt as interrupt:
         is_terminated = signal.SIGTERM in interrupt.args
         _print_error("terminated" if is_terminated else "interrupted")

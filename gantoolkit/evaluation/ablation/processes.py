@@ -131,7 +131,7 @@ def start_training(trial: Trial, data: Path, device: str, *, threads: int, worke
     """
     command = [sys.executable, "-m", "gantoolkit", "train", "--resume", str(trial.path), "--data", str(data)]
     command += ["--device", device, "--workers", str(workers)]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONIOENCODING": "utf-8"}  # read_failure reads it
     try:
         return TrainingProcess(command, environment, trial.path / LOG)
     except OSError as error:

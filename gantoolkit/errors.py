@@ -72,6 +72,11 @@ def first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
+def count_of(number: int, noun: str) -> str:
+    """A number with its noun: `1 file`, `2,000 files`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 @contextmanager
 def requires_extra(extra: str, feature: str, error: type[GantoolkitError]) -> Iterator[None]:
     """Turn a failed import inside the block into `error`, which says how to install what is missing.

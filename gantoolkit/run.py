@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from gantoolkit.cost.out_of_memory import explain_out_of_memory
 from gantoolkit.data import CacheMode, open_dataset, open_test_images
+from gantoolkit.data.folders import list_data_folders
 from gantoolkit.data.images import ImageFile
 from gantoolkit.errors import CheckpointError, DataError
 from gantoolkit.export import ExportResult, Format, export_generator
@@ -46,7 +47,7 @@ class Run:
         """
         folder, checked = RunFolder(out), recipe.check()
         open_dataset(data, pairing=pairing_of(checked))
-        for images in (Path(data) / f"{split}{domain}" for split in ("train", "test") for domain in ("", "A", "B")):
+        for images in list_data_folders(Path(data)):
             if folder.path.resolve().is_relative_to(images.resolve()):
                 raise CheckpointError(
                     f"{folder.path}: is in {images}, where its samples would become part of the data set; choose another --out"

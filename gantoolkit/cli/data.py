@@ -11,8 +11,11 @@ from cyclopts import Parameter, validators
 
 from gantoolkit.cli.exit_codes import BAD_INPUT, INCOMPLETE, SUCCESS
 from gantoolkit.errors import DataError
+from gantoolkit.files.atomic import printable
 
 if TYPE_CHECKING:
+    from gantoolkit.data.packing import PackedDataset
+    from gantoolkit.data.pairs import JoinedPairs
     from gantoolkit.data.survey import Survey
 
 __all__ = ["app"]
@@ -168,6 +171,7 @@ def pair(
     out: Path,
     test_share: Annotated[float, Parameter(validator=validators.Number(gte=0, lt=1))] = 0.0,
     resize: bool = False,
+    resample: Literal["bicubic", "nearest"] = "bicubic",
     seed: int = 0,
 ) -> int:
     """Join two folders into aligned pairs, as in the data sets of pix2pix: each image shows A and B side by side.
@@ -184,15 +188,17 @@ def pair(
         Fraction of the pairs to hold out as test images, such as 0.1.
     resize
         Resize each B to the size of its A where they differ.
+    resample
+        How --resize resizes. nearest mixes no colors, for label maps.
     seed
         Determines which pairs are held out.
     """
     from gantoolkit.data.pairs import join_pairs
 
-    counts = join_pairs(a, b, out, test_share=test_share, resize=resize, seed=seed)
-    print(f"{', '.join(f'{count} pairs in {out / split}' for split, count in counts.items())}")
+    pairs = join_pairs(a, b, out, test_share=test_share, resize=resize, resample=resample, seed=seed)
+    print(f"{', '.join(f'{count} pairs in {out / split}' for split, count in pairs.counts.items())}")
     print(f"look at them with: gantoolkit data check {out}")
-    return SUCCESS
+    return _report(pairs)
 
 
 @app.command
@@ -237,7 +243,7 @@ def pack(
 
     colors = find_palette(palette) if palette else None
     with _progress_bar("Packing", unit="images") as progress:
-        counts = pack_dataset(
+        packed = pack_dataset(
             folder,
             out,
             side=side,
@@ -249,8 +255,16 @@ def pack(
             progress=progress,
         )
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-    print(f"{', '.join(f'{count} pairs in {split}' for split, count in counts.items())}: {format_bytes(size)} in {out}")
-    return SUCCESS
+    counts = ", ".join(f"{count} pairs in {split}" for split, count in packed.counts.items())
+    print(f"{counts}: {format_bytes(size)} in {out}")
+    return _report(packed)
+
+
+def _report(pairs: "JoinedPairs | PackedDataset") -> int:
+    """Print how files were read and what was not used, and return the exit code."""
+    for note in pairs.notes:
+        print(f"note: {printable(note)}", file=sys.stderr)
+    return INCOMPLETE if pairs.passed_over else SUCCESS
 
 
 def _survey(folder: Path, recipe: str) -> "Survey":

@@ -72,6 +72,8 @@ def translate(
     if not sources:
         raise DataError("translate needs images: gantoolkit translate RUN --direction A2B IMAGES... --out DIR")
     with open_sources(sources, out=out) as files:
+        for note in files.notes:
+            print(f"skipped: {printable(note)}", file=sys.stderr)
         pixels = None if tile == "none" else tile
         translator = load(str(model), direction, device=device, precision=precision, compile=compile, tile=pixels)
         targets = plan_targets(files, out, form=form, encoding=translator.generator.target)
@@ -102,4 +104,4 @@ def translate(
     parts += [f"{counts['kept']} there already"] if counts["kept"] else []
     parts += [f"{counts['skipped']} skipped"] if counts["skipped"] else []
     print(", ".join(parts) + f"; sources are listed in {out / NAME}")
-    return INCOMPLETE if counts["skipped"] else SUCCESS
+    return INCOMPLETE if counts["skipped"] or files.notes else SUCCESS

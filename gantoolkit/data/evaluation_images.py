@@ -12,6 +12,7 @@ from gantoolkit.data.augmentation import prepare
 from gantoolkit.data.encoding import encoding_of
 from gantoolkit.data.folders import Dataset, open_dataset
 from gantoolkit.data.images import ImageFile
+from gantoolkit.data.matching import PairingError
 from gantoolkit.data.pixels import read_pixels
 from gantoolkit.errors import DataError
 from gantoolkit.recipes.settings import DataSettings
@@ -29,11 +30,13 @@ class EvaluationImages:
         dataset: The files. If it is paired, the partner of each image is the ground truth of its translation.
         settings: The channels, and how images are resized.
         skipped: The reasons why files were left out.
+        pairing_problem: Why the files are not pairs, if some of them have a partner; otherwise empty.
     """
 
     dataset: Dataset
     settings: DataSettings
     skipped: tuple[str, ...] = ()
+    pairing_problem: str = ""
 
     @classmethod
     def open(cls, root: str | Path, settings: DataSettings, *, split: str = "test") -> "EvaluationImages":
@@ -43,10 +46,16 @@ class EvaluationImages:
             DataError: When a folder is missing or empty.
         """
         try:
-            dataset = open_dataset(root, split=split, pairing="paired")
-        except DataError:
-            dataset = open_dataset(root, split=split)
-        return cls(dataset, settings)
+            return cls(open_dataset(root, split=split, pairing="paired"), settings)
+        except PairingError as error:
+            problem = str(error) if error.matches or error.is_ambiguous else ""
+            return cls(open_dataset(root, split=split), settings, pairing_problem=problem)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences about how the files are read and paired, and about what the folders hold and is not used."""
+        reason = f"the images are not used as pairs: {self.pairing_problem}"
+        return (*self.dataset.notes, *([reason] if self.pairing_problem else []))
 
     @property
     def paired(self) -> bool:

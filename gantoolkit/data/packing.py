@@ -1,19 +1,38 @@
 """Pack a data set: a small copy of its pairs, resized once, with label maps in exact colors."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from gantoolkit.blocks.metrics.palette import Palette
+from gantoolkit.data.encoding import PICTURE
 from gantoolkit.data.evaluation_images import evenly_spaced
+from gantoolkit.data.file_notes import FileNotes
 from gantoolkit.data.folders import Dataset, open_dataset, open_test_images
-from gantoolkit.data.images import ImageFile, read_image, to_tensor
+from gantoolkit.data.images import ImageFile, to_tensor
+from gantoolkit.data.pixels import read_decoded_image
 from gantoolkit.data.writing import write_image
 from gantoolkit.errors import DataError
 
-__all__ = ["pack_dataset"]
+__all__ = ["PackedDataset", "pack_dataset"]
+
+
+@dataclass(frozen=True)
+class PackedDataset:
+    """A packed copy of a data set.
+
+    Args:
+        counts: The number of pairs in each split.
+        notes: Sentences about how the files were read, and about what the folders hold and was not used.
+        passed_over: The notes among them about what was not used.
+    """
+
+    counts: dict[str, int]
+    notes: tuple[str, ...] = ()
+    passed_over: tuple[str, ...] = ()
 
 
 def pack_dataset(
@@ -27,7 +46,7 @@ def pack_dataset(
     palette: Palette | None = None,
     labels: str = "A",
     progress: Callable[[int, int], None] = lambda packed, total: None,
-) -> dict[str, int]:
+) -> PackedDataset:
     """Write a small copy of a paired data set: JPEG photographs, and label maps as PNG files of indexed color.
 
     Args:
@@ -42,9 +61,6 @@ def pack_dataset(
         labels: The domain that holds the label maps.
         progress: Called with the number of packed images and of all images.
 
-    Returns:
-        The number of pairs in each split.
-
     Raises:
         DataError: When the images are not pairs, one of them cannot be read, or `out` is not empty.
     """
@@ -55,18 +71,28 @@ def pack_dataset(
         splits["test"] = (test_images, test_side or side, test)
     pairs = {name: _choose(dataset, count) for name, (dataset, _, count) in splits.items()}
     total, packed = 2 * sum(map(len, pairs.values())), 0
+    file_notes = FileNotes()
     for split, (_, size, _) in splits.items():
         for number, pair in enumerate(pairs[split]):
             for domain, file in zip("AB", pair, strict=True):
                 target = out / f"{split}{domain}" / f"{number:05d}"
-                image = read_image(file)
+                decoded = read_decoded_image(file, PICTURE)
+                file_notes.add(file, decoded.notes)
+                image = Image.fromarray(decoded.pixels)
                 if palette is not None and domain == labels:
                     write_image(_index(image, palette).resize((size, size), Image.Resampling.NEAREST), f"{target}.png")
                 else:
                     write_image(image.resize((size, size), Image.Resampling.BICUBIC), f"{target}.jpg")
                 packed += 1
                 progress(packed, total)
-    return {split: len(chosen) for split, chosen in pairs.items()}
+    datasets = [dataset for dataset, _, _ in splits.values()]
+    notes = [note for dataset in datasets for note in dataset.notes]
+    passed_over = [note for dataset in datasets for note in dataset.passed_over]
+    return PackedDataset(
+        {split: len(chosen) for split, chosen in pairs.items()},
+        (*notes, *file_notes.sentences()),
+        (*passed_over, *file_notes.sentences(passed_over_only=True)),
+    )
 
 
 def _choose(dataset: Dataset, count: int | None) -> Sequence[tuple[ImageFile, ImageFile]]:

@@ -139,7 +139,7 @@ def score_run(
             device=translator.device,
         )
     step = max(translator.generator.step for translator in translators.values())
-    return RunScores(name or run.path.name, run.path, step, scores, images.skipped)
+    return RunScores(name or run.path.name, run.path, step, scores, (*images.skipped, *images.dataset.passed_over))
 
 
 def score_references(
@@ -203,7 +203,7 @@ def _score(
         signs[next(iter(names.values()))] = 1 if gauge.metric.higher_is_better else -1
     notes = dict.fromkeys(f"{gauge.name}: {gauge.traits.notes}" for gauge in gauges if gauge.traits.notes)
     names = [file.name for file in images.files(Direction(direction).source)]
-    return DirectionScores(direction, scores, per_image, names, signs, list(notes))
+    return DirectionScores(direction, scores, per_image, names, signs, [*images.notes, *notes])
 
 
 def _estimate(gauge: Gauge) -> tuple[dict[str, Estimate], dict[str, list[float]]]:

@@ -17,8 +17,10 @@ from gantoolkit.blocks.features import WeightSource
 from gantoolkit.blocks.metrics.label_maps import confusion_matrices, summarize
 from gantoolkit.blocks.metrics.palette import IGNORED, Palette
 from gantoolkit.blocks.metrics.segmenter import Segmenter, make_segmenter, save_segmenter
-from gantoolkit.data import find_images, read_image, to_tensor
+from gantoolkit.data import read_image, to_tensor
 from gantoolkit.data.images import has_color
+from gantoolkit.data.listing import open_listing
+from gantoolkit.data.matching import match_files
 from gantoolkit.errors import DataError, TrainingError
 from gantoolkit.runtime.randomness import isolated_random_state, seed_everything
 from gantoolkit.runtime.seeds import derive_seed
@@ -76,18 +78,8 @@ class LabeledSet:
         Raises:
             DataError: If a folder is missing or empty, or a file has no counterpart.
         """
-        photograph_files, map_files = (
-            {path.relative_to(folder).with_suffix(""): path for path in find_images(folder)}
-            for folder in (photographs, maps)
-        )
-        unpaired = sorted(photograph_files.keys() ^ map_files.keys())
-        if unpaired:
-            missing = maps if unpaired[0] in photograph_files else photographs
-            raise DataError(
-                f"{missing}: {len(unpaired)} files without a counterpart of the same name, such as '{unpaired[0]}'"
-            )
-        names = sorted(photograph_files)
-        return cls(tuple(photograph_files[name] for name in names), tuple(map_files[name] for name in names), palette)
+        pairs = match_files(open_listing(photographs), open_listing(maps), (str(photographs), str(maps)))
+        return cls(tuple(photograph for photograph, _ in pairs), tuple(labels for _, labels in pairs), palette)
 
     def __len__(self) -> int:
         return len(self.photographs)

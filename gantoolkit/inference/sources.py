@@ -4,18 +4,17 @@ import glob
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path, PurePath
+from typing import overload
 
-from gantoolkit.data import find_images
 from gantoolkit.data.fetch.archives import unpack
-from gantoolkit.data.folders import SUFFIXES
+from gantoolkit.data.formats import SUFFIXES, VIDEO_SUFFIXES
+from gantoolkit.data.listing import Listing, list_images
 from gantoolkit.errors import DataError
 
-__all__ = ["VIDEO_SUFFIXES", "SourceFile", "open_sources"]
-
-VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
-"""Suffixes of files that are treated as videos."""
+__all__ = ["SourceFile", "Sources", "open_sources"]
 
 _MEDIA = (*SUFFIXES, *VIDEO_SUFFIXES)
 _ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
@@ -45,8 +44,31 @@ class SourceFile:
         return self.path.suffix.lower() in VIDEO_SUFFIXES
 
 
+@dataclass(frozen=True)
+class Sources(Sequence[SourceFile]):
+    """The images and videos of all sources.
+
+    Args:
+        files: The files, in the order of the sources.
+        notes: Sentences about what the sources hold and is not translated.
+    """
+
+    files: tuple[SourceFile, ...]
+    notes: tuple[str, ...] = ()
+
+    @overload
+    def __getitem__(self, index: int) -> SourceFile: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[SourceFile]: ...
+    def __getitem__(self, index: int | slice) -> SourceFile | Sequence[SourceFile]:
+        return self.files[index]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+
 @contextmanager
-def open_sources(sources: Sequence[str | Path], *, out: str | Path | None = None) -> Iterator[list[SourceFile]]:
+def open_sources(sources: Sequence[str | Path], *, out: str | Path | None = None) -> Iterator[Sources]:
     """Find every image and video. Archives are unpacked into a temporary folder, which is deleted on exit.
 
     Args:
@@ -58,65 +80,101 @@ def open_sources(sources: Sequence[str | Path], *, out: str | Path | None = None
         DataError: When a source is missing or empty, or an archive is damaged or malicious.
     """
     with ExitStack() as stack:
-        files: dict[tuple[str, PurePath], SourceFile] = {}
-        for path in map(Path, sources):
-            for file in _find(path, Path(out).resolve() if out is not None else None, stack):
-                files.setdefault((file.name, file.relative_path), file)  # a file may be named twice
-        yield list(files.values())
+        search = _Search(stack, Path(out).resolve() if out is not None else None)
+        for source in map(Path, sources):
+            for file in search.find(source):
+                search.files.setdefault((file.name, file.relative_path), file)  # a file may be named twice
+        yield Sources(tuple(search.files.values()), tuple(dict.fromkeys(search.notes)))
 
 
-def _find(source: Path, out: Path | None, stack: ExitStack) -> Iterator[SourceFile]:
-    if not source.exists() and glob.has_magic(str(source)):
-        for path, relative_path in _match(source, out):
-            yield from _open_archive(path, stack) if _is_archive(path) else [_describe(path, relative_path)]
-    elif source.is_dir():
-        images = [path for path in find_images(source, _MEDIA) if not _is_translation(path, out, source)]
-        if not images:
-            raise DataError(f"{source}: contains only translations")
-        yield from (_describe(path, path.relative_to(source)) for path in images)
-    elif _is_archive(source):
-        yield from _open_archive(source, stack)
-    else:
-        yield _describe(source, PurePath(source.name))
+@dataclass
+class _Search:
+    """The files and notes of all sources so far.
+
+    Args:
+        stack: Deletes the temporary folders of archives.
+        out: The resolved folder of the translations.
+    """
+
+    stack: ExitStack
+    out: Path | None
+    files: dict[tuple[str, PurePath], SourceFile] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def find(self, source: Path) -> Iterator[SourceFile]:
+        """The files of one source."""
+        if not source.exists() and glob.has_magic(str(source)):
+            yield from self._match(source)
+        elif source.is_dir():
+            yield from self._list(source)
+        elif _is_archive(source):
+            yield from self._open_archive(source)
+        else:
+            yield _describe(source, PurePath(source.name))
+
+    def _list(self, folder: Path) -> Iterator[SourceFile]:
+        listing = list_images(folder, (*_MEDIA, *_ARCHIVE_SUFFIXES))
+        media = listing.select(lambda path: not _is_archive(path))
+        if not media.images:
+            raise DataError(media.describe_empty(_MEDIA))
+        originals = media.select(lambda path: not self._is_translation(path, folder))
+        if not originals.images:
+            raise DataError(f"{folder}: contains only translations")
+        self.notes += originals.notes(str(folder))
+        self.notes += [
+            f"{path}: an archive in a folder is not opened; translate it by its own name"
+            for path in listing.images
+            if _is_archive(path) and not self._is_translation(path, folder)
+        ]
+        yield from (_describe(path, path.relative_to(folder)) for path in originals.images)
+
+    def _match(self, pattern: Path) -> Iterator[SourceFile]:
+        """The images, videos and archives that a pattern matches, by their paths relative to the pattern's fixed part."""
+        parts = [*pattern.parts, *(["*"] if pattern.name == "**" else [])]
+        count = next(index for index, part in enumerate(parts) if glob.has_magic(part))
+        root, wild = Path(*parts[:count]), parts[count:]
+        if part := next((part for part in wild if "**" in part and part != "**"), ""):
+            raise DataError(f"{pattern}: is not a valid pattern: '**' stands alone between slashes, unlike in '{part}'")
+        matches = Listing(root, ())
+        if root.is_dir():
+            listing = list_images(root, (*_MEDIA, *_ARCHIVE_SUFFIXES), depth=None if "**" in wild else len(wild))
+            matches = listing.select(
+                lambda path: _matches(path.relative_to(root).parts, wild) and not self._is_translation(path, root)
+            )
+        notes = matches.notes(str(root))
+        if not matches.images:
+            raise DataError("; ".join([f"{pattern}: matches no image, video or archive", *notes]))
+        self.notes += notes
+        for path in matches.images:
+            yield from self._open_archive(path) if _is_archive(path) else [_describe(path, path.relative_to(root))]
+
+    def _open_archive(self, archive: Path) -> Iterator[SourceFile]:
+        folder = Path(self.stack.enter_context(tempfile.TemporaryDirectory(prefix="gantoolkit-"))) / "archive"
+        unpack(archive, folder)
+        listing = list_images(folder, _MEDIA)
+        if not listing.images:
+            raise DataError(listing.describe_empty(_MEDIA).replace(str(folder), str(archive)))
+        self.notes += listing.notes(str(archive))
+        yield from (_describe(path, path.relative_to(folder), archive) for path in listing.images)
+
+    def _is_translation(self, path: Path, source: Path) -> bool:
+        """Whether a file lies in the folder of translations, unless that folder contains the source."""
+        if self.out is None or source.resolve().is_relative_to(self.out):
+            return False
+        return path.parent.resolve().is_relative_to(self.out)
 
 
-def _match(pattern: Path, out: Path | None) -> list[tuple[Path, Path]]:
-    """The images, videos and archives that a pattern matches, each with its path relative to the pattern's fixed part."""
-    parts = [*pattern.parts, *(["*"] if pattern.name == "**" else [])]
-    count = next(index for index, part in enumerate(parts) if glob.has_magic(part))
-    root = Path(*parts[:count])
-    try:
-        paths = sorted(root.glob(str(Path(*parts[count:]))))
-    except ValueError as error:
-        raise DataError(f"{pattern}: is not a valid pattern ({error})") from error
-    matches = [
-        (path, path.relative_to(root))
-        for path in paths
-        if path.is_file()
-        and (path.suffix.lower() in _MEDIA or _is_archive(path))
-        and not any(part.startswith(".") for part in path.relative_to(root).parts)
-        and not _is_translation(path, out, root)
-    ]
-    if not matches:
-        raise DataError(f"{pattern}: matches no image, video or archive")
-    return matches
-
-
-def _open_archive(archive: Path, stack: ExitStack) -> list[SourceFile]:
-    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gantoolkit-"))) / "archive"
-    unpack(archive, folder)
-    return [_describe(path, path.relative_to(folder), archive) for path in find_images(folder, _MEDIA)]
+def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether the parts of a path match those of a pattern, in which `**` stands for any number of folders."""
+    if not pattern:
+        return not parts
+    if pattern[0] == "**":
+        return _matches(parts, pattern[1:]) or (bool(parts) and _matches(parts[1:], pattern))
+    return bool(parts) and fnmatch(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
 
 
 def _is_archive(path: Path) -> bool:
     return path.name.lower().endswith(_ARCHIVE_SUFFIXES) and path.is_file()
-
-
-def _is_translation(path: Path, out: Path | None, source: Path) -> bool:
-    """Whether a file lies in the folder of translations, if that is a folder within the source."""
-    if out is None or out == source.resolve() or not out.is_relative_to(source.resolve()):
-        return False
-    return path.resolve().is_relative_to(out)
 
 
 def _describe(path: Path, relative_path: PurePath, archive: Path | None = None) -> SourceFile:

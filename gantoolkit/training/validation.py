@@ -51,9 +51,11 @@ class Validation:
         except DataError as error:
             raise DataError(f"training.evaluate_every: evaluation needs test images: {error}") from error
         if gauge.metric.against == "ground_truth" and not images.paired:
+            problem = f" ({images.pairing_problem})" if images.pairing_problem else ""
             raise DataError(
-                f"training.evaluate_every: the metric '{self.name}' needs pairs, and the files of testA and testB in {data} do "
-                'not have the same names; set metric = "fid" or "kid", or training.evaluate_every = 0'
+                f"training.evaluate_every: the metric '{self.name}' needs pairs, and the test images in {data} are not pairs"
+                f'{problem}: give the files of testA and testB the same names, set metric = "fid" or "kid", or '
+                "training.evaluate_every = 0"
             )
         # Metrics such as FID load a network, which the next evaluation reuses.
         self.metrics = {direction: make_metric() for direction in self.directions}

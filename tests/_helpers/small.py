@@ -53,6 +53,18 @@ def make_dataset(root: Path, *, count_A: int = 5, count_B: int = 4, test: int = 
     return root
 
 
+def make_files(root: Path, *names: str) -> Path:
+    """Create files: images of different content where the suffix is that of a picture, and a line of text otherwise."""
+    for number, name in enumerate(names):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix.lower() in (".png", ".jpg", ".tif", ".webp", ".gif"):
+            make_image(number, (80, 40)).save(path)
+        else:
+            path.write_text("text")
+    return root
+
+
 def batch_of(
     recipe: Recipe, count: int = 1, seed: int = 0, dtype: torch.dtype = torch.float32
 ) -> dict[str, torch.Tensor]:

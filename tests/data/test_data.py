@@ -14,7 +14,6 @@ from PIL import Image
 from gantoolkit.data import (
     Dataset,
     TrainingBatches,
-    find_images,
     from_tensor,
     images,
     open_dataset,
@@ -136,36 +135,6 @@ class TestReading:
             write_image(make_image(0), tmp_path / "file" / "below.png")
         write_image(make_image(0), tmp_path / "new" / "deep" / "a.png")
         assert [path.name for path in (tmp_path / "new" / "deep").iterdir()] == ["a.png"]
-
-
-class TestFolders:
-    def test_images_are_found_recursively_and_sorted(self, tmp_path: Path) -> None:
-        for name in ("b.png", "a/z.JPG", "a/y.webp", ".hidden/x.png", "notes.txt"):
-            (tmp_path / name).parent.mkdir(exist_ok=True)
-            (tmp_path / name).touch()
-        assert [str(path.relative_to(tmp_path)) for path in find_images(tmp_path)] == ["a/y.webp", "a/z.JPG", "b.png"]
-
-    def test_missing_and_empty_folders_are_named(self, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match=r"nowhere: no such folder; a data set is a folder with trainA and trainB"):
-            open_dataset(tmp_path / "nowhere")
-        (tmp_path / "trainA").mkdir()
-        with pytest.raises(
-            DataError, match=r"domain B is missing: no folder 'trainB'; did you mean to rename 'trainA'"
-        ):
-            open_dataset(tmp_path)
-        (tmp_path / "trainB").mkdir()
-        with pytest.raises(DataError, match=r"trainA: contains no image"):
-            open_dataset(tmp_path)
-
-    def test_files_of_a_pair_have_the_same_name(self, tmp_path: Path) -> None:
-        for name in ("trainA/b.png", "trainA/a.png", "trainB/a.jpg", "trainB/b.jpg"):
-            (tmp_path / name).parent.mkdir(exist_ok=True)
-            (tmp_path / name).touch()
-        dataset = open_dataset(tmp_path, pairing="paired")
-        assert [[file.path.stem for file in dataset.files(domain)] for domain in "AB"] == [["a", "b"]] * 2
-        (tmp_path / "trainB" / "c.jpg").touch()
-        with pytest.raises(DataError, match="1 files have no partner, 'c' first"):
-            open_dataset(tmp_path, pairing="paired")
 
 
 class TestAugmentation:

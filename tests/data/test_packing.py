@@ -33,7 +33,7 @@ def streets(tmp_path: Path) -> Path:
 
 def test_label_maps_have_exact_colors_and_the_right_classes(streets: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert pack_dataset(streets, out, side=40, test_side=32, palette=PALETTE) == {"train": 5, "test": 3}
+    assert pack_dataset(streets, out, side=40, test_side=32, palette=PALETTE).counts == {"train": 5, "test": 3}
     colors = set(PALETTE.colors) | set(PALETTE.ignored)
     for number in range(5):
         packed = read_image(out / "trainA" / f"{number:05d}.png")
@@ -49,7 +49,7 @@ def test_label_maps_have_exact_colors_and_the_right_classes(streets: Path, tmp_p
 
 def test_at_most_so_many_pairs_are_packed(streets: Path, tmp_path: Path) -> None:
     reports: list[tuple[int, int]] = []
-    counts = pack_dataset(
+    packed_set = pack_dataset(
         streets,
         tmp_path / "out",
         side=16,
@@ -57,7 +57,7 @@ def test_at_most_so_many_pairs_are_packed(streets: Path, tmp_path: Path) -> None
         test=1,
         progress=lambda packed, total: reports.append((packed, total)),
     )
-    assert counts == {"train": 2, "test": 1}
+    assert packed_set.counts == {"train": 2, "test": 1}
     assert reports[-1] == (6, 6)
     assert sorted(path.name for path in (tmp_path / "out" / "trainA").iterdir()) == ["00000.jpg", "00001.jpg"]
 
@@ -66,7 +66,7 @@ def test_problems_are_named(streets: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is not empty"):
         pack_dataset(streets, streets, side=16)
     (streets / "trainB" / "0.png").rename(streets / "trainB" / "other.png")
-    with pytest.raises(DataError, match="have no partner"):
+    with pytest.raises(DataError, match=r"2 files have no partner, trainA/0\.jpg first"):
         pack_dataset(streets, tmp_path / "out", side=16)
 
 

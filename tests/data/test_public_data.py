@@ -15,17 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from _helpers.small import make_dataset, make_image
-from PIL import Image
+from _helpers.small import make_dataset
 
 from gantoolkit.cli import main
-from gantoolkit.data import open_dataset, open_test_images, read_image
+from gantoolkit.data import open_dataset
 from gantoolkit.data.fetch.archives import unpack
 from gantoolkit.data.fetch.catalog import CATALOG, find_public_dataset
 from gantoolkit.data.fetch.download import UnreachableError, download
-from gantoolkit.data.images import ImageFile
-from gantoolkit.data.pairs import join_pairs
-from gantoolkit.data.survey import draw_contact_sheet, find_problems, survey
 from gantoolkit.errors import DataError
 from gantoolkit.recipes import list_recipe_files
 
@@ -288,124 +284,3 @@ def test_archive_without_a_top_level_folder(tmp_path: Path) -> None:
     (tmp_path / "archive").write_bytes(zip_of(("trainA/1.jpg", b"one"), ("trainB/1.jpg", b"two")))
     unpack(tmp_path / "archive", tmp_path / "data")
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["trainA", "trainB"]
-
-
-# Pairs side by side
-
-
-def test_joined_pairs_are_split_again(tmp_path: Path) -> None:
-    root = make_dataset(tmp_path / "set", count_A=10, count_B=10, test=0)
-    counts = join_pairs(root / "trainA", root / "trainB", tmp_path / "pairs", test_share=0.2)
-    assert counts == {"train": 8, "test": 2}
-    data = open_dataset(tmp_path / "pairs", pairing="paired")
-    assert data.pairing == "paired"
-    for A, B in zip(data.files("A"), data.files("B"), strict=True):
-        assert A.half
-        assert read_image(A) == read_image(root / "trainA" / f"{A.path.stem}.png")
-        assert read_image(B) == read_image(root / "trainB" / f"{A.path.stem}.png")
-        assert read_image(A, 1).mode == "L"
-    again = join_pairs(root / "trainA", root / "trainB", tmp_path / "again", test_share=0.2)
-    assert again == counts
-    names = [sorted(path.name for path in (tmp_path / folder / "test").iterdir()) for folder in ("pairs", "again")]
-    assert names[0] == names[1]
-
-
-def test_pairs_that_cannot_be_joined(tmp_path: Path) -> None:
-    root = make_dataset(tmp_path / "set", count_A=2, count_B=2, test=0)
-    make_image(9).save(root / "trainA" / "alone.png")
-    with pytest.raises(DataError, match="trainB: 1 files have no partner of the same name, 'alone' first"):
-        join_pairs(root / "trainA", root / "trainB", tmp_path / "out")
-    (root / "trainA" / "alone.png").unlink()
-    make_image(9, (30, 30)).save(root / "trainB" / "01.png")
-    with pytest.raises(DataError, match=r"01: is 40×36 in A and 30×30 in B; --resize resizes B to the size of A"):
-        join_pairs(root / "trainA", root / "trainB", tmp_path / "out1")
-    join_pairs(root / "trainA", root / "trainB", tmp_path / "out2", resize=True)
-    assert read_image(tmp_path / "out2" / "train" / "01.png").size == (80, 36)
-    with pytest.raises(DataError, match="out2: is not empty"):
-        join_pairs(root / "trainA", root / "trainB", tmp_path / "out2")
-    make_image(9).save(root / "trainA" / "01.jpg")
-    with pytest.raises(DataError, match=r"01\.(jpg|png) and 01\.(jpg|png) have the same name"):
-        join_pairs(root / "trainA", root / "trainB", tmp_path / "out3")
-
-
-def test_image_of_odd_width_cannot_be_split(tmp_path: Path) -> None:
-    make_image(1, (41, 20)).save(tmp_path / "odd.png")
-    with pytest.raises(
-        DataError, match="is 41 pixels wide; two images of equal width side by side need an even number"
-    ):
-        read_image(ImageFile(tmp_path / "odd.png", "left"))
-
-
-# Surveys
-
-
-def test_good_data_set_has_no_problems(dataset: Path, capsys) -> None:
-    assert find_problems(survey(dataset)) == []
-    assert main(["data", "check", str(dataset)]) == 0
-    out = capsys.readouterr().out
-    assert "trainA 5, trainB 4, testA 2, testB 2; no problems found" in out
-    assert "for recipes that learn without pairs only: 1 files have no partner" in out
-
-
-def test_every_flaw_is_found(dataset: Path, capsys) -> None:
-    (dataset / "trainA" / "broken.jpg").write_bytes(b"not an image")
-    Image.new("RGB", (50, 50), "teal").save(dataset / "trainA" / "flat.png")
-    shutil.copy(dataset / "trainA" / "00.png", dataset / "trainA" / "copy.png")
-    shutil.copy(dataset / "trainA" / "01.png", dataset / "testA" / "leak.png")
-    shutil.copy(dataset / "trainA" / "02.png", dataset / "trainB" / "both.png")
-    make_image(50, (20, 20)).save(dataset / "trainB" / "small.png")
-    make_image(51, (200, 50)).save(dataset / "trainB" / "long.png")
-    make_image(52).convert("L").save(dataset / "trainB" / "gray.png")
-    texts = "\n".join(problem.text for problem in find_problems(survey(dataset)))
-    for expected in (
-        "trainA: 1 of 8 files cannot be read; the first, ",
-        "trainA: 1 images show a single color",
-        "trainA: 1 images have duplicates",
-        "1 images are in trainA and in trainB, so the domains overlap",
-        "1 images are in trainA and in testA, so test scores are too good",
-        "trainB: 1 images are smaller than 32 pixels, such as 20×20",
-        "trainB: 1 images have an aspect ratio above 1.5, such as 200×50",
-        "trainB: 1 of 8 images are gray",
-    ):
-        assert expected in texts
-    assert main(["data", "check", str(dataset)]) == 3
-    assert capsys.readouterr().out.count("flaw: ") == 8
-
-
-def test_test_images_of_one_domain_are_not_used(dataset: Path) -> None:
-    shutil.rmtree(dataset / "testB")
-    (dataset / "test").mkdir()  # ignored beside trainA and trainB
-    make_image(1, (41, 20)).save(dataset / "test" / "odd.png")
-    data = survey(dataset)
-    assert list(data.domains) == ["trainA", "trainB"]
-    assert [problem.text for problem in find_problems(data)] == [
-        "testA is not used: the other domain has no test images"
-    ]
-    assert open_test_images(dataset) is None
-
-
-def test_identical_domains_are_an_error(tmp_path: Path, capsys) -> None:
-    root = make_dataset(tmp_path / "set", count_A=3, count_B=0, test=0)
-    shutil.copytree(root / "trainA", root / "trainB")
-    assert main(["data", "check", str(root)]) == 2
-    assert "error: 3 images are in trainA and in trainB" in capsys.readouterr().out
-
-
-def test_stats_command_draws_a_contact_sheet(dataset: Path, tmp_path: Path, capsys) -> None:
-    assert main(["data", "stats", str(dataset), "--sheet", str(tmp_path / "sheet.png")]) == 0
-    out = capsys.readouterr().out
-    assert "trainA" in out
-    assert "40×36" in out
-    with Image.open(tmp_path / "sheet.png") as sheet:
-        assert sheet.size == (8 * 96, 4 * (20 + 2 * 96))
-    small = draw_contact_sheet(survey(dataset), columns=4, rows=1, side=40)
-    # The first cell shows the first image of trainA.
-    expected = read_image(dataset / "trainA" / "00.png")
-    expected.thumbnail((36, 36), Image.Resampling.LANCZOS)
-    left, top = (40 - expected.width) // 2, 20 + (40 - expected.height) // 2
-    assert small.crop((left, top, left + expected.width, top + expected.height)) == expected
-
-
-def test_missing_data_set(tmp_path: Path, capsys) -> None:
-    assert main(["data", "check", str(tmp_path / "nothing")]) == 2
-    assert "no such folder" in capsys.readouterr().err

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from gantoolkit.data import find_images, read_image
+from gantoolkit.data import read_image
+from gantoolkit.data.listing import open_listing
 from gantoolkit.errors import DataError
 
 __all__ = ["Materials"]
@@ -24,7 +25,7 @@ class Materials:
         real: Files of real images.
         fakes: Files of fakes by algorithm.
         side: Side in pixels of the square in which each image is shown.
-        problems: Messages about unreadable files, and about differences in size that may reveal the fakes.
+        problems: Messages about files that are not read, and about differences in size that may reveal the fakes.
     """
 
     real: tuple[Path, ...]
@@ -60,7 +61,9 @@ class Materials:
 
 def _find_readable(folder: Path, problems: list[str], sizes: set[tuple[int, int]]) -> tuple[Path, ...]:
     readable: list[Path] = []
-    for path in find_images(folder):
+    listing = open_listing(folder)
+    problems += listing.notes(str(folder))
+    for path in listing.images:
         try:
             sizes.add(read_image(path).size)
         except DataError as error:

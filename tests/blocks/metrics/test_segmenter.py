@@ -203,7 +203,7 @@ def test_invalid_input_is_explained(scenes: Path, segmenter_file: Path, labeled:
         )
     shutil.copytree(scenes / "maps", tmp_path / "maps")
     (tmp_path / "maps" / "03.png").unlink()
-    with pytest.raises(DataError, match="1 files without a counterpart of the same name, such as '03'"):
+    with pytest.raises(DataError, match=r"1 file has no partner, .*03.*; the files of a pair have the same name"):
         LabeledSet.open(scenes / "photographs", tmp_path / "maps", labeled.palette)
     (tmp_path / "half.safetensors").write_bytes(segmenter_file.read_bytes()[:2000])
     with pytest.raises(CheckpointError, match=r"half\.safetensors"):

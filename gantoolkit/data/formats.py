@@ -1,0 +1,88 @@
+"""Which files are images: by their suffix, or, without a usual suffix, by their first bytes."""
+
+import re
+from pathlib import Path
+
+__all__ = ["SUFFIXES", "VIDEO_SUFFIXES", "unread_ending"]
+
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".gif", ".webp"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".tif", ".tiff", ".npy"),
+)
+"""Suffixes of image files. When a file is read, its content determines the format."""
+
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
+"""Suffixes of files that are treated as videos where videos are read."""
+
+_UNREAD_SUFFIXES = (
+    *(
+        ".heic",
+        ".heif",
+        ".hif",
+        ".avif",
+        ".jp2",
+        ".j2k",
+        ".jpf",
+        ".jpx",
+        ".j2c",
+        ".jxl",
+        ".jxr",
+        ".wdp",
+        ".qoi",
+        ".mpo",
+    ),
+    *(".tga", ".ico", ".icns", ".cur", ".psd", ".psb", ".xcf", ".kra", ".svg", ".svgz", ".eps", ".pcx", ".sgi", ".dds"),
+    *(".xbm", ".xpm", ".wmf", ".emf", ".exr", ".hdr", ".pfm", ".fits", ".fit", ".dng", ".cr2", ".cr3", ".nef", ".arw"),
+    *(
+        ".raf",
+        ".orf",
+        ".rw2",
+        ".pef",
+        ".srw",
+        ".dcm",
+        ".dicom",
+        ".nii",
+        ".mha",
+        ".mhd",
+        ".nrrd",
+        ".czi",
+        ".lif",
+        ".nd2",
+    ),
+    *(".svs", ".ndpi", ".lsm", ".btf", ".npz", *VIDEO_SUFFIXES, ".wmv", ".mpg", ".mpeg", ".flv", ".mts", ".m2ts"),
+)
+_USUAL_SUFFIX = re.compile(r"\.[a-z][a-z0-9]{0,7}")
+_SIGNATURES = (
+    *((0, start) for start in (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
+    *((0, start) for start in (b"\x93NUMPY", b"8BPS", b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51", b"SIMPLE  =")),
+    *((8, b"WEBP"), (4, b"ftyp"), (128, b"DICM")),
+)
+_BITMAP = re.compile(rb"BM.{4}\0{4}", re.DOTALL)
+_PORTABLE = re.compile(rb"P[1-6]\s+(#|\d)")
+_START = 132
+
+
+def unread_ending(path: Path) -> str | None:
+    """The ending of an image or video whose format is not read, such as `.heic`; None for any other file.
+
+    For a file without a usual suffix that contains an image, this is `no suffix` or the unusual suffix.
+    """
+    suffix = path.suffix.lower()
+    if path.name.lower().endswith(".nii.gz"):
+        return ".nii.gz"
+    if suffix in _UNREAD_SUFFIXES:
+        return suffix
+    if _USUAL_SUFFIX.fullmatch(suffix) or not _contains_image(path):
+        return None
+    return suffix or "no suffix"
+
+
+def _contains_image(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            start = file.read(_START)
+    except OSError:
+        return False
+    if any(start[offset:].startswith(signature) for offset, signature in _SIGNATURES):
+        return True
+    return bool(_BITMAP.match(start) or _PORTABLE.match(start))

@@ -10,7 +10,7 @@ Three layouts are read, and each split may have its own:
 from dataclasses import dataclass
 from pathlib import Path
 
-from gantoolkit.data.formats import SUFFIXES
+from gantoolkit.data.suffixes import SUFFIXES
 from gantoolkit.errors import DataError, closest_match, count_of
 
 __all__ = ["Split", "count_images", "describe_unused_tests", "find_split", "has_split"]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from gantoolkit.data.formats import SUFFIXES, unread_ending
+from gantoolkit.data.suffixes import SUFFIXES, unread_ending
 from gantoolkit.errors import DataError, count_of
 
 __all__ = ["Listing", "find_images", "list_images", "open_listing"]

@@ -10,8 +10,8 @@ from pathlib import Path, PurePath
 from typing import overload
 
 from gantoolkit.data.fetch.archives import unpack
-from gantoolkit.data.formats import SUFFIXES, VIDEO_SUFFIXES
 from gantoolkit.data.listing import Listing, list_images
+from gantoolkit.data.suffixes import SUFFIXES, VIDEO_SUFFIXES
 from gantoolkit.errors import DataError
 
 __all__ = ["SourceFile", "Sources", "open_sources"]

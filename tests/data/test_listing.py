@@ -9,8 +9,8 @@ import pytest
 from _helpers.small import make_files, make_image
 
 from gantoolkit.data import find_images, listing, read_image
-from gantoolkit.data.formats import SUFFIXES
 from gantoolkit.data.listing import list_images
+from gantoolkit.data.suffixes import SUFFIXES
 from gantoolkit.errors import DataError
 
 

@@ -20,7 +20,7 @@ Importing this module does not import torch, so that blocks can be listed quickl
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Annotated, Literal, Protocol, TypeVar, runtime_checkable
 
 from gantoolkit.registry.registry import Registry
@@ -61,10 +61,18 @@ class Direction(str):
         return self.partition("2")[2]
 
     @property
+    def domains(self) -> tuple[str, str]:
+        """The domains of the inputs and of the results."""
+        return self.source, self.target
+
+    @property
     def reverse(self) -> Direction:
         """The direction from the target back to the source."""
         return Direction(f"{self.target}2{self.source}")
 
+
+PIXEL_VALUES = "pixel values"
+"""The unit of values of a metric that are differences of pixels in [−1, 1], such as a mean absolute error."""
 
 Shared = dict[str, "Tensor"]
 """Images that a step computes once and its phases share, by name: fake_B, rec_A, ..."""
@@ -105,17 +113,21 @@ class MetricTraits:
         notes: What must be reported beside each of its values, such as the network that it uses.
         any_device: Whether it takes images on any device and computes there, with its networks and tables. Other metrics get
             images on the CPU.
+        units: The units of its values by name, such as `{"psnr": "dB"}`; a value without one is a pure number. `PIXEL_VALUES`
+            marks differences of pixels in [−1, 1]: they are reported in the values of the domain's files.
     """
 
     direction: str | None = None
     label_maps: bool = False
     notes: str = ""
     any_device: bool = False
+    units: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_traits(block: object, table: type[Traits]) -> Traits:
     """The optional attributes of a block: `read_traits(network, NetworkTraits).stochastic`."""
-    return table(**{trait.name: getattr(block, trait.name, trait.default) for trait in fields(table)})  # type: ignore[arg-type]
+    names = [trait.name for trait in fields(table)]
+    return table(**{name: getattr(block, name) for name in names if hasattr(block, name)})
 
 
 class Generator(Protocol):

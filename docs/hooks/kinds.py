@@ -44,7 +44,7 @@ Each kind has a page with its protocol, the rules that `gantoolkit check` tests,
 
 ::: gantoolkit.plugins
     options:
-      members: [Batch, Shared, Pairing, Direction, NetworkTraits, MetricTraits, read_traits]
+      members: [Batch, Shared, Pairing, Direction, PIXEL_VALUES, NetworkTraits, MetricTraits, read_traits]
       show_root_heading: false
 """
 

@@ -248,8 +248,8 @@ def write_pictures(ablation: "Ablation", rows: "list[Row]", choice: "MetricChoic
     from gantoolkit.data.evaluation_images import EvaluationImages
     from gantoolkit.evaluation.ablation.rows import describe_rows
     from gantoolkit.evaluation.pages import EvaluatedRun, write_page
-    from gantoolkit.evaluation.scoring import choose_metrics, score_references
-    from gantoolkit.evaluation.tables import directions_of
+    from gantoolkit.evaluation.references import score_all_references
+    from gantoolkit.evaluation.scoring import choose_metrics
     from gantoolkit.run import Run
 
     seed, runs = ablation.first_seed()
@@ -258,9 +258,8 @@ def write_pictures(ablation: "Ablation", rows: "list[Row]", choice: "MetricChoic
         run = Run.open(path, data=ablation.data)
         images = EvaluationImages.open(ablation.data, run.recipe.data).take(count).readable()
         scored.append(EvaluatedRun(scores, run, images))
-    directions = directions_of([result.scores for result in scored])
     metrics = choose_metrics(choice.names, choice.settings)
-    references = score_references(scored[0].images, directions, metrics, device=device)
+    references = score_all_references(scored, metrics, device=device)
     page = ablation.out / "report.html"
     remarks = describe_rows(rows, seed)
     write_page(page, scored, references, title=f"Ablation, seed {seed}", remarks=remarks, device=device)

@@ -56,7 +56,8 @@ def evaluate(
     """
     from gantoolkit.data.evaluation_images import EvaluationImages
     from gantoolkit.evaluation.pages import EvaluatedRun, write_page
-    from gantoolkit.evaluation.scoring import DEFAULT_METRICS, choose_metrics, score_references, score_run
+    from gantoolkit.evaluation.references import score_all_references
+    from gantoolkit.evaluation.scoring import DEFAULT_METRICS, choose_metrics, score_run
     from gantoolkit.evaluation.tables import write_scores
     from gantoolkit.run import Run
 
@@ -67,18 +68,12 @@ def evaluate(
     names = _short_names(list(runs_by_path))
     is_best = generators == "best"
     scored: list[EvaluatedRun] = []
-    references: list[RunScores] = []
-    preparations: list[object] = []
     for path, run in runs_by_path.items():
         test_images = EvaluationImages.open(run.data, run.recipe.data, split=split).take(images).readable()
         print(f"evaluating {names[path]} …", file=sys.stderr, flush=True)
         scores = score_run(run, test_images, metric_blocks, name=names[path], best=is_best, device=device)
         scored.append(EvaluatedRun(scores, run, test_images, best=is_best))
-        # Runs that prepare the same images in the same way share their references.
-        preparation = (run.data.resolve(), run.recipe.data.resize, run.recipe.data.load_size, run.recipe.data.crop_size)
-        if preparation not in preparations:
-            preparations.append(preparation)
-            references += score_references(test_images, list(scores.directions), metric_blocks, device=device)
+    references = score_all_references(scored, metric_blocks, device=device)
     all_scores = [result.scores for result in scored] + references
     page = out / "report.html"
     try:
@@ -103,7 +98,7 @@ def print_scores(results: "Sequence[RunScores]") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from gantoolkit.evaluation.tables import directions_of, format_estimate, score_names
+    from gantoolkit.evaluation.tables import describe_differences, directions_of, format_estimate, list_columns
     from gantoolkit.plugins import Direction
 
     console = Console(soft_wrap=True, highlight=False)
@@ -112,16 +107,17 @@ def print_scores(results: "Sequence[RunScores]") -> None:
         count = rows[0].directions[direction].images
         title = f"{direction.source} → {direction.target}, 95 % intervals over {count} images"
         table = Table(box=None, padding=(0, 2, 0, 0), title=title, title_justify="left", title_style="bold")
-        names = score_names(results, direction)
+        columns = list_columns(results, direction)
         table.add_column("", no_wrap=True)
-        for name in names:
-            table.add_column(name, no_wrap=True)
+        for column in columns:
+            table.add_column(str(column), no_wrap=True)
         for scores in rows:
             values = scores.directions[direction].scores
             style = None if scores.path else "italic"
-            table.add_row(scores.name, *(format_estimate(values.get(name)) for name in names), style=style)
+            table.add_row(scores.name, *(format_estimate(column.find(values)) for column in columns), style=style)
         print_whole(table)
-        for note in dict.fromkeys(note for scores in rows for note in scores.directions[direction].notes):
+        notes = [note for scores in rows for note in scores.directions[direction].notes]
+        for note in dict.fromkeys([*describe_differences(rows, direction), *notes]):
             console.print(f"  {note}", markup=False, style="dim")
 
 

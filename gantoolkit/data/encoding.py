@@ -55,6 +55,13 @@ class Encoding:
         return {"8-bit": 8, "16-bit": 16}.get(self.range) if isinstance(self.range, str) else None  # type: ignore[return-value]
 
     @property
+    def value_unit(self) -> str:
+        """The unit of differences of values: `levels of 255`, the domain's own unit, or the range if no unit is set."""
+        if self.bits:
+            return f"levels of {self.high:g}"
+        return self.unit or f"values from {self.low:g} to {self.high:g}"
+
+    @property
     def dtype(self) -> np.dtype:
         """The dtype of values in memory: uint8, uint16 or float32."""
         return np.dtype({8: np.uint8, 16: np.uint16, None: np.float32}[self.bits])
@@ -67,7 +74,9 @@ class Encoding:
     def __str__(self) -> str:
         colors = {1: "gray", 3: "RGB"}.get(self.channels, f"{self.channels} channels") if self.bits else ""
         colors = colors or f"{self.channels} channel{'s' if self.channels > 1 else ''}"
-        return f"{colors}, {self.range if self.bits else f'values from {self.low:g} to {self.high:g}'}"
+        if self.bits:
+            return f"{colors}, {self.range}"
+        return f"{colors}, values from {self.low:g} to {self.high:g}{f' {self.unit}' if self.unit else ''}"
 
     def to_floats(self, values: np.ndarray) -> Tensor:
         """Convert file values (H, W, C) to a float tensor (C, H, W) in [−1, 1]."""
@@ -81,6 +90,13 @@ class Encoding:
             return values.float().div_(self.high / 2).sub_(1)
         half = (self.high - self.low) / 2
         return values.double().sub_(self.low + half).div_(half).float()
+
+    def quantize(self, images: Tensor) -> Tensor:
+        """Round floats of any shape in [−1, 1] to those of values that files can hold, clipped to the range, in float32."""
+        if not self.bits:
+            return images.float().clamp(-1, 1)
+        half = self.high / 2
+        return images.float().add(1).mul_(half).round_().clamp_(0, self.high).div_(half).sub_(1)
 
     def from_floats(self, image: Tensor) -> np.ndarray:
         """Convert a float tensor (C, H, W) in [−1, 1] to file values (H, W, C), clipped to the range; levels are rounded."""

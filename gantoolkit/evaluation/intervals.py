@@ -15,11 +15,12 @@ _CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its 95 % confidence interval, if there is one."""
+    """A value with its 95 % confidence interval, if there is one, and its unit, which is empty for a pure number."""
 
     value: float
     low: float | None = None
     high: float | None = None
+    unit: str = ""
 
 
 def bootstrap(

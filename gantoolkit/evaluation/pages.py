@@ -13,7 +13,7 @@ from torch import Tensor
 from gantoolkit.data.evaluation_images import EvaluationImages, evenly_spaced
 from gantoolkit.data.images import render_tensor
 from gantoolkit.evaluation.scoring import RunScores
-from gantoolkit.evaluation.tables import directions_of, format_number, score_names
+from gantoolkit.evaluation.tables import Column, describe_differences, directions_of, format_number, list_columns
 from gantoolkit.files.text import write_text
 from gantoolkit.plugins import Direction
 from gantoolkit.run import Run
@@ -74,9 +74,10 @@ def write_page(
         sections.append(
             {
                 "direction": Direction(direction),
-                "names": score_names(all_scores, direction),
+                "columns": list_columns(all_scores, direction),
                 "rows": rows,
                 "notes": list(dict.fromkeys(note for run in rows for note in run.directions[direction].notes)),
+                "differences": describe_differences(all_scores, direction),
                 "side_by_side": _side_by_side(scored, direction, device),
                 "cases": [_cases(entry, direction, device) for entry in scored if direction in entry.scores.directions],
             }
@@ -110,6 +111,7 @@ def _cases(entry: EvaluatedRun, direction: str, device: str | None) -> dict[str,
     if ranked is None:
         return {"name": entry.scores.name, "score": "", "groups": {}}
     score, order = ranked
+    column = Column(score, result.scores[score].unit)
     middle = len(order) // 2
     groups = {"worst": order[-_ROWS:][::-1], "median": order[middle : middle + 1], "best": order[:1]}
     rows = {}
@@ -123,7 +125,7 @@ def _cases(entry: EvaluatedRun, direction: str, device: str | None) -> dict[str,
             )
             for row, index in enumerate(indices)
         ]
-    return {"name": entry.scores.name, "score": score, "groups": rows}
+    return {"name": entry.scores.name, "score": column, "groups": rows}
 
 
 def _translate(entry: EvaluatedRun, name: str, indices: Sequence[int], device: str | None) -> Mapping[str, Tensor]:

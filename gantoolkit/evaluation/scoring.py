@@ -1,19 +1,19 @@
 """Scores of runs on test images: values with intervals, and the values of every single image."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from gantoolkit.data.encoding import encoding_of
 from gantoolkit.data.evaluation_images import EvaluationImages
 from gantoolkit.evaluation.intervals import Estimate, bootstrap
 from gantoolkit.plugins import Direction, Metric, SummedMetric
 from gantoolkit.recipes.block_spec import BlockSpec, bind, merge_field, resolve
 from gantoolkit.run import Run
-from gantoolkit.runtime.device import select_device
 from gantoolkit.training.measuring import Gauge, make_gauges, measure
 
 __all__ = [
@@ -21,7 +21,7 @@ __all__ = [
     "DirectionScores",
     "RunScores",
     "choose_metrics",
-    "score_references",
+    "score_direction",
     "score_run",
 ]
 
@@ -36,10 +36,11 @@ class DirectionScores:
     Args:
         direction: `A2B` or `B2A`.
         scores: By name; those of reconstructions, F(G(x)) against x, have the prefix `rec_`.
-        per_image: The values of every image by the same names, for metrics that have them; (images,).
+        per_image: The values of every image by the same names and in the same units, for metrics that have them; (images,).
         names: The names of the translated files, in the same order.
         signs: 1 if more is better, −1 if less is; only for the first score of each metric.
         notes: What must be reported beside the scores.
+        values: What the values of input and output images are, in words.
     """
 
     direction: str
@@ -48,6 +49,7 @@ class DirectionScores:
     names: list[str]
     signs: dict[str, int]
     notes: list[str] = field(default_factory=list)
+    values: str = ""
 
     @property
     def images(self) -> int:
@@ -130,7 +132,7 @@ def score_run(
     scores: dict[str, DirectionScores] = {}
     for direction, translator in translators.items():
         back = translators.get(Direction(direction).reverse)
-        scores[direction] = _score(
+        scores[direction] = score_direction(
             images,
             direction,
             metrics,
@@ -142,45 +144,7 @@ def score_run(
     return RunScores(name or run.path.name, run.path, step, scores, (*images.skipped, *images.dataset.passed_over))
 
 
-def score_references(
-    images: EvaluationImages,
-    directions: Sequence[str],
-    metrics: Sequence[tuple[str, Callable[[], Metric]]],
-    *,
-    device: str | None = None,
-) -> list[RunScores]:
-    """The scores of references that need no network, as a scale for those of runs.
-
-    The references are the input itself and, for pairs, the ground truth and the ground truth of another image.
-
-    Args:
-        images, metrics, device: As in `score_run`.
-        directions: The directions of the runs.
-    """
-    torch_device = select_device(device)
-    scores: dict[str, dict[str, DirectionScores]] = {}
-    # The distance of a set of real images from itself says nothing.
-    singles = [(name, make) for name, make in metrics if make().against != "domain"]
-    for direction in directions:
-        target = Direction(direction).target
-        count = len(images.files(target))
-        answers: dict[str, Callable[[Tensor, Sequence[int]], Tensor]] = {}
-        if images.paired:
-            answers["ground truth"] = lambda _, indices, target=target: images.read(target, indices)
-        if images.paired and count > 1:
-            answers["ground truth of another image"] = lambda _, indices, target=target, count=count: images.read(
-                target, [(index + max(1, count // 2)) % count for index in indices]
-            )
-        for name, answer in answers.items():
-            scores.setdefault(name, {})[direction] = _score(images, direction, singles, answer, device=torch_device)
-        if images.settings.channels_A == images.settings.channels_B:
-            scores.setdefault("input", {})[direction] = _score(
-                images, direction, metrics, lambda inputs, _: inputs, device=torch_device
-            )
-    return [RunScores(name, None, 0, by_direction) for name, by_direction in scores.items()]
-
-
-def _score(
+def score_direction(
     images: EvaluationImages,
     direction: str,
     metrics: Sequence[tuple[str, Callable[[], Metric]]],
@@ -189,7 +153,16 @@ def _score(
     *,
     device: torch.device,
 ) -> DirectionScores:
-    gauges = make_gauges(metrics, direction, paired=images.paired, reconstructs=back is not None)
+    """Measure translations of one direction.
+
+    Args:
+        images, metrics: As in `score_run`.
+        direction: The direction.
+        translate: Translates inputs (N, C, H, W); it also receives their indices.
+        back: Translates results back, so that reconstructions are measured too.
+        device: The device of the translations.
+    """
+    gauges = make_gauges(metrics, direction, images.settings, paired=images.paired, reconstructs=back is not None)
     measure(images, direction, gauges, translate, back, device=device)
     scores: dict[str, Estimate] = {}
     per_image: dict[str, list[float]] = {}
@@ -203,16 +176,19 @@ def _score(
         signs[next(iter(names.values()))] = 1 if gauge.metric.higher_is_better else -1
     notes = dict.fromkeys(f"{gauge.name}: {gauge.traits.notes}" for gauge in gauges if gauge.traits.notes)
     names = [file.name for file in images.files(Direction(direction).source)]
-    return DirectionScores(direction, scores, per_image, names, signs, [*images.notes, *notes])
+    values = " → ".join(str(encoding_of(images.settings, domain)) for domain in Direction(direction).domains)
+    return DirectionScores(direction, scores, per_image, names, signs, [*images.notes, *notes], values)
 
 
 def _estimate(gauge: Gauge) -> tuple[dict[str, Estimate], dict[str, list[float]]]:
     """The values of a gauge with their intervals, and the values of each image, if single images have any."""
     if not isinstance(gauge.metric, SummedMetric):
-        return {name: Estimate(value) for name, value in gauge.values().items()}, {}
+        return {name: Estimate(value, unit=gauge.unit(name)) for name, value in gauge.values().items()}, {}
     rows = gauge.rows()
-    singles = [gauge.metric.values(row) for row in rows]
-    estimates = bootstrap(rows, gauge.metric.values)
+    singles = [gauge.values_of(row) for row in rows]
+    estimates = {
+        name: replace(estimate, unit=gauge.unit(name)) for name, estimate in bootstrap(rows, gauge.values_of).items()
+    }
     return estimates, {name: [values[name] for values in singles] for name in estimates}
 
 

@@ -2,8 +2,8 @@
 
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,13 @@ from gantoolkit.evaluation.scoring import DirectionScores, RunScores
 from gantoolkit.files.text import write_csv, write_json
 
 __all__ = [
+    "Column",
+    "describe_differences",
     "directions_of",
     "format_estimate",
     "format_number",
+    "list_columns",
     "read_scores",
-    "score_names",
     "write_scores",
 ]
 
@@ -27,20 +29,59 @@ def directions_of(scores: Sequence[RunScores]) -> list[str]:
     return sorted({direction for run in scores for direction in run.directions})
 
 
-def score_names(scores: Sequence[RunScores], direction: str) -> list[str]:
-    """The names of all scores of a direction, in order of first occurrence."""
+@dataclass(frozen=True)
+class Column:
+    """A column of a table of scores: scores of one name and one unit.
+
+    >>> str(Column("l1", "HU")), str(Column("ssim"))
+    ('l1 (HU)', 'ssim')
+    """
+
+    name: str
+    unit: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.unit})" if self.unit else self.name
+
+    def find(self, scores: Mapping[str, Estimate]) -> Estimate | None:
+        """The score of this column; None if there is none of its unit."""
+        score = scores.get(self.name)
+        return score if score is not None and score.unit == self.unit else None
+
+
+def list_columns(scores: Sequence[RunScores], direction: str) -> list[Column]:
+    """The columns for all scores of a direction, in order of first occurrence. Each unit of a score has a column of its own."""
     results = [run.directions[direction] for run in scores if direction in run.directions]
-    return list(dict.fromkeys(name for result in results for name in result.scores))
+    units: dict[str, dict[str, None]] = {}
+    for name, score in (item for result in results for item in result.scores.items()):
+        units.setdefault(name, {})[score.unit] = None
+    return [Column(name, unit) for name, own in units.items() for unit in own]
+
+
+def describe_differences(scores: Sequence[RunScores], direction: str) -> list[str]:
+    """A sentence if runs of a direction read images as different values, so that their scores cannot be compared."""
+    runs: dict[str, list[str]] = {}
+    for run in scores:
+        if run.path and direction in run.directions:
+            runs.setdefault(run.directions[direction].values, []).append(run.name)
+    if len(runs) < 2:
+        return []
+    groups = "; ".join(f"{', '.join(names)}: {values}" for values, names in runs.items())
+    return [f"these runs read images differently, so compare only the scores of runs of one kind: {groups}"]
 
 
 def format_number(value: float) -> str:
-    """Format a value with about three significant digits.
+    """Format a value with at least about three significant digits.
 
     >>> format_number(0.12345), format_number(23.456), format_number(float("inf"))
     ('0.123', '23.5', '∞')
+    >>> format_number(0.00012345), format_number(12345678.9)
+    ('0.000123', '1.23e+07')
     """
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
+    if 0 < abs(value) < 0.01 or abs(value) >= 1e6:
+        return f"{value:.3g}"
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
 
 
@@ -77,7 +118,7 @@ def write_scores(scores: Sequence[RunScores], folder: Path) -> list[Path]:
             "name": run.name,
             "direction": direction,
             "image": image,
-            **{name: values[index] for name, values in result.per_image.items()},
+            **_image_columns(result, index),
         }
         for run in scores
         for direction, result in run.directions.items()
@@ -100,6 +141,16 @@ def read_scores(path: Path) -> list[RunScores]:
         return [_from_plain(run) for run in json.loads(path.read_text(encoding="utf-8"))]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: cannot be read as scores ({error})") from error
+
+
+def _image_columns(result: DirectionScores, index: int) -> dict[str, float | str]:
+    """The values of one image by name, each followed by its unit if it has one."""
+    columns: dict[str, float | str] = {}
+    for name, values in result.per_image.items():
+        columns[name] = values[index]
+        if unit := result.scores[name].unit:
+            columns[f"{name}_unit"] = unit
+    return columns
 
 
 def _to_plain(scores: RunScores) -> dict[str, Any]:

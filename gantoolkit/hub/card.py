@@ -23,7 +23,7 @@ from gantoolkit.plugins import REGISTRIES
 from gantoolkit.recipes import Recipe
 from gantoolkit.run import Run
 from gantoolkit.runs import GeneratorHeader, read_generator_header
-from gantoolkit.runs.log import EVALUATION, read_log
+from gantoolkit.runs.log import EVALUATION, read_log, unit_name
 from gantoolkit.runtime.version import __version__
 
 __all__ = ["PICTURE", "Card", "make_card"]
@@ -182,13 +182,13 @@ def _find_scores(run: Run, source: Path | None) -> RunScores | None:
     return matches[-1]
 
 
-def _training_evaluations(run: Run) -> Iterator[tuple[int, str, str, float]]:
-    """Step, direction, name and value of each score of the last evaluation during training."""
+def _training_evaluations(run: Run) -> Iterator[tuple[int, str, str, float, str]]:
+    """Step, direction, name, value and unit of each score of the last evaluation during training."""
     rows = [row for row in read_log(run.folder.log) if any(name.startswith(f"{EVALUATION}/") for name in row)]
     for path, value in (rows[-1] if rows else {}).items():
         if path.startswith(f"{EVALUATION}/") and isinstance(value, int | float):
             direction, _, name = path.removeprefix(f"{EVALUATION}/").partition("/")
-            yield rows[-1]["step"], direction, name, value
+            yield rows[-1]["step"], direction, name, value, str(rows[-1].get(unit_name(path), ""))
 
 
 def format_code(value: Any) -> str:

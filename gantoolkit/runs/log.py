@@ -21,7 +21,7 @@ from gantoolkit.files.text import write_csv, write_text
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-__all__ = ["EVALUATION", "Log", "RunningMeans", "read_log"]
+__all__ = ["EVALUATION", "Log", "RunningMeans", "read_log", "unit_name"]
 
 EVALUATION = "evaluation"
 """Prefix of the logged names of evaluations: `evaluation/A2B/psnr`."""
@@ -111,7 +111,7 @@ class Log:
         if self._tensorboard is not None:
             with _explain(self.tensorboard):
                 for name, value in row.items():
-                    if name != "step":
+                    if name != "step" and not isinstance(value, str):
                         self._tensorboard.add_scalar(name, value, row["step"])
 
     def write_image(self, name: str, image: Tensor, step: int) -> None:
@@ -162,6 +162,11 @@ def _explain(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise CheckpointError(describe_write_error(path, error)) from error
+
+
+def unit_name(name: str) -> str:
+    """The name under which a row holds the unit of the value of this name, if it has one."""
+    return f"{name}_unit"
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

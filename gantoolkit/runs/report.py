@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jinja2
@@ -14,7 +14,7 @@ from gantoolkit.recipes import Recipe
 from gantoolkit.recipes.deviations import describe_deviations
 from gantoolkit.runs.folder import RunFolder
 from gantoolkit.runs.health import Finding
-from gantoolkit.runs.log import EVALUATION, read_log
+from gantoolkit.runs.log import EVALUATION, read_log, unit_name
 from gantoolkit.runtime.version import __version__
 
 __all__ = ["write_report"]
@@ -71,9 +71,9 @@ def write_report(
         last=rows[-1] if rows else {},
         findings=sorted(findings, key=lambda finding: _ORDER.index(finding.state)),
         wrong=sum(finding.state == "wrong" for finding in findings),
-        curves=[_draw_curves(rows, phase, f"{phase}: weighted loss") for phase in _phases(rows)],
+        curves=[_draw_curves(rows, _names(rows, f"{phase}/"), f"{phase}: weighted loss") for phase in _phases(rows)],
         metric=recipe.metric.name,
-        evaluation=_draw_curves(evaluations, EVALUATION, recipe.metric.name) if evaluations else "",
+        evaluations=list(_draw_evaluations(evaluations, recipe.metric.name)),
         samples=[(int(path.stem.removeprefix("step-")), _data_uri(path.read_bytes())) for path in samples],
     )
     write_text(folder.report, page, CheckpointError)
@@ -88,13 +88,28 @@ def _is_evaluation(row: Mapping[str, Any]) -> bool:
     return any(name.startswith(f"{EVALUATION}/") for name in row)
 
 
-def _draw_curves(rows: list[dict[str, Any]], phase: str, label: str) -> str:
-    """The values of one phase over the steps, as SVG."""
+def _names(rows: list[dict[str, Any]], prefix: str) -> list[str]:
+    """The names of the numbers with this prefix."""
+    names = dict.fromkeys(name for row in rows for name in row if name.startswith(prefix))
+    return [name for name in names if not any(isinstance(row.get(name), str) for row in rows)]
+
+
+def _draw_evaluations(rows: list[dict[str, Any]], metric: str) -> Iterator[str]:
+    """The values of the metric over the steps, as SVG: one chart for each unit."""
+    groups: dict[str, list[str]] = {}
+    for name in _names(rows, f"{EVALUATION}/"):
+        units = [row[unit_name(name)] for row in rows if unit_name(name) in row]
+        groups.setdefault(units[-1] if units else "", []).append(name)
+    for unit, names in groups.items():
+        yield _draw_curves(rows, names, f"{metric} ({unit})" if unit else metric)
+
+
+def _draw_curves(rows: list[dict[str, Any]], names: Sequence[str], label: str) -> str:
+    """The values of these names over the steps, as SVG."""
     from matplotlib.figure import Figure  # its import takes half a second
 
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     axes = figure.subplots()
-    names = dict.fromkeys(name for row in rows for name in row if name.startswith(f"{phase}/"))
     for name in names:
         points = [(row["step"], row[name]) for row in rows if name in row]
         steps, values = zip(*points, strict=True)

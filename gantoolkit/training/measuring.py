@@ -8,8 +8,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from gantoolkit.data.encoding import PICTURE, Encoding, encoding_of
 from gantoolkit.data.evaluation_images import EvaluationImages
-from gantoolkit.plugins import Direction, Metric, MetricTraits, SummedMetric, read_traits
+from gantoolkit.plugins import PIXEL_VALUES, Direction, Metric, MetricTraits, SummedMetric, read_traits
+from gantoolkit.recipes.settings import DataSettings
 
 __all__ = ["Gauge", "ImageBatch", "make_gauges", "measure"]
 
@@ -27,12 +29,14 @@ class Gauge:
         name: The name of the metric.
         metric: Measures images.
         reconstruction: Whether it measures reconstructions instead of translations.
+        encoding: How the files of the measured images' domain encode them, which determines the unit of differences of pixels.
         statistics: The rows of single images, for a metric that has them.
     """
 
     name: str
     metric: Metric
     reconstruction: bool = False
+    encoding: Encoding = PICTURE
     statistics: list[Tensor] = field(default_factory=list)
 
     @property
@@ -49,15 +53,33 @@ class Gauge:
         else:
             self.metric.update(*pair)
 
-    def values(self) -> Mapping[str, float]:
-        """The values over all images, by name."""
+    def values(self) -> dict[str, float]:
+        """The values over all images by name, in their units."""
+        return self._convert(self.raw_values())
+
+    def raw_values(self) -> Mapping[str, float]:
+        """The values over all images by name; differences of pixels are those of images in [−1, 1]."""
         if isinstance(self.metric, SummedMetric):
             return self.metric.values(self.rows().sum(dim=0))
         return self.metric.compute()
 
+    def values_of(self, sums: Tensor) -> dict[str, float]:
+        """The values for a sum (K,) of `rows`, in their units; only for a `SummedMetric`."""
+        assert isinstance(self.metric, SummedMetric)
+        return self._convert(self.metric.values(sums))
+
+    def unit(self, name: str) -> str:
+        """The unit of a value; empty for a pure number."""
+        unit = self.traits.units.get(name, "")
+        return self.encoding.value_unit if unit == PIXEL_VALUES else unit
+
     def rows(self) -> Tensor:
         """The statistics of all images, (images, K), on the CPU; only for a `SummedMetric`."""
         return torch.cat(self.statistics).cpu()
+
+    def _convert(self, values: Mapping[str, float]) -> dict[str, float]:
+        units, half = self.traits.units, (self.encoding.high - self.encoding.low) / 2
+        return {name: value * half if units.get(name) == PIXEL_VALUES else value for name, value in values.items()}
 
 
 class ImageBatch:
@@ -81,27 +103,34 @@ class ImageBatch:
 
 
 def make_gauges(
-    metrics: Sequence[tuple[str, Callable[[], Metric]]], direction: str, *, paired: bool, reconstructs: bool
+    metrics: Sequence[tuple[str, Callable[[], Metric]]],
+    direction: str,
+    settings: DataSettings,
+    *,
+    paired: bool,
+    reconstructs: bool,
 ) -> list[Gauge]:
     """The gauges of the metrics that apply to a direction.
 
     Args:
         metrics: Names and factories.
         direction: The direction of the translations.
+        settings: How the files of both domains encode images.
         paired: Whether each input has a ground truth.
         reconstructs: Whether there is a way back. Metrics against the ground truth then also measure reconstructions against
             the inputs.
     """
+    source, target = (encoding_of(settings, domain) for domain in Direction(direction).domains)
     gauges: list[Gauge] = []
     for name, make in metrics:
-        gauge = Gauge(name, make())
+        gauge = Gauge(name, make(), encoding=target)
         needs_pairs = gauge.metric.against == "ground_truth"
         if gauge.traits.direction not in (None, direction):
             continue
         if paired or not needs_pairs:
             gauges.append(gauge)
         if needs_pairs and reconstructs and not gauge.traits.label_maps:
-            gauges.append(Gauge(name, make(), reconstruction=True))
+            gauges.append(Gauge(name, make(), reconstruction=True, encoding=source))
     return gauges
 
 
@@ -114,7 +143,7 @@ def measure(
     *,
     device: torch.device = _CPU,
 ) -> None:
-    """Translate every image of a direction's source domain and pass the results to the gauges.
+    """Translate every image of a direction's source domain and pass the results to the gauges, rounded as in files.
 
     Args:
         images: Inputs and targets.
@@ -124,7 +153,8 @@ def measure(
         back: Translates results back, for gauges of reconstructions.
         device: The device of the translations, and of the metrics that compute on any device.
     """
-    source, target = Direction(direction).source, Direction(direction).target
+    source, target = Direction(direction).domains
+    encodings = {domain: encoding_of(images.settings, domain) for domain in (source, target)}
     inputs_count, targets_count = len(images.files(source)), len(images.files(target))
     # An unpaired domain has a number of images of its own: both are read in the same number of batches.
     chunks = zip(_chunks(inputs_count, targets_count), _chunks(targets_count, inputs_count), strict=True)
@@ -134,12 +164,12 @@ def measure(
         # If one domain has far fewer images, a chunk is larger than a batch.
         batches = [slice(first, first + _BATCH) for first in range(0, len(indices), _BATCH)]
         translations = [translate(inputs.on_device[batch], indices[batch]) for batch in batches]
-        results = ImageBatch(torch.cat(translations), device)
+        results = ImageBatch(encodings[target].quantize(torch.cat(translations)), device)
         for gauge in gauges:
             label_maps = gauge.traits.label_maps
             if gauge.reconstruction:
-                returned = [back(results.on_device[batch]) for batch in batches] if back else translations
-                gauge.add(ImageBatch(torch.cat(returned), device), inputs)
+                returned = torch.cat([back(batch.to(device)) for batch in translations] if back else translations)
+                gauge.add(ImageBatch(encodings[source].quantize(returned), device), inputs)
             elif gauge.metric.against == "domain":
                 gauge.add(results, read(target, target_indices, label_maps))
             elif gauge.metric.against == "ground_truth":

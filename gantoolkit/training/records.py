@@ -13,7 +13,7 @@ from gantoolkit.plugins import System
 from gantoolkit.recipes import Recipe
 from gantoolkit.runs.folder import RunFolder
 from gantoolkit.runs.health import examine, examine_flatness
-from gantoolkit.runs.log import EVALUATION, Log, read_log
+from gantoolkit.runs.log import EVALUATION, Log, read_log, unit_name
 from gantoolkit.runs.progress import Progress
 from gantoolkit.runs.report import write_report
 from gantoolkit.training.samples import draw_grid, make_samples, read_samples
@@ -77,9 +77,11 @@ class Records:
         """Log the recipe's metric on test images; the score that decides which step is the best, or None without a metric."""
         if self._validation is None:
             return None
-        values = self._validation.measure()
-        self._log.write({"step": step, **{f"{EVALUATION}/{name}": value for name, value in values.items()}})
-        return self._validation.score(values)
+        measurement = self._validation.measure()
+        values = {f"{EVALUATION}/{name}": value for name, value in measurement.values.items()}
+        units = {unit_name(f"{EVALUATION}/{name}"): unit for name, unit in measurement.units.items()}
+        self._log.write({"step": step, **values, **units})
+        return measurement.score
 
     def write_report(self, progress: Progress, steps: int, *, graph: str = "") -> None:
         """Update the report.

@@ -2,13 +2,15 @@
 
 import statistics
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from gantoolkit.data.encoding import encoding_of
 from gantoolkit.data.evaluation_images import EvaluationImages
 from gantoolkit.errors import DataError, RecipeError
-from gantoolkit.plugins import System
+from gantoolkit.plugins import Direction, System
 from gantoolkit.recipes import Recipe
 from gantoolkit.recipes.block_spec import bind
 from gantoolkit.runtime.memory import release_cached_memory
@@ -16,7 +18,23 @@ from gantoolkit.training.measuring import Gauge, measure
 from gantoolkit.training.samples import evaluation_mode
 from gantoolkit.training.translation import run_generator
 
-__all__ = ["Validation"]
+__all__ = ["Measurement", "Validation"]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The values of a metric in all directions.
+
+    Args:
+        values: In their units, named `A2B/psnr`.
+        units: The unit of each value by the same names; pure numbers have none.
+        score: What decides which checkpoint is the best: the first value, averaged over directions; more is better. Differences
+            of pixels count as shares of their domain's range, because values of different units have no mean.
+    """
+
+    values: Mapping[str, float]
+    units: Mapping[str, str]
+    score: float
 
 
 class Validation:
@@ -63,28 +81,24 @@ class Validation:
         if self.images.skipped:
             raise DataError(f"training.evaluate_every: {self.images.skipped[0]}")
 
-    def measure(self) -> dict[str, float]:
-        """All values, named `A2B/psnr`. Networks are in evaluation mode meanwhile."""
+    def measure(self) -> Measurement:
+        """Measure all directions. Networks are in evaluation mode meanwhile."""
+        values: dict[str, float] = {}
+        units: dict[str, str] = {}
+        firsts: list[float] = []
         with evaluation_mode(self.system), torch.no_grad():
-            values = {
-                f"{direction}/{name}": value
-                for direction in self.directions
-                for name, value in self._measure(direction).items()
-            }
+            for direction in self.directions:
+                gauge = self._measure(direction)
+                values |= {f"{direction}/{name}": value for name, value in gauge.values().items()}
+                units |= {f"{direction}/{name}": unit for name in gauge.values() if (unit := gauge.unit(name))}
+                firsts.append(next(iter(gauge.raw_values().values())))
+                gauge.metric.reset()
         release_cached_memory(self.device)
-        return values
+        return Measurement(values, units, statistics.fmean(firsts) * (1 if self.higher_is_better else -1))
 
-    def score(self, values: Mapping[str, float]) -> float:
-        """What decides which checkpoint is the best: the first value, averaged over directions; more is better."""
-        firsts: dict[str, float] = {}
-        for name, value in values.items():
-            firsts.setdefault(name.partition("/")[0], value)
-        return statistics.fmean(firsts.values()) * (1 if self.higher_is_better else -1)
-
-    def _measure(self, direction: str) -> Mapping[str, float]:
-        network, gauge = self.system.directions[direction], Gauge(self.name, self.metrics[direction])
+    def _measure(self, direction: str) -> Gauge:
+        encoding = encoding_of(self.images.settings, Direction(direction).target)
+        network, gauge = self.system.directions[direction], Gauge(self.name, self.metrics[direction], encoding=encoding)
         gauge.metric.reset()
         measure(self.images, direction, [gauge], lambda inputs, _: run_generator(network, inputs), device=self.device)
-        values = gauge.values()
-        gauge.metric.reset()
-        return values
+        return gauge

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from gantoolkit.blocks.losses import NLL
 from gantoolkit.blocks.pools import HistoryPool
+from gantoolkit.plugins import PIXEL_VALUES
 from gantoolkit.recipes import BlockSpec
 from gantoolkit.systems import SimGAN
 from gantoolkit.testing import RULEBOOKS, Subject
@@ -649,6 +650,7 @@ class MeanDifference:
 
     against = "ground_truth"
     higher_is_better = False
+    units = {"difference": PIXEL_VALUES}
 
     def __init__(self) -> None:
         self.reset()
@@ -705,8 +707,39 @@ class WeightsPixelsOnTheCPU(MeanDifference):
         super().update(images * torch.ones(images.shape[-1]), targets)
 
 
+class StatesNoUnit(MeanDifference):
+    """Does not say that its value is a difference of pixels."""
+
+    units = {}
+
+
+class MeasuresLevels(MeanDifference):
+    """Measures in levels from 0 to 255, whatever the values of the domain are."""
+
+    def compute(self) -> dict[str, float]:
+        return {"difference": 127.5 * super().compute()["difference"]}
+
+
+class SquaresDifferences(MeanDifference):
+    """Returns a mean square, whose unit is not that of pixels."""
+
+    def update(self, images: Tensor, targets: Tensor) -> None:
+        self.total += float((images - targets).detach().double().square().flatten(1).mean(dim=1).sum())
+        self.count += len(images)
+
+
+class MisspellsItsValue(MeanDifference):
+    """States the unit of a value that it does not return."""
+
+    units = {"difference": PIXEL_VALUES, "diference": PIXEL_VALUES}
+
+
 METRICS = {
     MeanDifference: [],
+    StatesNoUnit: ["states_units"],
+    MeasuresLevels: ["states_units"],
+    SquaresDifferences: ["states_units"],
+    MisspellsItsValue: ["states_units"],
     WeightsPixelsOnTheCPU: ["is_device_agnostic"],
     HasOtherStatistics: ["statistics_are_additive"],
     AveragesBatches: ["is_batch_size_invariant"],

@@ -406,6 +406,7 @@ RARE_MUTANTS: dict[str, Mapping[Callable[..., Any], list[str]]] = {
             "is_batch_size_invariant",
             "reset_clears_state",
             "prefers_ground_truth",
+            "states_units",
         ],
     },
     "systems": {

@@ -22,8 +22,8 @@ from gantoolkit.evaluation.ablation import (
     table_cells,
 )
 from gantoolkit.evaluation.ablation.processes import LOG
-from gantoolkit.evaluation.ablation.rows import Effort
-from gantoolkit.evaluation.tables import read_scores
+from gantoolkit.evaluation.ablation.rows import SEGMENTATION, Effort
+from gantoolkit.evaluation.tables import Column, read_scores
 from gantoolkit.run import Run
 
 pytestmark = pytest.mark.slow(reason="trains several runs")
@@ -38,12 +38,11 @@ def pairs(tmp_path: Path) -> Path:
 
 
 def make_row(name: str, values: tuple[float, ...], paper: tuple[float, ...] = (), notes: tuple[str, ...] = ()) -> Row:
-    names = ("pixel_accuracy", "class_accuracy", "class_iou")
     return Row(
         name,
         "A2B",
-        {score: [value] for score, value in zip(names, values, strict=True)},
-        dict(zip(names, paper, strict=False)),
+        {score: [value] for score, value in zip(SEGMENTATION, values, strict=True)},
+        dict(zip(SEGMENTATION, paper, strict=False)),
         notes,
     )
 
@@ -187,17 +186,15 @@ def test_cells_have_the_format_of_the_paper() -> None:
                 "one",
                 "A2B",
                 {
-                    "pixel_accuracy": [0.5, 0.7],
-                    "class_accuracy": [0.1, 0.2],
-                    "class_iou": [0.0, 0.1],
-                    "psnr": [9.0, 11.0],
+                    **dict(zip(SEGMENTATION, ([0.5, 0.7], [0.1, 0.2], [0.0, 0.1]), strict=True)),
+                    Column("psnr", "dB"): [9.0, 11.0],
                 },
-                {"pixel_accuracy": 0.52, "class_accuracy": 0.17, "class_iou": 0.11},
+                dict(zip(SEGMENTATION, (0.52, 0.17, 0.11), strict=True)),
                 ("smaller",),
             )
         ]
     )
-    assert heading[2:] == ["per-pixel acc. / per-class acc. / class IoU", "lowest … highest seed", "paper", "psnr"]
+    assert heading[2:] == ["per-pixel acc. / per-class acc. / class IoU", "lowest … highest seed", "paper", "psnr (dB)"]
     assert lines == [
         ["one", "2", "0.60 / 0.15 / 0.05", "0.50…0.70 / 0.10…0.20 / 0.00…0.10", "0.52 / 0.17 / 0.11 †", "10.0"]
     ]

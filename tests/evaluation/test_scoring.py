@@ -16,7 +16,8 @@ import gantoolkit
 from gantoolkit.data.evaluation_images import EvaluationImages
 from gantoolkit.errors import DataError, PluginError, RecipeError
 from gantoolkit.evaluation.pages import EvaluatedRun, write_page
-from gantoolkit.evaluation.scoring import choose_metrics, score_references, score_run
+from gantoolkit.evaluation.references import score_references
+from gantoolkit.evaluation.scoring import choose_metrics, score_run
 from gantoolkit.evaluation.tables import read_scores
 from gantoolkit.recipes import Recipe, simgan
 from gantoolkit.run import Run

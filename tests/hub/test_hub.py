@@ -481,7 +481,7 @@ class TestCard:
     def test_scores_of_training_have_no_intervals(self, run: Run) -> None:
         rows = [json.loads(line) for line in run.folder.log.read_text().splitlines()]
         (value,) = [row["evaluation/A2B/l1"] for row in rows if "evaluation/A2B/l1" in row]
-        assert f"| `A2B` | `l1` | {value:.1f} | not measured | 4 |" in make_card(run).text
+        assert f"| `A2B` | `l1` | {value:.1f} | `levels of 255` | not measured | 4 |" in make_card(run).text
 
     def test_missing_information_is_reported_as_missing(self, run: Run) -> None:
         run.folder.log.unlink()

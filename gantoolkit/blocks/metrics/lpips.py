@@ -29,7 +29,7 @@ class LearnedPerceptualSimilarity(MeanOverImages):
 
     def measure(self, images: Tensor, targets: Tensor) -> Tensor:
         network = self._load().to(images.device)
-        pairs = [(levels.float() / 127.5 - 1).expand(-1, 3, -1, -1) for levels in (images, targets)]
+        pairs = [batch.float().expand(-1, 3, -1, -1) for batch in (images, targets)]
         with torch.no_grad():
             return network(*pairs).double().reshape(len(images))
 

@@ -8,9 +8,7 @@ from torch import Tensor
 
 from gantoolkit.errors import DataError
 
-__all__ = ["Summed", "to_levels"]
-
-_LARGEST = 255.0
+__all__ = ["Summed"]
 
 
 class Summed(ABC):
@@ -46,8 +44,3 @@ class Summed(ABC):
 
     def reset(self) -> None:
         self._sums = None
-
-
-def to_levels(images: Tensor) -> Tensor:
-    """Convert images in [−1, 1] to levels from 0 to 255 in float64, rounded as in an 8-bit file."""
-    return torch.round((images.detach().double().clamp(-1, 1) + 1) * (_LARGEST / 2))

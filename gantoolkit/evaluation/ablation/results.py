@@ -15,7 +15,7 @@ from gantoolkit.errors import DataError
 from gantoolkit.evaluation.ablation.rows import SEGMENTATION, Effort, Row, format_markdown, plain_rows
 from gantoolkit.evaluation.ablation.trials import SETS, Trial, count_steps, read_step
 from gantoolkit.evaluation.scoring import DirectionScores, RunScores, choose_metrics, score_run
-from gantoolkit.evaluation.tables import read_scores, write_scores
+from gantoolkit.evaluation.tables import Column, read_scores, write_scores
 from gantoolkit.files.text import write_csv, write_json, write_text
 from gantoolkit.run import Run
 from gantoolkit.runs.log import read_log
@@ -121,12 +121,12 @@ class Ablation:
                 abouts.setdefault(key, []).append({**about, "setting": setting})
         rows: list[Row] = []
         for direction, name in sorted(results, key=lambda key: (key[0], *_sort_key(key[1]))):
-            scores: dict[str, list[float]] = {}  # seeds may have been evaluated with different metrics
+            scores: dict[Column, list[float]] = {}  # seeds may have been evaluated with different metrics or units
             for score, estimate in (item for result in results[direction, name] for item in result.scores.items()):
-                scores.setdefault(score, []).append(estimate.value)
+                scores.setdefault(Column(score, estimate.unit), []).append(estimate.value)
             if not scores:  # none of the metrics applies to this direction
                 continue
-            published: dict[str, float] = {}
+            published: dict[Column, float] = {}
             if set(SEGMENTATION) <= scores.keys():
                 published = dict(zip(SEGMENTATION, paper[direction].get(name, ()), strict=False))
             own = abouts[direction, name]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gantoolkit.evaluation.ablation.trials import SETS
-from gantoolkit.evaluation.tables import format_number
+from gantoolkit.evaluation.tables import Column, format_number
 
 __all__ = [
     "SEGMENTATION",
@@ -20,7 +20,7 @@ __all__ = [
     "table_cells",
 ]
 
-SEGMENTATION = ("pixel_accuracy", "class_accuracy", "class_iou")
+SEGMENTATION = (Column("pixel_accuracy"), Column("class_accuracy"), Column("class_iou"))
 """The scores in the paper's tables."""
 
 
@@ -50,7 +50,7 @@ class Row:
     Args:
         name: The recipe.
         direction: `A2B` or `B2A`.
-        scores: Scores by name, with one value for each evaluated seed.
+        scores: Scores by name and unit, with one value for each evaluated seed.
         paper: The paper's scores, if it has this row.
         notes: Known differences from the paper in recipe and data.
         efforts: One for each evaluated seed.
@@ -58,12 +58,12 @@ class Row:
 
     name: str
     direction: str
-    scores: Mapping[str, Sequence[float]]
-    paper: Mapping[str, float]
+    scores: Mapping[Column, Sequence[float]]
+    paper: Mapping[Column, float]
     notes: tuple[str, ...]
     efforts: tuple[Effort, ...] = ()
 
-    def mean(self, score: str) -> float:
+    def mean(self, score: Column) -> float:
         """The mean of a score over seeds."""
         return statistics.fmean(self.scores[score])
 
@@ -91,7 +91,8 @@ def plain_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
         {
             "direction": row.direction,
             "recipe": row.name,
-            "score": score,
+            "score": score.name,
+            "unit": score.unit,
             "mean": row.mean(score),
             "lowest": min(values),
             "highest": max(values),
@@ -110,12 +111,12 @@ def plain_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 def table_cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """The heading and the cells of a table. The three segmentation scores share a cell, as in the paper."""
-    names = list(dict.fromkeys(name for row in rows for name in row.scores))
-    has_triple = all(name in names for name in SEGMENTATION)
-    singles = [name for name in names if not (has_triple and name in SEGMENTATION)]
+    columns = list(dict.fromkeys(column for row in rows for column in row.scores))
+    has_triple = all(column in columns for column in SEGMENTATION)
+    singles = [column for column in columns if not (has_triple and column in SEGMENTATION)]
     triple = ["per-pixel acc. / per-class acc. / class IoU", "lowest … highest seed", "paper"] if has_triple else []
     has_efforts = any(row.efforts for row in rows)
-    heading = ["", "seeds", *triple, *singles, *(["steps", "minutes"] if has_efforts else [])]
+    heading = ["", "seeds", *triple, *map(str, singles), *(["steps", "minutes"] if has_efforts else [])]
     lines: list[list[str]] = []
     for row in rows:
         counts = sorted({len(values) for values in row.scores.values()})

@@ -7,7 +7,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from gantoolkit.plugins import MetricTraits, SummedMetric, read_traits
+from gantoolkit.plugins import PIXEL_VALUES, MetricTraits, SummedMetric, read_traits
 from gantoolkit.testing.kit import Draw, NotApplicable, Rulebook, Subject, expect
 from gantoolkit.testing.rules.common import add_schema_rule, check_deterministic, check_device, check_inputs_unchanged
 from gantoolkit.testing.strategies import image_pairs
@@ -107,6 +107,32 @@ def statistics_are_additive(subject: Subject, draw: Draw) -> None:
     rows = torch.cat([metric.statistics(image, target) for image, target in pairs])
     summed = dict(metric.values(rows.sum(dim=0)))
     expect(all_close(whole, summed), f"compute returned {whole}, but the sum over single images gives {summed}")
+
+
+@metrics.rule
+def states_units(subject: Subject, draw: Draw) -> None:
+    """The attribute `units` is about values that it returns. A value with the unit `PIXEL_VALUES` halves with the contrast of
+    images and targets, and is at most 2, the width of [−1, 1]; any other value that halves states its unit, which may be empty.
+    """
+    images, targets = draw_images(subject, draw)
+    units = read_traits(subject.make(), MetricTraits).units
+    whole, half, quarter = (measure(subject.make(), (share * images, share * targets)) for share in (1.0, 0.5, 0.25))
+    unknown = sorted(units.keys() - whole.keys())
+    expect(not unknown, f"units names {', '.join(unknown)}, but compute returned {', '.join(whole)}")
+    for name, value in whole.items():
+        halves = all(
+            math.isclose(others[name], share * value, rel_tol=1e-5, abs_tol=1e-7)
+            for others, share in ((half, 0.5), (quarter, 0.25))
+        )
+        if units.get(name) == PIXEL_VALUES:
+            expect(
+                halves and abs(value) <= 2,
+                f"{name} is {value}, {half[name]} at half the contrast, and {quarter[name]} at a quarter: not PIXEL_VALUES",
+            )
+        elif halves and abs(value) > 1e-6:
+            expect(
+                name in units, f"{name} halves with the contrast of the images; state its unit, such as PIXEL_VALUES"
+            )
 
 
 @metrics.rule

@@ -5,8 +5,11 @@ import errno
 import os
 import re
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from gantoolkit.files.drives import SET_MODE, SYNC_FILE, SYNC_FOLDER, pass_over
 
 __all__ = ["atomic_write", "describe_missing_file", "describe_write_error", "printable", "remove_temporary_files"]
 
@@ -18,7 +21,7 @@ def atomic_write(path: Path, check: Callable[[Path], None] | None = None) -> Ite
     """Yield a temporary path beside `path` to write to, then sync that file and rename it to `path`, replacing any old file.
 
     If the block fails or the disk is full, the temporary file is removed and the old file remains. Missing folders are
-    created.
+    created. What the drive lacks, such as syncing a folder, is passed over with a warning.
 
     Args:
         check: Called with the temporary path after the sync. If it raises, the old file remains.
@@ -30,7 +33,7 @@ def atomic_write(path: Path, check: Callable[[Path], None] | None = None) -> Ite
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
-        part.chmod(0o666 & ~_umask())  # some writers create files that only their owner can read
+        _set_default_mode(part)
         _sync_file(part)
         if check is not None:
             check(part)
@@ -100,10 +103,14 @@ def _free_space(path: Path) -> int | None:
     return None
 
 
-def _umask() -> int:
+def _set_default_mode(path: Path) -> None:
+    """Set the mode of a new file: some writers create files that only their owner can read."""
     mask = os.umask(0o077)  # the umask can only be read by setting it
     os.umask(mask)
-    return mask
+    mode = 0o666 & ~mask
+    if stat.S_IMODE(path.stat().st_mode) != mode:
+        with pass_over(SET_MODE, path):
+            path.chmod(mode)
 
 
 def _sync_file(path: Path) -> None:
@@ -113,15 +120,18 @@ def _sync_file(path: Path) -> None:
         OSError: When the disk reports an error.
     """
     with path.open("rb") as file:
-        os.fsync(file.fileno())
+        with pass_over(SYNC_FILE, path):
+            os.fsync(file.fileno())
         if hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            with contextlib.suppress(OSError):  # advice, which a drive may not take
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _sync_folder(folder: Path) -> None:
     # The rename is stored in the folder; without a sync, a power failure may undo it.
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    with pass_over(SYNC_FOLDER, folder):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

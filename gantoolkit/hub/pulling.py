@@ -14,6 +14,7 @@ from PIL import Image
 from gantoolkit.data.fetch.download import file_checksum
 from gantoolkit.errors import CheckpointError, DataError, GantoolkitError, HubError
 from gantoolkit.files.atomic import describe_write_error
+from gantoolkit.files.drives import SET_MODE, pass_over
 from gantoolkit.files.tensors import read_tensors
 from gantoolkit.hub.connection import (
     TIMEOUT_SECONDS,
@@ -217,7 +218,8 @@ def _folder_beside(out: Path) -> Iterator[Path]:
     """A temporary folder to fill and rename to `out`. If it is not renamed, it is removed."""
     folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
     try:
-        folder.chmod(out.parent.stat().st_mode & 0o777)  # mkdtemp allows access to the owner only
+        with pass_over(SET_MODE, folder):
+            folder.chmod(out.parent.stat().st_mode & 0o777)  # mkdtemp allows access to the owner only
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)

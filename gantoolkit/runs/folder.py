@@ -16,6 +16,7 @@ from torch import Tensor
 
 from gantoolkit.errors import CheckpointError
 from gantoolkit.files.atomic import describe_write_error, remove_temporary_files
+from gantoolkit.files.drives import LOCK, pass_over
 from gantoolkit.files.tensors import check_header, read_header, read_tensors, write_tensors
 from gantoolkit.files.text import write_json, write_text
 from gantoolkit.plugins import REGISTRIES
@@ -95,14 +96,15 @@ class RunFolder:
         except ImportError:  # a system without these locks
             return
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            with pass_over(LOCK, self.path):
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:  # on a network drive, a lock that is taken may be EACCES
             holder = os.pread(handle, 200, 0).decode(errors="replace").strip() or "another process"
             raise CheckpointError(
                 f"{self.path}: {holder} is training in this folder; wait until it has exited, or stop it"
-            ) from None
-        except OSError:  # a file system without locks
-            return
+            ) from error
+        except OSError as error:
+            raise CheckpointError(f"{self.lock_file}: cannot be locked ({error.strerror or error})") from error
         with contextlib.suppress(OSError):  # on a full disk, the holder is not named
             os.ftruncate(handle, 0)
             os.pwrite(handle, f"process {os.getpid()} on {platform.node()}\n".encode(), 0)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from gantoolkit.errors import CheckpointError
 from gantoolkit.files.atomic import describe_write_error
+from gantoolkit.files.drives import SYNC_FILE, pass_over
 from gantoolkit.files.text import write_csv, write_text
 
 if TYPE_CHECKING:
@@ -107,7 +108,8 @@ class Log:
         with _explain(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
             file.flush()
-            os.fsync(file.fileno())  # after a power failure, rows before the last checkpoint must be there
+            with pass_over(SYNC_FILE, self.path):
+                os.fsync(file.fileno())  # after a power failure, rows before the last checkpoint must be there
         if self._tensorboard is not None:
             with _explain(self.tensorboard):
                 for name, value in row.items():

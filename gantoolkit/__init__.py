@@ -49,9 +49,10 @@ def load(model: "str | Path", direction: str | None = None, **options: Any) -> "
     Raises:
         GantoolkitError: When the model does not exist or cannot be read.
     """
+    from gantoolkit.files.paths import user_path
     from gantoolkit.run import open_translator  # imports torch
 
-    if isinstance(model, str) and not os.path.lexists(model):
+    if isinstance(model, str) and not os.path.lexists(user_path(model)):
         from gantoolkit.hub import find_model  # imports the Hub client
 
         model = find_model(model, direction)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from gantoolkit.errors import CheckpointError
+from gantoolkit.files.paths import user_path
 from gantoolkit.files.untrusted_weights import read_weights
 from gantoolkit.plugins import Direction
 from gantoolkit.recipes import Recipe, find_recipe
@@ -160,7 +161,7 @@ def convert_official(
     Raises:
         CheckpointError: When the file cannot be read or contains no such generator, or the new file cannot be written.
     """
-    source, out = Path(source), Path(out)
+    source, out = user_path(source), user_path(out)
     if out.exists() and source.exists() and out.samefile(source):
         raise CheckpointError(f"{source}: would be overwritten by its own conversion; choose another --out")
     weights = read_weights(source)

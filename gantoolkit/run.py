@@ -10,6 +10,7 @@ from gantoolkit.data.folders import list_data_folders
 from gantoolkit.data.images import ImageFile
 from gantoolkit.errors import CheckpointError, DataError
 from gantoolkit.export import ExportResult, Format, export_generator
+from gantoolkit.files.paths import user_path
 from gantoolkit.inference import Tile, Translator
 from gantoolkit.plugins import Direction
 from gantoolkit.recipes import Recipe
@@ -45,9 +46,9 @@ class Run:
             DataError: When the data set cannot be used.
             CheckpointError: When the folder holds a run of another recipe, or cannot be written.
         """
-        folder, checked = RunFolder(out), recipe.check()
+        data, folder, checked = user_path(data), RunFolder(out), recipe.check()
         open_dataset(data, pairing=pairing_of(checked))
-        for images in list_data_folders(Path(data)):
+        for images in list_data_folders(data):
             if folder.path.resolve().is_relative_to(images.resolve()):
                 raise CheckpointError(
                     f"{folder.path}: is in {images}, where its samples would become part of the data set; choose another --out"
@@ -55,8 +56,8 @@ class Run:
         if folder.exists:
             folder.check_resumable(checked)
         if is_main_process():
-            folder.create(checked, Path(data))
-        return cls(folder, checked, Path(data))
+            folder.create(checked, data)
+        return cls(folder, checked, data)
 
     @classmethod
     def open(cls, path: str | Path, *, data: str | Path | None = None) -> "Run":
@@ -72,7 +73,7 @@ class Run:
         recipe = folder.read_recipe().check()
         if data is None and folder.metadata_file.exists():  # a pulled run has none
             data = folder.read_metadata()["data"]
-        return cls(folder, recipe, None if data is None else Path(data))
+        return cls(folder, recipe, None if data is None else user_path(data))
 
     @property
     def path(self) -> Path:
@@ -190,7 +191,7 @@ class Run:
             ExportError, DataError: As for `export_generator`.
         """
         generator = self.translator(direction, device="cpu").generator
-        sources = [Path(image) for image in images] or self.example_images(direction)
+        sources = [user_path(image) for image in images] or self.example_images(direction)
         return export_generator(generator, path, format, images=sources)
 
     def example_images(self, direction: str) -> Sequence[ImageFile]:
@@ -204,7 +205,7 @@ class Run:
 
 def open_translator(model: str | Path, direction: str | None = None, **options: Any) -> Translator:
     """The generator in a run's folder or in a generator file; arguments and errors as for `gantoolkit.load`."""
-    path = Path(model)
+    path = user_path(model)
     if path.is_dir():
         run = Run.open(path)
         directions = sorted(file.stem for file in run.folder.generators.glob("*.safetensors"))

@@ -13,6 +13,7 @@ from pydantic import AfterValidator
 from torch import Tensor, nn
 
 from gantoolkit.errors import CheckpointError, RecipeError, did_you_mean, requires_extra
+from gantoolkit.files.paths import user_path
 from gantoolkit.files.untrusted_weights import read_weights
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def load_backbone_weights(network: nn.Module, backbone: str, weights: str) -> No
     if source == "timm":
         state = download_weights(backbone)
     else:
-        path = Path(location) if source == "file" else _find_in_package(location)
+        path = user_path(location) if source == "file" else _find_in_package(location)
         with torch.device("meta"):
             whole = _create(backbone)
         state = _match(read_weights(path), whole, network, path, backbone)

@@ -37,6 +37,7 @@ from gantoolkit.cli import (
 )
 from gantoolkit.cli.exit_codes import BAD_INPUT, INTERNAL_ERROR, INTERRUPTED, SUCCESS, TERMINATED
 from gantoolkit.cli.output import tolerant_output
+from gantoolkit.cli.paths import convert_argument
 from gantoolkit.errors import GantoolkitError
 from gantoolkit.plugins import REGISTRIES
 from gantoolkit.runtime.torchrun import launched_rank, launched_world_size
@@ -78,6 +79,7 @@ app = cyclopts.App(
     name="gantoolkit",
     version=f"gantoolkit {__version__}",
     suppress_keyboard_interrupt=False,
+    default_parameter=cyclopts.Parameter(converter=convert_argument),
     help=(
         "Train CycleGAN and related methods on your own images, and translate images with them.\n\n"
         "Exit codes: 0 success; 1 an error in gantoolkit or in a plugin; 2 bad input, with one sentence that says what "

@@ -9,6 +9,7 @@ from cyclopts import Parameter, validators
 
 from gantoolkit.cli.exit_codes import SUCCESS
 from gantoolkit.errors import DataError, requires_extra
+from gantoolkit.files.paths import user_path
 
 __all__ = ["app"]
 
@@ -78,7 +79,7 @@ def serve(
             raise DataError(f"--fake {option}: write NAME=DIR, such as --fake cyclegan=fakes/cyclegan")
         if name in folders:
             raise DataError(f"--fake {option}: there are two algorithms of the name {name}")
-        folders[name] = Path(folder)
+        folders[name] = user_path(folder)
     names_of(host, names or [])  # raises before images are read
     materials = Materials.open(real, folders, side=side)
     for problem in materials.problems:

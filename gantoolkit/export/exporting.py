@@ -12,6 +12,7 @@ from gantoolkit.export.description import describe
 from gantoolkit.export.formats import FORMATS, Format
 from gantoolkit.export.images import make_batches
 from gantoolkit.files.atomic import atomic_write, describe_write_error
+from gantoolkit.files.paths import user_path
 from gantoolkit.plugins import NetworkTraits, read_traits
 from gantoolkit.runs import LoadedGenerator
 from gantoolkit.runtime.memory_format import bare_copy
@@ -72,7 +73,7 @@ def export_generator(
             an existing file at `path` is left unchanged.
         DataError: When an image cannot be read.
     """
-    path, file_format = Path(path), FORMATS[format]
+    path, file_format = user_path(path), FORMATS[format]
     _check_exportable(generator, format)
     batches, images_shown = make_batches(generator, images)
     description = describe(generator, file_format.tensors)

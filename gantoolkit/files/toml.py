@@ -7,6 +7,7 @@ from typing import Any
 
 from gantoolkit.errors import RecipeError
 from gantoolkit.files.atomic import describe_missing_file
+from gantoolkit.files.paths import user_path
 
 __all__ = ["MAX_BYTES", "parse_toml", "read_toml"]
 
@@ -27,6 +28,7 @@ def read_toml(path: Path, where: str | None = None) -> dict[str, Any]:
     Raises:
         RecipeError: When the file cannot be read, is not TOML, is too large or too deep, or contains an unbounded number.
     """
+    path = user_path(path)
     where = where or str(path)
     if problem := describe_missing_file(path, "a TOML file"):
         raise RecipeError(f"{where}: cannot be read: {problem}")

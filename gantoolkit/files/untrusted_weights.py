@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gantoolkit.errors import CheckpointError
 from gantoolkit.files.atomic import describe_missing_file
+from gantoolkit.files.paths import user_path
 
 __all__ = ["read_weights"]
 
@@ -35,7 +36,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         CheckpointError: When the file is missing or damaged, contains no named tensors, or contains other Python objects,
             which could run code when loaded.
     """
-    path = Path(path)
+    path = user_path(path)
     if problem := describe_missing_file(path, "a weight file"):
         raise CheckpointError(f"{path}: {problem}")
     try:

@@ -15,6 +15,7 @@ from gantoolkit.data.fetch.download import file_checksum
 from gantoolkit.errors import CheckpointError, DataError, GantoolkitError, HubError
 from gantoolkit.files.atomic import describe_write_error
 from gantoolkit.files.drives import SET_MODE, pass_over
+from gantoolkit.files.paths import user_path
 from gantoolkit.files.tensors import read_tensors
 from gantoolkit.hub.connection import (
     TIMEOUT_SECONDS,
@@ -70,7 +71,7 @@ def pull(repository: str, out: str | Path) -> PullResult:
         HubError: If the repository does not exist or cannot be reached, or contains damaged files or files that no push writes.
         DataError: If the folder exists or cannot be written.
     """
-    name, out = RepositoryName.parse(repository), Path(out)
+    name, out = RepositoryName.parse(repository), user_path(out)
     api = connect("pull")
     if out.exists() or out.is_symlink():
         raise DataError(f"{out}: already exists; choose another --out")

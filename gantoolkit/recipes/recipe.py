@@ -9,6 +9,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gantoolkit.errors import GantoolkitError, RecipeError, closest_match
+from gantoolkit.files.paths import user_path
 from gantoolkit.files.toml import parse_toml, read_toml
 from gantoolkit.plugins import REGISTRIES
 from gantoolkit.recipes.block_spec import PYTHON_PREFIX, BlockLike, BlockSpec, merge_field, resolve
@@ -87,6 +88,7 @@ class Recipe(BaseModel):
         Raises:
             RecipeError: When the file cannot be read, is not TOML, or is not a recipe.
         """
+        source = user_path(source) if isinstance(source, Path) else source
         where = where or (str(source) if isinstance(source, Path) else "recipe")
         mapping = read_toml(source, where) if isinstance(source, Path) else parse_toml(source, where)
         base = mapping.pop("recipe", None)

@@ -17,6 +17,7 @@ from torch import Tensor
 from gantoolkit.errors import CheckpointError
 from gantoolkit.files.atomic import describe_write_error, remove_temporary_files
 from gantoolkit.files.drives import LOCK, pass_over
+from gantoolkit.files.paths import user_path
 from gantoolkit.files.tensors import check_header, read_header, read_tensors, write_tensors
 from gantoolkit.files.text import write_json, write_text
 from gantoolkit.plugins import REGISTRIES
@@ -49,7 +50,7 @@ class RunFolder:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = user_path(path)
         self.recipe_file = self.path / "recipe.toml"
         self.metadata_file = self.path / "run.json"
         self.checkpoints = self.path / "checkpoints"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gantoolkit.errors import DataError
+from gantoolkit.files.paths import user_path
 from gantoolkit.inference import Translator
 from gantoolkit.run import Run
 
@@ -61,9 +62,9 @@ def open_models(sources: Sequence[str | Path], *, device: str | None = None) -> 
 def _split(argument: str) -> tuple[str, Path]:
     """Split an argument into name and path."""
     name, equals, path = argument.partition("=")
-    if equals and not Path(argument).exists():
-        return name, Path(path)
-    path = Path(argument)
+    if equals and not user_path(argument).exists():
+        return name, user_path(path)
+    path = user_path(argument)
     full_path = path.resolve()
     return (full_path.stem if path.is_file() else full_path.name), path
 

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from gantoolkit.blocks.features import WeightSource, create_backbone, normalize
 from gantoolkit.errors import CheckpointError, DataError, RecipeError, first_line
+from gantoolkit.files.paths import user_path
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
@@ -84,7 +85,8 @@ class _SetDistance:
         return self._metric
 
     def _build_on_inception(self) -> "Metric":
-        path = self._weights.removeprefix("file:") if self._weights.startswith("file:") else None
+        file = self._weights.removeprefix("file:") if self._weights.startswith("file:") else None
+        path = None if file is None else str(user_path(file))
         try:
             with torch.random.fork_rng(devices=[]):
                 return self.build(2048, feature_extractor_weights_path=path)

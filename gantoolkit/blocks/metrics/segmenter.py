@@ -12,6 +12,7 @@ from torch.nn import functional
 from gantoolkit.blocks.features import load_backbone_weights, normalize
 from gantoolkit.blocks.metrics.palette import Palette
 from gantoolkit.errors import CheckpointError, RecipeError, did_you_mean, first_line, requires_extra
+from gantoolkit.files.paths import user_path
 from gantoolkit.files.tensors import check_header, read_header, read_tensors, write_tensors
 from gantoolkit.files.untrusted_weights import read_weights
 
@@ -117,7 +118,7 @@ def load_segmenter(
         if palette is None:
             raise RecipeError(f"{source}: requires a palette")
         return _load_torchvision(source, palette, weights, side or _TORCHVISION_SIDE)
-    path = Path(source)
+    path = user_path(source)
     if not path.is_file():
         raise CheckpointError(
             f"{path}: no such file; use a file that gantoolkit train-segmenter wrote, or torchvision:NAME"
@@ -200,7 +201,7 @@ def _load_torchvision(source: str, palette: Palette, weights: str, side: int) ->
     if weights:
         network = _build_on_cpu(lambda: get_model(name, weights=None, weights_backbone=None, num_classes=len(palette)))
         if weights.startswith("file:"):
-            path = Path(weights.removeprefix("file:"))
+            path = user_path(weights.removeprefix("file:"))
             try:
                 # Some checkpoints contain an auxiliary classifier, which is used in training only.
                 state = {key: value for key, value in read_weights(path).items() if not key.startswith("aux_")}

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
 from gantoolkit.errors import RecipeError, did_you_mean
+from gantoolkit.files.paths import user_path
 from gantoolkit.files.toml import read_toml
 from gantoolkit.registry.signature import describe_problem
 
@@ -79,7 +80,7 @@ def find_design(source: str, data: Path) -> Design:
     if not source.endswith(".toml") and source not in known:
         hint = did_you_mean(source, known)
         raise RecipeError(f"ablate: no design '{source}'.{hint} Known: {', '.join(known)}, or the path of a .toml file")
-    path = Path(source) if source.endswith(".toml") else _FOLDER / f"{source}.toml"
+    path = user_path(source) if source.endswith(".toml") else _FOLDER / f"{source}.toml"
     try:
         return Design.model_validate(_insert(read_toml(path, source), str(data.resolve())))
     except ValidationError as error:

@@ -9,6 +9,7 @@ from gantoolkit.data.layouts import describe_unused_tests, find_split, has_split
 from gantoolkit.data.listing import list_images, open_listing
 from gantoolkit.data.matching import match_files
 from gantoolkit.errors import DataError, count_of
+from gantoolkit.files.paths import user_path
 from gantoolkit.plugins import Pairing
 
 __all__ = ["Dataset", "list_data_folders", "open_dataset", "open_test_images"]
@@ -46,7 +47,7 @@ def open_dataset(root: str | Path, *, split: str = "train", pairing: Pairing = "
         DataError: When a folder is missing or empty, a folder of images side by side has images in subfolders, or a file of a
             paired data set has no partner.
     """
-    root = Path(root)
+    root = user_path(root)
     location = find_split(root, split)
     notes = describe_unused_tests(root) if split == "train" else ()
     if location.is_side_by_side:
@@ -70,7 +71,7 @@ def open_test_images(root: str | Path, pairing: Pairing = "unpaired") -> Dataset
     Raises:
         DataError: As `open_dataset`.
     """
-    root = Path(root)
+    root = user_path(root)
     return open_dataset(root, split="test", pairing=pairing) if has_split(root, "test") else None
 
 

@@ -28,6 +28,7 @@ from torch import Tensor
 from gantoolkit.data.encoding import PICTURE
 from gantoolkit.errors import DataError
 from gantoolkit.files.atomic import describe_missing_file
+from gantoolkit.files.paths import user_path
 
 __all__ = [
     "MAX_PIXELS",
@@ -70,7 +71,7 @@ class ImageFile:
     @classmethod
     def of(cls, source: "str | Path | ImageFile") -> "ImageFile":
         """Convert a path to an image file; an `ImageFile` is returned unchanged."""
-        return source if isinstance(source, ImageFile) else cls(Path(source))
+        return source if isinstance(source, ImageFile) else cls(user_path(source))
 
     def __str__(self) -> str:
         return f"{self.path} ({self.half} half)" if self.half else str(self.path)

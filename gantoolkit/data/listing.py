@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gantoolkit.data.suffixes import SUFFIXES, unread_ending
 from gantoolkit.errors import DataError, count_of
+from gantoolkit.files.paths import user_path
 
 __all__ = ["Listing", "find_images", "list_images", "open_listing"]
 
@@ -108,7 +109,7 @@ def list_images(folder: str | Path, suffixes: Sequence[str] = SUFFIXES, *, depth
     Raises:
         DataError: When the folder does not exist or cannot be listed.
     """
-    folder = Path(folder)
+    folder = user_path(folder)
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
     try:

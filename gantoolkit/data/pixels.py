@@ -27,6 +27,7 @@ from gantoolkit.data.images import (
 )
 from gantoolkit.data.notes import Note
 from gantoolkit.errors import DataError, requires_extra
+from gantoolkit.files.paths import user_path
 from gantoolkit.recipes.settings import Resample
 
 __all__ = [
@@ -141,7 +142,7 @@ def read_pixel_size(path: str | Path, encoding: Encoding) -> tuple[int, int]:
     Raises:
         DataError: As `read_pixels`, as far as the header shows it.
     """
-    path = Path(path)
+    path = user_path(path)
     kind = _detect_format(path)
     with convert_read_errors(path):
         if kind == "npy":

@@ -8,6 +8,7 @@ from PIL import Image
 from gantoolkit.data.encoding import Encoding
 from gantoolkit.errors import DataError, requires_extra
 from gantoolkit.files.atomic import atomic_write, describe_write_error
+from gantoolkit.files.paths import user_path
 
 __all__ = ["supported_suffixes", "write_image", "write_pixels"]
 
@@ -21,7 +22,7 @@ def write_image(image: Image.Image, path: str | Path) -> None:
     Raises:
         DataError: When the file cannot be written. No partial file remains.
     """
-    path = Path(path)
+    path = user_path(path)
     image_format = "JPEG" if path.suffix.lower() in (".jpg", ".jpeg") else "PNG"
     try:
         with atomic_write(path) as part:
@@ -46,7 +47,7 @@ def write_pixels(pixels: np.ndarray, path: str | Path, encoding: Encoding) -> No
     Raises:
         DataError: When the format cannot store the values, or the file cannot be written.
     """
-    path = Path(path)
+    path = user_path(path)
     suffix = path.suffix.lower()
     if suffix not in supported_suffixes(encoding):
         raise DataError(f"{path}: cannot store an image of {encoding}; {', '.join(supported_suffixes(encoding))} can")

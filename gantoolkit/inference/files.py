@@ -13,6 +13,7 @@ from gantoolkit.data.images import check_pixel_count
 from gantoolkit.data.pixels import resize_pixels
 from gantoolkit.data.writing import supported_suffixes, write_pixels
 from gantoolkit.errors import DataError
+from gantoolkit.files.paths import user_path
 from gantoolkit.inference.manifest import Manifest
 from gantoolkit.inference.sources import SourceFile
 from gantoolkit.inference.translator import Translator
@@ -65,7 +66,7 @@ def plan_targets(
     source_of: dict[Path, SourceFile] = {}
     originals = {source.path.resolve() for source in sources}
     for source in sources:
-        target = Path(out) / source.relative_path
+        target = user_path(out) / source.relative_path
         if source.is_video:
             target = video_target(target)
         elif form or target.suffix.lower() not in preserved:

@@ -11,6 +11,7 @@ import torch
 
 from gantoolkit.errors import DataError
 from gantoolkit.files.atomic import describe_write_error, printable
+from gantoolkit.files.paths import user_path
 from gantoolkit.files.text import write_text
 from gantoolkit.inference.sources import SourceFile
 from gantoolkit.inference.translator import Translator
@@ -36,7 +37,7 @@ class Manifest:
     """
 
     def __init__(self, out: str | Path, settings: Mapping[str, Any]) -> None:
-        self.out, self.settings = Path(out), dict(settings)
+        self.out, self.settings = user_path(out), dict(settings)
         self.path = self.out / NAME
         try:
             self.lines = _read(self.path)

@@ -13,6 +13,7 @@ from gantoolkit.data.fetch.archives import unpack
 from gantoolkit.data.listing import Listing, list_images
 from gantoolkit.data.suffixes import SUFFIXES, VIDEO_SUFFIXES
 from gantoolkit.errors import DataError
+from gantoolkit.files.paths import user_path
 
 __all__ = ["SourceFile", "Sources", "open_sources"]
 
@@ -80,8 +81,8 @@ def open_sources(sources: Sequence[str | Path], *, out: str | Path | None = None
         DataError: When a source is missing or empty, or an archive is damaged or malicious.
     """
     with ExitStack() as stack:
-        search = _Search(stack, Path(out).resolve() if out is not None else None)
-        for source in map(Path, sources):
+        search = _Search(stack, user_path(out).resolve() if out is not None else None)
+        for source in map(user_path, sources):
             for file in search.find(source):
                 search.files.setdefault((file.name, file.relative_path), file)  # a file may be named twice
         yield Sources(tuple(search.files.values()), tuple(dict.fromkeys(search.notes)))

@@ -17,6 +17,7 @@ from gantoolkit.cost.step_cost import count_translation_bytes
 from gantoolkit.data.images import to_mode
 from gantoolkit.data.pixels import fit_pixels, read_levels, read_pixels
 from gantoolkit.errors import DataError, first_line
+from gantoolkit.files.paths import user_path
 from gantoolkit.inference.captured import CapturedFunction
 from gantoolkit.inference.feature_cache import FeatureCache
 from gantoolkit.inference.padding import acceptable_size, mirror_pad, mirrored_indices
@@ -115,7 +116,7 @@ class Translator:
         Raises:
             CheckpointError: When the file cannot be read.
         """
-        generator = load_generator(Path(path), select_device(device), precision)
+        generator = load_generator(user_path(path), select_device(device), precision)
         return cls(generator, compile=compile, capture=capture, tile=tile)
 
     @property

@@ -323,11 +323,12 @@ def make_images(folder: Path) -> None:
 
 def import_image_readers() -> list[Reader]:
     from gantoolkit.data import images
+    from gantoolkit.data import pixels as reading
 
     images.MAX_PIXELS = MAX_PIXELS
 
     def pixels(path: Path, channels: int) -> None:
-        image = images.read_image(path, channels)
+        image = reading.read_image(path, channels)
         assert image.mode == {1: "L", 3: "RGB"}[channels], f"mode {image.mode}"
         assert min(image.size) > 0, "empty image"
         size = images.read_size(path)
@@ -337,7 +338,7 @@ def import_image_readers() -> list[Reader]:
         images.read_size,
         lambda path: pixels(path, 3),
         lambda path: pixels(path, 1),
-        lambda path: images.read_image(images.ImageFile(path, "left")),
+        lambda path: reading.read_image(images.ImageFile(path, "left")),
     ]
 
 

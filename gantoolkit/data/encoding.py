@@ -1,6 +1,6 @@
 """Conversion between the values in a domain's image files (8 bits, 16 bits or any range) and floats in [−1, 1]."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -25,6 +25,7 @@ class Encoding:
         nodata: The value of pixels without data.
         unit: The unit of the values.
         resample: How images are resized.
+        domain: The domain, A or B, whose settings these are; empty if there is none. Messages name its settings.
     """
 
     channels: int = 3
@@ -33,6 +34,7 @@ class Encoding:
     nodata: Nodata = None
     unit: str = ""
     resample: Resample = "bicubic"
+    domain: str = field(default="", compare=False)
 
     @property
     def is_picture(self) -> bool:
@@ -70,6 +72,21 @@ class Encoding:
     def bytes_per_pixel(self) -> int:
         """The size of a pixel in memory."""
         return self.channels * self.dtype.itemsize
+
+    def name_setting(self, name: str) -> str:
+        """The full name of a setting of this domain, such as `data.range_A`."""
+        return f"data.{name}_{self.domain}" if self.domain else f"data.{name}_A (or {name}_B)"
+
+    def describe_settings(self, channels: int, dtype: np.dtype, bits: int | None = None) -> str:
+        """The settings of a recipe that read files with a number of channels and a dtype.
+
+        Args:
+            bits: The bit depth of the values, if it is not that of the dtype.
+        """
+        bits = bits or 8 * dtype.itemsize
+        levels = ("8-bit" if bits <= 8 else "16-bit") if dtype.kind == "u" and bits <= 16 else ""
+        values = f'"{levels}"' if levels else "[low, high] (the values of black and white)"
+        return f"{self.name_setting('channels')} = {channels} and {self.name_setting('range')} = {values}"
 
     def __str__(self) -> str:
         colors = {1: "gray", 3: "RGB"}.get(self.channels, f"{self.channels} channels") if self.bits else ""
@@ -117,4 +134,4 @@ PICTURE = Encoding()
 def encoding_of(settings: DataSettings, domain: str) -> Encoding:
     """The encoding of the files of domain A or B."""
     fields = ("channels", "range", "clip", "nodata", "unit", "resample")
-    return Encoding(**{field: getattr(settings, f"{field}_{domain}") for field in fields})
+    return Encoding(**{name: getattr(settings, f"{name}_{domain}") for name in fields}, domain=domain)

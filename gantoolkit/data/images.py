@@ -1,55 +1,55 @@
-"""Image files and tensors: 8-bit pixels in files, floats in [−1, 1] in tensors.
+"""Image files, and pictures as tensors: 8-bit pixels in files, floats in [−1, 1] in tensors.
 
-How files are read:
-
-- The EXIF orientation is applied; invalid EXIF data is ignored. Color profiles are ignored.
-- Palettes are looked up. Transparent pixels are composited on white.
-- CMYK becomes RGB, including the inverted CMYK of JPEG files written by Adobe programs.
-- 12 and 16 bits are scaled to 8.
-- The first of several frames is used.
-- Gray is repeated to three channels, and color is reduced to its luminance, as requested.
-- Floats and 32-bit integers, which do not define white, and LAB colors are rejected.
-
-Images with other bit depths and channels are read as arrays: see `gantoolkit.data.pixels`.
+`gantoolkit.data.pixels` reads files.
 """
 
 import io
+import os
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 import numpy as np
-from PIL import ExifTags, Image, ImageChops, UnidentifiedImageError
+import torch
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from gantoolkit.data.encoding import PICTURE
+from gantoolkit.data.formats import HEADER_BYTES, PILLOW_FORMATS, describe_format
 from gantoolkit.errors import DataError
 from gantoolkit.files.atomic import describe_missing_file
 from gantoolkit.files.paths import user_path
+from gantoolkit.runtime.memory import available_memory, format_bytes
 
 __all__ = [
     "MAX_PIXELS",
+    "ImageContent",
     "ImageFile",
     "TooManyPixelsError",
+    "UnknownFormatError",
+    "check_memory",
     "check_pixel_count",
     "convert_read_errors",
-    "decode",
-    "decode_image",
     "from_tensor",
     "has_color",
     "open_image",
-    "read_image",
+    "open_stream",
     "read_size",
     "render_tensor",
-    "to_mode",
     "to_tensor",
 ]
 
 MAX_PIXELS = 178_956_970
 """Larger images are rejected before they are decoded: a small file may decode to more than the memory. Pillow's limit."""
+
+_NEGLIGIBLE_BYTES = 1 << 28
+"""Below this size, the free memory is not read: it takes longer than it is worth."""
+_BYTES_OF_MODE = {"I": 4, "F": 4, "I;16": 2, "I;16B": 2}
+_LIMIT_LOCK = threading.RLock()
 
 
 class TooManyPixelsError(DataError):
@@ -69,7 +69,7 @@ class ImageFile:
     half: Literal["left", "right"] | None = None
 
     @classmethod
-    def of(cls, source: "str | Path | ImageFile") -> "ImageFile":
+    def of(cls, source: "str | os.PathLike[str] | ImageFile") -> "ImageFile":
         """Convert a path to an image file; an `ImageFile` is returned unchanged."""
         return source if isinstance(source, ImageFile) else cls(user_path(source))
 
@@ -96,64 +96,31 @@ class ImageFile:
         return slice(0, width // 2) if self.half == "left" else slice(width // 2, width)
 
 
-_MODES = {1: "L", 3: "RGB"}
-_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "TIFF", "WEBP")
-"""No other format is tried. Pillow knows dozens more and runs other programs for some of them (EPS)."""
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""The operation that turns the pixels of each EXIF orientation upright."""
-_PHOTOMETRIC, _BITS = 262, 258  # TIFF tags
-
-
-def read_image(source: str | Path | ImageFile, channels: int = 3) -> Image.Image:
-    """Read a file, or one half of it, as an 8-bit image of mode `L` (1 channel) or `RGB` (3).
-
-    Raises:
-        DataError: When the file cannot be read, is not an image, is truncated, or has more than `MAX_PIXELS`.
-    """
-    image_file = ImageFile.of(source)
-    path = image_file.path
-    with open_image(path) as file:
-        try:
-            image = to_mode(decode(file), channels)
-        except DataError as error:
-            raise DataError(f"{path}: {error}") from error
-    if image_file.half is None:
-        return image
-    columns = image_file.columns(image.width)
-    return image.crop((columns.start, 0, columns.stop, image.height))
-
-
-def decode_image(content: bytes, channels: int = 3, *, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Decode the content of an image file as `read_image` does.
+@dataclass(frozen=True)
+class ImageContent:
+    """The content of an image file in memory.
 
     Args:
-        name: The name of the image in error messages.
-        max_pixels: The largest number of pixels.
-
-    Raises:
-        TooManyPixelsError: When the image has more pixels. It is not decoded.
-        DataError: As `read_image`.
+        content: The bytes of the file.
+        name: Its name in error messages.
     """
-    with open_image(name, io.BytesIO(content), min(max_pixels, MAX_PIXELS)) as file:
-        try:
-            return to_mode(decode(file), channels)
-        except DataError as error:
-            raise DataError(f"{name}: {error}") from error
+
+    content: bytes
+    name: str = "the image"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class UnknownFormatError(DataError):
+    """A file whose content is not that of an image, or of a kind that Pillow does not read."""
 
 
 def read_size(path: str | Path) -> tuple[int, int]:
     """Read the width and height from a file's header, before any EXIF rotation.
 
     Raises:
-        DataError: As `read_image`, as far as the header shows it.
+        DataError: As `open_image`.
     """
     with open_image(path) as file:
         return file.size
@@ -163,65 +130,74 @@ def has_color(path: str | Path) -> bool:
     """Whether a file has more than one channel or a palette, according to its header.
 
     Raises:
-        DataError: As `read_size`.
+        DataError: As `open_image`.
     """
     with open_image(path) as file:
         return file.mode not in ("1", "L", "I") and not file.mode.startswith("I;16")
 
 
 @contextmanager
-def open_image(
-    path: str | Path, content: io.BytesIO | None = None, max_pixels: int | None = None
-) -> Iterator[Image.Image]:
-    """Open an image file with Pillow without decoding it.
-
-    Args:
-        path: The file, or the name of `content` in error messages.
-        content: The content of the file, if it is in memory.
-        max_pixels: The largest number of pixels; `MAX_PIXELS` by default.
-
-    Raises:
-        DataError: As `read_image`.
-    """
-    with convert_read_errors(path, is_file=content is None), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # `MAX_PIXELS` replaces Pillow's warning about large images
-        try:
-            with Image.open(content or path, formats=_FORMATS) as file:
-                check_pixel_count(path, *file.size, max_pixels)
-                yield file
-        except Image.DecompressionBombError:
-            raise TooManyPixelsError(f"{path}: has more than the {max_pixels or MAX_PIXELS:,} pixels allowed") from None
+def open_stream(source: str | Path | ImageContent) -> Iterator[IO[bytes]]:
+    """Open a file, or its content in memory, for reading."""
+    if isinstance(source, ImageContent):
+        yield io.BytesIO(source.content)
+        return
+    with Path(source).open("rb") as stream:
+        yield stream
 
 
 @contextmanager
-def convert_read_errors(path: str | Path, *, is_file: bool = True) -> Iterator[None]:
-    """Convert any exception of a reader inside the block to a `DataError` of one sentence.
+def open_image(source: str | Path | ImageContent, max_pixels: int | None = None) -> Iterator[Image.Image]:
+    """Open an image file with Pillow without decoding it.
 
     Args:
-        is_file: Whether `path` has to be a regular file.
+        source: The file, or its content.
+        max_pixels: The largest number of pixels; `MAX_PIXELS` by default.
 
     Raises:
-        DataError: When the block raises, or `path` is not a regular file.
+        UnknownFormatError: When Pillow does not read the format.
+        DataError: When the file cannot be opened, is truncated, or has more pixels than allowed.
+    """
+    with convert_read_errors(source), warnings.catch_warnings(), _allow_pixels(max_pixels):
+        warnings.simplefilter("ignore")  # `MAX_PIXELS` replaces Pillow's warning about large images
+        stream = io.BytesIO(source.content) if isinstance(source, ImageContent) else source
+        try:
+            with Image.open(stream, formats=PILLOW_FORMATS) as file:
+                check_pixel_count(source, *file.size, max_pixels)
+                check_memory(source, *file.size, _decoded_bytes(file))
+                yield file
+        except Image.DecompressionBombError:
+            raise TooManyPixelsError(
+                f"{source}: has more than the {max_pixels or MAX_PIXELS:,} pixels allowed"
+            ) from None
+
+
+@contextmanager
+def convert_read_errors(source: str | Path | ImageContent) -> Iterator[None]:
+    """Convert any exception of a reader inside the block to a `DataError` of one sentence.
+
+    Raises:
+        DataError: When the block raises, or a path is not that of a regular file.
     """
     try:
-        if is_file and (problem := describe_missing_file(Path(path), "an image file")):
-            raise DataError(f"{path}: {problem}")
+        is_path = not isinstance(source, ImageContent)
+        if is_path and (problem := describe_missing_file(Path(source), "an image file")):
+            raise DataError(f"{source}: {problem}")
         yield
     except DataError:
         raise
     except UnidentifiedImageError:
-        raise DataError(
-            f"{path}: is not a readable image; supported formats are {', '.join(_FORMATS)} (detected by content, not by name)"
-        ) from None
+        raise UnknownFormatError(f"{source}: {_describe_unknown(source)}") from None
     # For damaged files, readers raise any type: IndexError, struct.error, MemoryError.
     except Exception as error:
-        raise DataError(f"{path}: is damaged or cannot be read ({str(error) or type(error).__name__})") from error
+        raise DataError(f"{source}: is damaged or cannot be read ({str(error) or type(error).__name__})") from error
 
 
-def check_pixel_count(path: str | Path, width: int, height: int, max_pixels: int | None = None) -> None:
+def check_pixel_count(name: object, width: int, height: int, max_pixels: int | None = None) -> None:
     """Check that an image is not too large.
 
     Args:
+        name: The name of the image in error messages.
         max_pixels: The largest number of pixels; `MAX_PIXELS` by default.
 
     Raises:
@@ -229,60 +205,51 @@ def check_pixel_count(path: str | Path, width: int, height: int, max_pixels: int
     """
     limit = MAX_PIXELS if max_pixels is None else max_pixels
     if width * height > limit:
-        raise TooManyPixelsError(f"{path}: {width}×{height} pixels are more than the {limit:,} allowed")
+        raise TooManyPixelsError(f"{name}: {width}×{height} pixels are more than the {limit:,} allowed")
 
 
-def decode(file: Image.Image) -> Image.Image:
-    """Decode an open file: upright, and corrected where Pillow's mode does not describe the values in the file."""
-    is_16_bit = any(part.args == "RGB;16B" for part in getattr(file, "tile", ()))
-    file.load()
-    if is_16_bit and "transparency" in file.info:  # Pillow drops the lower byte of the pixels
-        file.info["transparency"] = tuple(level >> 8 for level in file.info["transparency"])
-    image = _turn_upright(file)
-    if file.mode == "CMYK" and file.format in ("JPEG", "MPO") and "adobe" not in file.info:
-        return ImageChops.invert(image)  # Pillow inverts every CMYK JPEG, as if Adobe had written it
-    if file.mode == "I" and file.format in ("PNG", "PPM"):
-        return Image.fromarray(np.asarray(image).clip(0, 65535).astype(np.uint16))
-    if file.mode.startswith("I;16") and file.format == "TIFF":
-        tags = file.tag_v2  # type: ignore[attr-defined]
-        levels = np.asarray(image).astype(np.uint16)
-        if tags.get(_BITS) == (12,):
-            levels = levels << 4 | levels >> 8
-        return Image.fromarray(~levels if tags.get(_PHOTOMETRIC) == 0 else levels)  # 0 means that 0 is white
-    return image
-
-
-def _turn_upright(file: Image.Image) -> Image.Image:
-    try:
-        orientation = file.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # invalid EXIF data does not affect the pixels
-        return file
-    return file.transpose(_TURNS[orientation]) if orientation in _TURNS else file
-
-
-def to_mode(image: Image.Image, channels: int) -> Image.Image:
-    """Convert an open image to mode `L` (1 channel) or `RGB` (3).
+def check_memory(name: object, width: int, height: int, bytes_per_pixel: int) -> None:
+    """Check that a large image can be decoded in the free memory.
 
     Raises:
-        DataError: When its mode does not define white, or cannot be converted to RGB.
+        DataError: When it does not fit.
     """
-    if image.mode in ("I", "F"):
+    needed = width * height * bytes_per_pixel
+    if needed < _NEGLIGIBLE_BYTES:
+        return
+    free = available_memory(torch.device("cpu"))
+    if free is not None and needed > free:
         raise DataError(
-            f"an image of mode '{image.mode}' does not define which value is white; save it with 8 or 16 bits, or set "
-            "data.range_A or data.range_B to the range of its values"
+            f"{name}: decoding {width}×{height} pixels takes {format_bytes(needed)} of memory, and {format_bytes(free)} are "
+            "free"
         )
-    if image.mode == "LAB":
-        raise DataError("LAB colors are not supported; save the image as RGB")
-    if image.mode.startswith("I;16"):
-        levels = np.asarray(image).astype(np.uint16)
-        if isinstance(transparent := image.info.get("transparency"), int):
-            levels = np.where(levels == transparent, 65535, levels)
-        scaled = levels / 257  # 65535 becomes 255
-        return Image.fromarray(np.rint(scaled).astype(np.uint8)).convert(_MODES[channels])
-    if "transparency" in image.info or image.mode in ("LA", "La", "PA", "RGBA", "RGBa"):
-        layer = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-    return image.convert(_MODES[channels])
+
+
+def _decoded_bytes(file: Image.Image) -> int:
+    """Bytes for each pixel while Pillow's image, which stores color in 4 bytes, is copied to an array."""
+    bands = len(file.getbands())
+    return (4 if bands > 1 else _BYTES_OF_MODE.get(file.mode, 1)) + 2 * bands
+
+
+@contextmanager
+def _allow_pixels(max_pixels: int | None) -> Iterator[None]:
+    """Raise Pillow's own limit, which is global, if images may be larger."""
+    if max_pixels is None or max_pixels <= MAX_PIXELS:
+        yield
+        return
+    with _LIMIT_LOCK:
+        previous, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, -(-max_pixels // 2)  # which it doubles
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = previous
+
+
+def _describe_unknown(source: str | Path | ImageContent) -> str:
+    with open_stream(source) as stream:
+        kind = describe_format(stream.read(HEADER_BYTES))
+    formats = f"supported formats are {', '.join(PILLOW_FORMATS)} and .npy (detected by content, not by name)"
+    return f"is not a readable image{f', but {kind}' if kind else ''}; {formats}"
 
 
 def to_tensor(image: Image.Image) -> Tensor:

@@ -2,7 +2,15 @@
 
 from dataclasses import dataclass
 
-__all__ = ["Note"]
+__all__ = [
+    "CMYK_CHANNELS",
+    "CONVERTED_COLORS",
+    "IGNORED_PROFILE",
+    "SEVERAL_FRAMES",
+    "SEVERAL_PAGES",
+    "TRANSPARENT_PIXELS",
+    "Note",
+]
 
 
 @dataclass(frozen=True)
@@ -17,3 +25,13 @@ class Note:
 
     text: str
     passed_over: bool = False
+
+
+SEVERAL_PAGES = Note("has several pages, of which only the first is used", passed_over=True)
+"""Of page 0 only. It does not apply to a command that reads the other pages too."""
+SEVERAL_FRAMES = Note("has several frames, of which only the first is used", passed_over=True)
+"""The same for an animation."""
+TRANSPARENT_PIXELS = Note("has transparent pixels, which are blended with white")
+CONVERTED_COLORS = Note("has a color profile, and its colors are converted to sRGB")
+IGNORED_PROFILE = Note("has a color profile that is damaged or is for other channels, and it is ignored")
+CMYK_CHANNELS = Note("has CMYK colors, whose four inks are read as the four channels")

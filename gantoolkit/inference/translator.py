@@ -14,8 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from gantoolkit.cost.step_cost import count_translation_bytes
-from gantoolkit.data.images import to_mode
-from gantoolkit.data.pixels import fit_pixels, read_levels, read_pixels
+from gantoolkit.data.inputs import ImageInput, decode_input
 from gantoolkit.errors import DataError, first_line
 from gantoolkit.files.paths import user_path
 from gantoolkit.inference.captured import CapturedFunction
@@ -129,33 +128,31 @@ class Translator:
         """Why CUDA could not capture the network, so that it runs without graphs; empty if it could, or has not tried."""
         return self._captured.problem if self._captured else ""
 
-    def __call__(self, image: Image.Image | np.ndarray | str | Path) -> Image.Image:
-        """Translate one image, or the image in a file.
+    def __call__(self, image: ImageInput) -> Image.Image:
+        """Translate one image: a path, the content of a file, a binary stream, a PIL image, or an array of values.
 
         Raises:
             DataError: When the file cannot be read, contains another kind of image, or its size cannot be translated; or when
                 the target domain is not 8-bit gray or RGB.
         """
-        return self.translate([self.read(image)])[0]
+        return self.translate([image])[0]
 
-    def read(self, image: Image.Image | np.ndarray | str | Path) -> np.ndarray:
+    def read(self, image: ImageInput, *, page: int = 0, max_pixels: int | None = None) -> np.ndarray:
         """Read the values (H, W, C) of an image, with the number of channels that the generator expects.
+
+        Args:
+            image: The image, as in `__call__`. A PIL image is turned by its EXIF orientation, and its colors are converted by
+                its profile, like those of a file.
+            page: The page or frame of a file.
+            max_pixels: The largest number of pixels of a file; `gantoolkit.data.images.MAX_PIXELS` by default.
 
         Raises:
             DataError: When the file cannot be read, or contains another kind of image.
         """
-        encoding = self.generator.source
-        if isinstance(image, str | Path):
-            return read_pixels(image, encoding)
-        if isinstance(image, Image.Image) and encoding.is_picture:
-            return np.atleast_3d(np.asarray(to_mode(image, encoding.channels)))
-        if isinstance(image, Image.Image) and image.mode not in ("I", "F"):
-            return fit_pixels("the image", *read_levels(image), encoding)
-        values = np.asarray(image)
-        return fit_pixels("the image", values, 8 * values.dtype.itemsize, encoding)
+        return decode_input(image, self.generator.source, page=page, max_pixels=max_pixels).pixels
 
-    def translate(self, images: Sequence[Image.Image | np.ndarray]) -> list[Image.Image]:
-        """Translate images with the number of channels that the generator expects; those of one size form a batch.
+    def translate(self, images: Sequence[ImageInput]) -> list[Image.Image]:
+        """Translate images, as in `__call__`; those of one size form a batch.
 
         Raises:
             DataError: As in `__call__`.
@@ -163,7 +160,7 @@ class Translator:
         target = self.generator.target
         if not target.is_picture:
             raise DataError(f"{self.direction} produces images of {target}, not 8-bit pictures; use translate_pixels")
-        translations = self.translate_pixels([np.atleast_3d(np.asarray(image)) for image in images])
+        translations = self.translate_pixels([self.read(image) for image in images])
         return [Image.fromarray(values[..., 0] if target.channels == 1 else values) for values in translations]
 
     def translate_pixels(self, pixels: Sequence[np.ndarray]) -> list[np.ndarray]:

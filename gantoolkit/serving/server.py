@@ -15,7 +15,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from gantoolkit.data.images import TooManyPixelsError, decode_image
+from gantoolkit.data.images import MAX_PIXELS, ImageContent, TooManyPixelsError
 from gantoolkit.errors import DataError
 from gantoolkit.inference import Translator
 from gantoolkit.serving.description import TYPES, Direction, Health, Limits, ModelList, ServedModel, describe_api
@@ -191,13 +191,13 @@ async def _wait_for_disconnect(request: Request) -> None:
 def _translate(translator: Translator, content: bytes, max_pixels: int) -> bytes:
     """Translate an encoded image to PNG, entirely in memory."""
     try:
-        image = decode_image(content, translator.generator.source.channels, name="the upload", max_pixels=max_pixels)
+        pixels = translator.read(ImageContent(content, "the upload"), max_pixels=min(max_pixels, MAX_PIXELS))
     except TooManyPixelsError as error:
         raise HTTPException(422, str(error)) from error
     except DataError as error:
         raise HTTPException(400, str(error)) from error
     try:
-        translation = translator.translate([image])[0]
+        translation = translator.translate([pixels])[0]
     except DataError as error:
         raise HTTPException(422, str(error)) from error
     stream = io.BytesIO()

@@ -8,8 +8,8 @@ from PIL import Image
 
 from gantoolkit.blocks.metrics.palette import find_palette
 from gantoolkit.data import open_dataset
-from gantoolkit.data.images import read_image
 from gantoolkit.data.packing import pack_dataset
+from gantoolkit.data.pixels import read_image
 from gantoolkit.errors import DataError
 
 PALETTE = find_palette("cityscapes")

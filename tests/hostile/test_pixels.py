@@ -107,5 +107,5 @@ def test_array_of_objects_is_not_unpickled(tmp_path: Path) -> None:
             return Path.touch, (tmp_path / "ran",)
 
     np.save(tmp_path / "evil.npy", np.array([[Evil()]], object), allow_pickle=True)
-    assert "Python objects in dtype" in read(tmp_path / "evil.npy", Encoding(1, (0.0, 1.0)))
+    assert "Object arrays cannot be loaded" in read(tmp_path / "evil.npy", Encoding(1, (0.0, 1.0)))
     assert not (tmp_path / "ran").exists()

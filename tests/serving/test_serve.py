@@ -30,7 +30,8 @@ from starlette.testclient import TestClient
 import gantoolkit
 from gantoolkit import load
 from gantoolkit.cli import main
-from gantoolkit.data.images import TooManyPixelsError, decode_image, read_image
+from gantoolkit.data.images import ImageContent, TooManyPixelsError
+from gantoolkit.data.pixels import read_image
 from gantoolkit.errors import CheckpointError, DataError
 from gantoolkit.serving import Queue, open_models, server
 from gantoolkit.serving.description import Health, Limits, ModelList, Problem, describe_api
@@ -136,11 +137,11 @@ class TestResponses:
         exif[274] = 6  # orientation: rotated
         path.write_bytes(encode(image, format, **({"exif": exif} if format in ("JPEG", "TIFF", "WEBP", "PNG") else {})))
         for channels in (1, 3):
-            decoded = decode_image(path.read_bytes(), channels, name="the upload")
+            decoded = read_image(ImageContent(path.read_bytes()), channels)
             assert decoded.mode == read_image(path, channels).mode
             assert np.array_equal(np.asarray(decoded), np.asarray(read_image(path, channels)))
         with pytest.raises(TooManyPixelsError, match=r"(40×36|36×40) pixels are more than the 1,439 allowed"):
-            decode_image(path.read_bytes(), name="the upload", max_pixels=1439)
+            read_image(ImageContent(path.read_bytes()), max_pixels=1439)
 
     def test_page_is_self_contained(self, client: TestClient) -> None:
         page = client.get("/")
@@ -250,7 +251,7 @@ class TestRejections:
             assert response.status_code == status
 
     def test_internal_error_is_one_sentence(self, run: Path, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(server, "decode_image", lambda *_, **__: 1 / 0)
+        monkeypatch.setattr("gantoolkit.inference.Translator.read", lambda *_, **__: 1 / 0)
         app = make_guard(make_app(open_models([run], device="cpu"), queue, LIMITS), ["localhost"], None, LIMITS)
         with CheckedClient(app, base_url="http://localhost", raise_server_exceptions=False) as client:
             assert client.post(A2B, content=PICTURE, headers=PNG).status_code == 500

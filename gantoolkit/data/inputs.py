@@ -11,6 +11,7 @@ from gantoolkit.data.images import ImageContent, ImageFile
 from gantoolkit.data.pixels import decode_pil_image, read_decoded_image
 from gantoolkit.data.values import DecodedImage, Samples, fit_samples
 from gantoolkit.errors import DataError
+from gantoolkit.files.atomic import is_url
 
 __all__ = ["ImageInput", "decode_input"]
 
@@ -43,6 +44,8 @@ def decode_input(
     """
     if isinstance(image, Image.Image):
         return decode_pil_image(image, encoding)
+    if isinstance(image, str) and is_url(image):
+        raise DataError(f"{image}: is a URL, not a file; download it first")
     if isinstance(image, str | os.PathLike):
         return read_decoded_image(image, encoding, page=page, max_pixels=max_pixels)
     if isinstance(image, bytes | bytearray | memoryview):

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageChops
 
 from gantoolkit.data.encoding import Encoding
+from gantoolkit.data.images import UnknownFormatError
 from gantoolkit.data.notes import CONVERTED_COLORS, IGNORED_PROFILE, TRANSPARENT_PIXELS, Note
 from gantoolkit.data.orientation import turn_image
 from gantoolkit.data.profiles import ProfileError, convert_to_srgb
@@ -42,9 +43,18 @@ class Picture:
 
 
 def decode(file: Image.Image) -> Image.Image:
-    """Decode an open file: upright, and corrected where Pillow's mode does not describe the values in the file."""
+    """Decode an open file: upright, and corrected where Pillow's mode does not describe the values in the file.
+
+    Raises:
+        UnknownFormatError: When Pillow does not read samples of this kind.
+    """
     is_16_bit = any(part.args == "RGB;16B" for part in getattr(file, "tile", ()))
-    file.load()
+    try:
+        file.load()
+    except ValueError as error:
+        if "raw mode" in str(error):  # Pillow opens some files whose samples it does not know
+            raise UnknownFormatError(f"is not readable ({error})") from error
+        raise
     if is_16_bit and "transparency" in file.info:  # Pillow drops the lower byte of the pixels
         file.info["transparency"] = tuple(level >> 8 for level in file.info["transparency"])
     image = turn_image(file)
@@ -74,10 +84,10 @@ def convert_picture(image: Image.Image, encoding: Encoding) -> Picture:
         DataError: When its mode does not define white, or cannot be converted to RGB.
     """
     if image.mode in ("I", "F"):
-        dtype = np.dtype(np.int32 if image.mode == "I" else np.float32)
+        kind, dtype = ("floats", np.float32) if image.mode == "F" else ("integers with a sign or 32 bits", np.int32)
         raise DataError(
-            f"an image of mode '{image.mode}' does not define which value is white; save it with 8 or 16 bits, or train with "
-            f"{encoding.describe_settings(1, dtype)}, which reads it"
+            f"holds 1 band of {kind}, whose type does not define which value is white; a recipe with "
+            f"{encoding.describe_settings(1, np.dtype(dtype))} reads it"
         )
     if image.mode == "LAB":
         raise DataError("LAB colors are not supported; save the image as RGB")

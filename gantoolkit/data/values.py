@@ -108,9 +108,8 @@ def _check_channels(
     channels = shape[2] if len(shape) == 3 else 1
     convertible = bool(encoding.bits) and channels - alpha in (1, 3) and encoding.channels in (1, 3, 4)
     if channels != encoding.channels and not convertible:
-        actual, expected = (f"{count} channel{'s' if count > 1 else ''}" for count in (channels, encoding.channels))
         raise DataError(
-            f"{name}: has {actual} of {_name_values(dtype, bits)}; images of its domain have {expected}; a recipe with "
+            f"{name}: holds {_describe_bands(channels, dtype, bits)}; images of its domain are {encoding}; a recipe with "
             f"{encoding.describe_settings(channels, dtype, bits)} reads it"
         )
     return channels
@@ -120,8 +119,8 @@ def _fit_levels(name: object, samples: Samples, encoding: Encoding) -> DecodedIm
     values, bits = np.atleast_3d(samples.values), samples.bits
     if values.dtype.kind != "u" or bits > 16:
         raise DataError(
-            f"{name}: has dtype {values.dtype}, which does not define which value is white; a recipe with "
-            f"{encoding.describe_settings(values.shape[2], values.dtype)} reads it"
+            f"{name}: holds {_describe_bands(values.shape[2], values.dtype, None)}, whose type does not define which value is white; "
+            f"a recipe with {encoding.describe_settings(values.shape[2], values.dtype)} reads it"
         )
     if bits != encoding.bits:
         values = np.rint(values * (encoding.high / ((1 << bits) - 1)))
@@ -205,5 +204,6 @@ def _describe_values(values: np.ndarray, encoding: Encoding) -> str:
     )
 
 
-def _name_values(dtype: np.dtype, bits: int | None) -> str:
-    return f"{bits} bits" if bits and dtype.kind == "u" and bits != 8 * dtype.itemsize else str(dtype)
+def _describe_bands(channels: int, dtype: np.dtype, bits: int | None) -> str:
+    values = f"{bits} bits" if bits and dtype.kind == "u" and bits != 8 * dtype.itemsize else str(dtype)
+    return f"{channels} band{'s' if channels > 1 else ''} of {values}"

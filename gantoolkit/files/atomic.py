@@ -11,7 +11,14 @@ from pathlib import Path
 
 from gantoolkit.files.drives import SET_MODE, SYNC_FILE, SYNC_FOLDER, pass_over
 
-__all__ = ["atomic_write", "describe_missing_file", "describe_write_error", "printable", "remove_temporary_files"]
+__all__ = [
+    "atomic_write",
+    "describe_missing_file",
+    "describe_write_error",
+    "is_url",
+    "printable",
+    "remove_temporary_files",
+]
 
 _PART = ".part"
 
@@ -56,6 +63,11 @@ def printable(path: Path | str) -> str:
     return str(path).encode(errors="surrogateescape").decode(errors="replace")
 
 
+def is_url(path: Path | str) -> bool:
+    """Whether a text, or a path that was made of it, is a URL. A drive of Windows has one letter."""
+    return re.match(r"[a-z][a-z0-9+.-]+:/", str(path), re.IGNORECASE) is not None
+
+
 def describe_missing_file(path: Path, expected: str) -> str:
     """Why a path cannot be opened: it does not exist or is not a regular file; empty if it can.
 
@@ -65,7 +77,7 @@ def describe_missing_file(path: Path, expected: str) -> str:
         expected: What the path should be, such as `an image file`.
     """
     if not path.exists():
-        return "no such file"
+        return "is a URL, not a file; download it first" if is_url(path) else "no such file"
     if path.is_file():
         return ""
     return f"is {'a folder' if path.is_dir() else 'a pipe or a device'}, not {expected}"

@@ -235,7 +235,7 @@ class TestReading:
             (
                 write("wide", np.zeros((4, 4, 2))),
                 unit,
-                "has 2 channels of float64; images of its domain have 1 channel",
+                r"holds 2 bands of float64; images of its domain are 1 channel, values from 0 to 1; a recipe with data",
             ),
             (
                 write("large", np.full((4, 4), 2.0)),
@@ -251,7 +251,7 @@ class TestReading:
             (
                 write("float", np.zeros((4, 4))),
                 DEEP,
-                "has dtype float64, which does not define which value is white; a recipe with data",
+                "holds 1 band of float64, whose type does not define which value is white; a recipe with data",
             ),
             (write("line", np.zeros(4)), unit, r"contains an array \(4,\); an image is"),
             (write("empty", np.zeros((0, 4))), unit, r"contains an array \(0, 4\)"),
@@ -449,4 +449,4 @@ def test_data_set_is_checked_with_the_encoding_of_a_recipe(tmp_path: Path, capsy
     assert main(["data", "check", folder, "--recipe", str(recipe)]) == 3
     assert "contains values from 9 to 9; the range of its domain is -1 to 3" in capsys.readouterr().out
     assert main(["data", "check", folder]) == 2
-    assert "has 5 channels of float64; images of its domain have 3" in capsys.readouterr().out
+    assert "holds 5 bands of float64; images of its domain are RGB, 8-bit" in capsys.readouterr().out

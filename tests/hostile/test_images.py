@@ -199,10 +199,16 @@ def test_16_bit_color(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (tiff(b"abcd", 1, 1, 32), "mode 'I' does not define which value is white; save it with 8 or 16 bits"),
-        (tiff(LEVELS, 4, 1, 16, sample_format=2), "mode 'I' does not define which value is white"),
-        (tiff(b"abcd", 1, 1, 32, sample_format=3), "mode 'F' does not define which value is white"),
-        (b"Pf\n1 1\n-1.0\nabcd", "mode 'F' does not define which value is white"),
+        (
+            tiff(b"abcd", 1, 1, 32),
+            "holds 1 band of integers with a sign or 32 bits, whose type does not define which value is white",
+        ),
+        (tiff(LEVELS, 4, 1, 16, sample_format=2), "holds 1 band of integers with a sign or 32 bits"),
+        (
+            tiff(b"abcd", 1, 1, 32, sample_format=3),
+            "holds 1 band of floats, whose type does not define which value is white",
+        ),
+        (b"Pf\n1 1\n-1.0\nabcd", "holds 1 band of floats, whose type does not define which value is white"),
         (encode(Image.new("LAB", (2, 2)), "TIFF"), "LAB colors are not supported"),
     ],
 )

@@ -118,8 +118,9 @@ def _check_channels(
 def _fit_levels(name: object, samples: Samples, encoding: Encoding) -> DecodedImage:
     values, bits = np.atleast_3d(samples.values), samples.bits
     if values.dtype.kind != "u" or bits > 16:
+        bands = _describe_bands(values.shape[2], values.dtype, None)
         raise DataError(
-            f"{name}: holds {_describe_bands(values.shape[2], values.dtype, None)}, whose type does not define which value is white; "
+            f"{name}: holds {bands}, whose type does not define which value is white; "
             f"a recipe with {encoding.describe_settings(values.shape[2], values.dtype)} reads it"
         )
     if bits != encoding.bits:

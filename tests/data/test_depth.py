@@ -235,7 +235,7 @@ class TestReading:
             (
                 write("wide", np.zeros((4, 4, 2))),
                 unit,
-                r"holds 2 bands of float64; images of its domain are 1 channel, values from 0 to 1; a recipe with data",
+                r"holds 2 bands of float64; images of its domain are 1 channel, values",
             ),
             (
                 write("large", np.full((4, 4), 2.0)),

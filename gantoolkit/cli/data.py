@@ -101,25 +101,29 @@ def download(
 
 @app.command
 def check(folder: Path, /, *, recipe: str = "") -> int:
-    """Read every image of a data set and report problems.
+    """Read every image of a data set and report problems, and how files are read.
 
     Exit code 0: no problems; 3: problems that training tolerates; 2: a recipe cannot be trained on it.
 
     Parameters
     ----------
     folder
-        The data set: a folder with trainA and trainB, or with train, whose images show A and B side by side.
+        The data set: a folder with trainA and trainB, with train/A and train/B, or with train, whose images show A and B
+        side by side.
     recipe
-        A recipe's name or file that defines the encoding if it is not 8-bit RGB: data.channels_A, data.range_A.
+        A recipe's name or file. It defines the encoding if that is not 8-bit RGB (data.channels_A, data.range_A), how images
+        are resized, and whether pairs are needed.
     """
-    from gantoolkit.data.survey import find_problems
+    from gantoolkit.data.survey import find_notes, find_problems
 
     result = _survey(folder, recipe)
     problems = find_problems(result)
     for problem in problems:
-        print(f"{'error' if problem.serious else 'flaw'}: {problem.text}")
+        print(f"{'error' if problem.serious else 'flaw'}: {printable(problem.text)}")
+    for note in find_notes(result):
+        print(f"note: {printable(note)}")
     if result.pairing_problem:
-        print(f"for recipes that learn without pairs only: {result.pairing_problem}")
+        print(f"for recipes that learn without pairs only: {printable(result.pairing_problem)}")
     else:
         print("for every recipe: A and B are pairs")
     counts = ", ".join(f"{name} {len(domain.files)}" for name, domain in result.domains.items())
@@ -153,13 +157,15 @@ def stats(folder: Path, /, *, sheet: Path | None = None, recipe: str = "") -> in
     for name, domain in result.domains.items():
         form = ".0f" if domain.encoding.bits else ".4g"
         mean, std = (" ".join(format(value, form) for value in values) for values in (domain.mean, domain.std))
-        sizes = describe_sizes(domain.sizes)
+        sizes = describe_sizes(domain.sizes.values())
         table.add_row(name, str(len(domain.files)), str(len(domain.bad)), str(domain.gray), sizes, mean, std)
     Console(soft_wrap=True, highlight=False).print(table)
     target = sheet or folder.with_name(f"{folder.resolve().name}-sheet.png")
     write_image(draw_contact_sheet(result), target)
     print(f"contact sheet: {target}")
-    return SUCCESS
+    for note in result.passed_over:
+        print(f"note: {printable(note)}", file=sys.stderr)
+    return INCOMPLETE if result.passed_over or any(domain.bad for domain in result.domains.values()) else SUCCESS
 
 
 @app.command
@@ -270,10 +276,12 @@ def _report(pairs: "JoinedPairs | PackedDataset") -> int:
 def _survey(folder: Path, recipe: str) -> "Survey":
     from gantoolkit.data.survey import survey
     from gantoolkit.recipes import find_recipe
+    from gantoolkit.recipes.building import pairing_of
 
-    settings = find_recipe(recipe).data if recipe else None
+    resolved = find_recipe(recipe).check() if recipe else None
+    settings, pairing = (resolved.data, pairing_of(resolved)) if resolved else (None, None)
     with _progress_bar("Reading", unit="images") as progress:
-        return survey(folder, settings, progress=progress)
+        return survey(folder, settings, pairing=pairing, progress=progress)
 
 
 @contextmanager

@@ -3,12 +3,16 @@
 import shutil
 from pathlib import Path
 
-from _helpers.small import make_dataset, make_image
+import numpy as np
+import pytest
+from _helpers.small import make_dataset, make_files, make_image
 from PIL import Image
 
 from gantoolkit.cli import main
 from gantoolkit.data import open_test_images, read_image
 from gantoolkit.data.survey import draw_contact_sheet, find_problems, survey
+from gantoolkit.plugins import Pairing
+from gantoolkit.recipes.settings import DataSettings
 
 
 def test_good_data_set_has_no_problems(dataset: Path, capsys) -> None:
@@ -81,3 +85,181 @@ def test_stats_command_draws_a_contact_sheet(dataset: Path, tmp_path: Path, caps
 def test_missing_data_set(tmp_path: Path, capsys) -> None:
     assert main(["data", "check", str(tmp_path / "nothing")]) == 2
     assert "no such folder" in capsys.readouterr().err
+
+
+def problems_of(root: Path, settings: DataSettings | None = None, pairing: Pairing | None = None) -> str:
+    return "\n".join(problem.text for problem in find_problems(survey(root, settings, pairing=pairing)))
+
+
+def make_side_by_side(root: Path, count: int = 4, size: tuple[int, int] = (80, 40)) -> Path:
+    """Pictures whose halves differ."""
+    folder = root / "train"
+    folder.mkdir(parents=True)
+    half = (size[0] // 2, size[1])
+    for number in range(count):
+        halves = [np.asarray(make_image(number + first, half)) for first in (0, 100)]
+        Image.fromarray(np.concatenate(halves, axis=1)).save(folder / f"{number}.png")
+    return root
+
+
+class TestHalves:
+    def test_cut_pictures_are_always_named_with_their_sizes(self, command, tmp_path: Path) -> None:
+        code, output, _ = command("data", "check", make_side_by_side(tmp_path / "set"))
+        assert code == 0
+        assert "note: train: 4 pictures of 80×40 are cut in half: the left half is A, the right half B" in output
+
+    @pytest.mark.parametrize("size", [(40, 40), (40, 60), (320, 40)])
+    def test_unusual_sizes_are_a_flaw(self, size: tuple[int, int], command, tmp_path: Path) -> None:
+        make_side_by_side(tmp_path / "set")
+        make_image(0, size).save(tmp_path / "set" / "train" / "photo.png")
+        code, output, _ = command("data", "check", tmp_path / "set")
+        assert code == 3
+        assert (
+            f"1 picture of unusual sizes would be cut in half, such as {size[0]}×{size[1]}; single images belong"
+            in output
+        )
+
+    def test_single_images_of_a_usual_size_are_a_flaw(self, tmp_path: Path) -> None:
+        rng = np.random.default_rng(0)
+        (tmp_path / "train").mkdir()
+        for number in range(4):  # a random walk is continuous everywhere
+            steps = rng.integers(-20, 21, (48, 64, 3)).cumsum(axis=1) % 256
+            Image.fromarray(steps.astype(np.uint8)).save(tmp_path / "train" / f"{number}.png")
+        assert "train: its pictures continue across their middle" in problems_of(tmp_path)
+        assert problems_of(make_side_by_side(tmp_path / "pairs", size=(64, 48))) == ""
+
+    def test_folders_of_domains_are_not_cut(self, command, tmp_path: Path) -> None:
+        for domain in "AB":
+            for number in range(3):
+                make_files(tmp_path, f"train/{domain}/{domain}{number}.png")
+                make_image(number + 10 * ord(domain)).save(tmp_path / "train" / domain / f"{domain}{number}.png")
+        code, output, _ = command("data", "check", tmp_path)
+        assert code == 0
+        assert "cut in half" not in output
+        assert "trainA 3, trainB 3; no problems found" in output
+
+
+class TestUnequalPairs:
+    def make_pairs(self, root: Path, size_A: tuple[int, int], size_B: tuple[int, int]) -> Path:
+        for domain, size in (("A", size_A), ("B", size_B)):
+            (root / f"train{domain}").mkdir(parents=True)
+            for number in range(3):
+                make_image(number + 10 * ord(domain), size).save(root / f"train{domain}" / f"{number}.png")
+        return root
+
+    def test_other_aspect_ratios_are_named_and_shorter_side_is_not_advised(self, tmp_path: Path) -> None:
+        text = problems_of(self.make_pairs(tmp_path, (120, 60), (60, 60)))
+        assert "trainA and trainB: 3 pairs of 3 differ in size, such as " in text
+        assert (
+            '(120×60 and 60×60); data.resize = "square" stretches both to 286×286, "shorter_side" refuses 3 of them, "none" '
+            "refuses 3 of them"
+        ) in text
+        assert "would be squeezed to a square" in text
+        assert "keeps their aspect ratio" not in text
+
+    def test_equal_aspect_ratios(self, tmp_path: Path) -> None:
+        text = problems_of(self.make_pairs(tmp_path, (120, 100), (60, 50)))
+        assert '"shorter_side" gives both the same size, "none" refuses 3 of them' in text
+
+    def test_recipe_without_pairs_is_not_concerned(self, tmp_path: Path) -> None:
+        root = self.make_pairs(tmp_path, (120, 60), (60, 60))
+        text = problems_of(root, pairing="unpaired")
+        assert "differ in size" not in text
+        assert "differ in size" in problems_of(root, pairing="paired")
+
+
+class TestLabelMaps:
+    def make_maps(self, root: Path, suffix: str = ".png", mode: str = "RGB") -> Path:
+        rng = np.random.default_rng(1)
+        colors = np.array([(128, 64, 128), (70, 70, 70), (220, 20, 60), (0, 0, 142)], dtype=np.uint8)
+        for folder in ("trainA", "trainB"):
+            (root / folder).mkdir(parents=True)
+        for number in range(4):
+            labels = colors[rng.integers(0, 4, (5, 5))].repeat(8, 0).repeat(8, 1)
+            image = Image.fromarray(labels)
+            image = image.quantize(16) if mode == "P" else image.convert(mode)
+            image.save(root / "trainA" / f"{number}{suffix}")
+            make_image(number).save(root / "trainB" / f"photo{number}.png")
+        return root
+
+    @pytest.mark.parametrize(("suffix", "mode"), [(".png", "RGB"), (".png", "L"), (".tif", "RGB"), (".png", "P")])
+    def test_few_colors_in_large_areas_are_a_flaw(self, suffix: str, mode: str, tmp_path: Path) -> None:
+        text = problems_of(self.make_maps(tmp_path, suffix, mode))
+        assert "trainA: its images have 4 colors in large areas, like label maps" in text
+        assert 'data.resample_A = "nearest" keeps them' in text
+        assert "trainB" not in text
+
+    def test_setting_is_known(self, tmp_path: Path) -> None:
+        root = self.make_maps(tmp_path)
+        assert problems_of(root, DataSettings(resample_A="nearest")) == ""
+        assert problems_of(root, DataSettings(resize="none", crop_size=32)) == ""
+
+    def test_photographs_are_no_label_maps(self, tmp_path: Path) -> None:
+        root = self.make_maps(tmp_path, ".jpg")
+        assert "label maps" not in problems_of(root)
+        for path in (root / "trainA").iterdir():  # 256 levels or colors
+            path.unlink()
+        for number, mode in enumerate(("L", "P", "L")):
+            make_image(number, (90, 80)).convert(mode).save(root / "trainA" / f"{number}.png")
+        assert "label maps" not in problems_of(root)
+
+
+class TestRanges:
+    def make_scans(self, root: Path, *images: np.ndarray) -> Path:
+        for folder in ("trainA", "trainB"):
+            (root / folder).mkdir(parents=True)
+        rng = np.random.default_rng(2)
+        for number, image in enumerate(images):
+            np.save(root / "trainA" / f"{number}.npy", image.astype(np.float32))
+            np.save(root / "trainB" / f"b{number}.npy", rng.uniform(0, 100, (40, 40)).astype(np.float32))
+        return root
+
+    @pytest.fixture
+    def settings(self) -> DataSettings:
+        return DataSettings(channels_A=1, channels_B=1, range_A=(0.0, 100.0), range_B=(0.0, 100.0))
+
+    def test_values_outside_the_range_and_the_settings_that_read_them(
+        self, settings: DataSettings, tmp_path: Path
+    ) -> None:
+        rng = np.random.default_rng(3)
+        inside, above, padded = (rng.uniform(0, 100, (40, 40)) for _ in range(3))
+        above[0, 0], padded[:5] = 130, -9999
+        text = problems_of(self.make_scans(tmp_path, inside, above, padded), settings)
+        assert "trainA: 2 of 3 files have values from -9999 to 130, outside of the range 0 to 100, such as " in text
+        assert "data.nodata_A = -9999.0 if that means no data" in text
+        assert "data.clip_A = true" in text
+        assert "cannot be read" not in text
+
+    def test_all_files_outside_is_an_error(self, settings: DataSettings, tmp_path: Path) -> None:
+        root = self.make_scans(tmp_path, np.full((40, 40), 500.0) + np.arange(40))
+        problems = find_problems(survey(root, settings))
+        assert [problem.serious for problem in problems] == [True]
+        assert "values from 500 to 539" in problems[0].text
+
+
+def test_files_that_are_not_read_are_a_flaw(dataset: Path, command) -> None:
+    make_files(dataset, "trainA/x.heic", "testB/y.dcm", "trainB/notes.txt")
+    code, output, _ = command("data", "check", dataset)
+    assert code == 3
+    assert "flaw: trainA: 1 file is not read (.heic 1), such as x.heic; convert them to PNG or TIFF" in output
+    assert "flaw: testB: 1 file is not read (.dcm 1)" in output
+    assert "2 problems found" in output
+    code, _, errors = command("data", "stats", dataset, "--sheet", dataset / "sheet.png")
+    assert code == 3
+    assert "trainA: 1 file is not read (.heic 1)" in errors
+
+
+def test_frames_and_transparency_are_named(dataset: Path, command) -> None:
+    frames = [make_image(number) for number in range(60, 63)]
+    frames[0].save(dataset / "trainA" / "walk.gif", save_all=True, append_images=frames[1:])
+    code, output, _ = command("data", "check", dataset)
+    assert code == 3
+    assert "walk.gif has several " in output
+    assert "of which only the first is used" in output
+
+
+def test_recipe_that_needs_pairs_is_refused_without(dataset: Path, command) -> None:
+    assert command("data", "check", dataset, "--recipe", "cyclegan")[0] == 0
+    code, output, _ = command("data", "check", dataset, "--recipe", "pix2pix")
+    assert code == 2
+    assert "error: the recipe learns from pairs: 1 file has no partner, trainA/04.png first" in output

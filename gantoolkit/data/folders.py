@@ -101,11 +101,13 @@ def _open_side_by_side(folder: Path, name: str, pairing: Pairing, notes: tuple[s
 
 
 def _describe_halves(files: tuple[Path, ...], name: str) -> str:
+    """How pictures are cut, with the size of the first; and what is right if it is too narrow for two images."""
+    verb = "is" if len(files) == 1 else "are"
+    effect = f"{count_of(len(files), 'picture')} {verb} cut in half"
+    halves = "the left half is A, the right half B"
     try:
         width, height = read_size(files[0])
     except DataError:
-        size = ""
-    else:
-        size = f" ({files[0].name} is {width}×{height})"
-    verb = "is" if len(files) == 1 else "are"
-    return f"{name}: {count_of(len(files), 'picture')} {verb} cut in half{size}: the left half is A, the right half B"
+        return f"{name}: {effect}: {halves}"
+    advice = f"; single images belong into {name}A and {name}B" if width <= height else ""
+    return f"{name}: {effect} ({files[0].name} is {width}×{height}): {halves}{advice}"

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from _helpers.small import make_files, make_tiny
+from _helpers.small import make_files, make_image, make_tiny
 
 from gantoolkit.data import open_dataset, open_test_images
 from gantoolkit.data.evaluation_images import EvaluationImages
@@ -48,6 +48,12 @@ class TestLayouts:
             "train: 2 pictures are cut in half (a.png is 80×40): the left half is A, the right half B",
         )
         assert dataset.passed_over == ()
+        make_image(0, (40, 40)).save(tmp_path / "train" / "a.png")
+        assert open_dataset(tmp_path).notes[0].endswith("; single images belong into trainA and trainB")
+        (tmp_path / "train" / "a.png").write_text("damaged")
+        assert open_dataset(tmp_path).notes == (
+            "train: 2 pictures are cut in half: the left half is A, the right half B",
+        )
 
     @pytest.mark.parametrize(
         ("test", "count"),

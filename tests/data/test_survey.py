@@ -249,6 +249,15 @@ def test_files_that_are_not_read_are_a_flaw(dataset: Path, command) -> None:
     assert "trainA: 1 file is not read (.heic 1)" in errors
 
 
+def test_every_kind_of_unreadable_file_is_named(dataset: Path) -> None:
+    for number in range(3):
+        (dataset / "trainA" / f"text{number}.png").write_text("text")
+    np.save(dataset / "trainA" / "flat.npy", np.zeros(7))
+    text = problems_of(dataset)
+    assert "trainA: 3 of 9 files cannot be read; the first, " in text
+    assert "trainA: 1 of 9 files cannot be read; the first, " in text
+
+
 def test_frames_and_transparency_are_named(dataset: Path, command) -> None:
     frames = [make_image(number) for number in range(60, 63)]
     frames[0].save(dataset / "trainA" / "walk.gif", save_all=True, append_images=frames[1:])

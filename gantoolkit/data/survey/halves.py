@@ -16,7 +16,7 @@ _SAMPLES = 20
 _NEIGHBORS = 16
 _MIN_INFORMATIVE = 3
 _MIN_SHARE = 0.8
-_MAX_JUMP = 1.5
+_MAX_JUMP = 2.0
 
 
 def are_single_images(files: Sequence[ImageFile], encoding: Encoding) -> bool:

@@ -1,5 +1,6 @@
 """The problems of a data set that its survey shows, and how its files are read."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ __all__ = ["Problem", "find_notes", "find_problems"]
 _MAX_ASPECT_RATIO = 1.5
 _MAX_ASPECT_RATIO_OF_HALVES = 3.0
 _MIN_SIDE = 32
+_MAX_REASONS = 5
+_NUMBERS = re.compile(r"-?\d+(\.\d+)?")
 
 
 @dataclass(frozen=True)
@@ -63,9 +66,12 @@ def find_notes(data: Survey) -> list[str]:
 
 
 def _find_unreadable(name: str, domain: DomainSurvey) -> Iterator[Problem]:
-    damaged = {path: reason for path, reason in domain.bad.items() if path not in domain.outside}
     total = len(domain.files)
-    if damaged:
+    kinds: dict[str, dict[str, str]] = {}
+    for path, reason in domain.bad.items():
+        if path not in domain.outside:
+            kinds.setdefault(_NUMBERS.sub("", reason), {})[path] = reason
+    for damaged in sorted(kinds.values(), key=len, reverse=True)[:_MAX_REASONS]:
         path, reason = next(iter(damaged.items()))
         yield Problem(
             f"{name}: {len(damaged)} of {total} files cannot be read; the first, {path}, {reason}",

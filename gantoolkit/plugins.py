@@ -115,6 +115,8 @@ class MetricTraits:
             images on the CPU.
         units: The units of its values by name, such as `{"psnr": "dB"}`; a value without one is a pure number. `PIXEL_VALUES`
             marks differences of pixels in [−1, 1]: they are reported in the values of the domain's files.
+        excludes_nodata: Whether `statistics` has an optional third argument `valid` (N, 1, H, W), which is false at pixels
+            without data, and leaves these out. Other metrics measure all pixels.
     """
 
     direction: str | None = None
@@ -122,6 +124,7 @@ class MetricTraits:
     notes: str = ""
     any_device: bool = False
     units: Mapping[str, str] = field(default_factory=dict)
+    excludes_nodata: bool = False
 
 
 def read_traits(block: object, table: type[Traits]) -> Traits:

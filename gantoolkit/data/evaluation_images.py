@@ -5,21 +5,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from gantoolkit.data.augmentation import prepare
-from gantoolkit.data.encoding import encoding_of
+from gantoolkit.data.encoding import Encoding, encoding_of
 from gantoolkit.data.folders import Dataset, open_dataset
 from gantoolkit.data.images import ImageFile
 from gantoolkit.data.matching import PairingError
-from gantoolkit.data.pixels import read_pixels
+from gantoolkit.data.pixels import read_decoded_image, read_pixels
 from gantoolkit.errors import DataError
 from gantoolkit.recipes.settings import DataSettings
 
 __all__ = ["EvaluationImages", "evenly_spaced"]
 
 Item = TypeVar("Item")
+
+_MAX_WEIGHT = 1e-3
+"""Of pixels without data in a resized pixel that counts as data."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,26 @@ class EvaluationImages:
             except DataError as error:  # the error of an image that is too small does not name it
                 raise DataError(str(error) if str(path) in str(error) else f"{path} {error}") from error
         return torch.stack(images)
+
+    def read_valid(self, domain: str, indices: Sequence[int]) -> Tensor | None:
+        """Where images of domain A or B have data: (N, 1, crop_size, crop_size) of bool.
+
+        Pixels that are partly interpolated from pixels without data have none. The result is None if the domain's files have no
+        value for pixels without data.
+
+        Raises:
+            DataError: When an image cannot be read.
+        """
+        encoding = encoding_of(self.settings, domain)
+        if encoding.nodata is None:
+            return None
+        weight = Encoding(channels=1, range=(-1.0, 1.0), resample=encoding.resample)  # of pixels without data
+        masks = []
+        for index in indices:
+            decoded = read_decoded_image(self.files(domain)[index], encoding)
+            missing = np.zeros(decoded.pixels.shape[:2], bool) if decoded.nodata is None else decoded.nodata
+            masks.append(prepare(missing[..., None].astype(np.float32), self.settings, weight).abs() < _MAX_WEIGHT)
+        return torch.stack(masks)
 
     def _find_problem(self, domain: str, index: int) -> str | None:
         try:

@@ -1,5 +1,6 @@
 """Scores of runs on test images: values with intervals, and the values of every single image."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -62,7 +63,9 @@ class DirectionScores:
         if name is None:
             return None
         values, sign = self.per_image[name], self.signs[name]
-        return name, sorted(range(len(values)), key=lambda index: -sign * values[index])
+        # NaN comes last, with the worst: the network returned NaN, or no pixel has data.
+        order = sorted(range(len(values)), key=lambda index: (math.isnan(values[index]), -sign * values[index]))
+        return name, order
 
 
 @dataclass(frozen=True)
@@ -186,6 +189,8 @@ def _estimate(gauge: Gauge) -> tuple[dict[str, Estimate], dict[str, list[float]]
         return {name: Estimate(value, unit=gauge.unit(name)) for name, value in gauge.values().items()}, {}
     rows = gauge.rows()
     singles = [gauge.values_of(row) for row in rows]
+    if gauge.traits.excludes_nodata:
+        rows = rows[rows.any(dim=1)]  # an image without any pixel that has data counts in no sample of the bootstrap
     estimates = {
         name: replace(estimate, unit=gauge.unit(name)) for name, estimate in bootstrap(rows, gauge.values_of).items()
     }

@@ -44,14 +44,21 @@ class Gauge:
         """The optional attributes of the metric."""
         return read_traits(self.metric, MetricTraits)
 
-    def add(self, images: "ImageBatch", targets: "ImageBatch") -> None:
-        """Accumulate a batch, on the device if the metric computes there, else on the CPU."""
-        pair = [batch.on_device if self.traits.any_device else batch.on_cpu for batch in (images, targets)]
+    def add(self, images: "ImageBatch", targets: "ImageBatch", valid: "ImageBatch | None" = None) -> None:
+        """Accumulate a batch, on the device if the metric computes there, else on the CPU.
+
+        Args:
+            images: The measured images.
+            targets: What they are compared with.
+            valid: False at pixels without data, (N, 1, H, W); None if all have data.
+        """
+        batches = [images, targets] if valid is None or not self.traits.excludes_nodata else [images, targets, valid]
+        tensors = [batch.on_device if self.traits.any_device else batch.on_cpu for batch in batches]
         if isinstance(self.metric, SummedMetric):
             with torch.no_grad():
-                self.statistics.append(self.metric.statistics(*pair))
+                self.statistics.append(self.metric.statistics(*tensors))
         else:
-            self.metric.update(*pair)
+            self.metric.update(*tensors)
 
     def values(self) -> dict[str, float]:
         """The values over all images by name, in their units."""
@@ -169,11 +176,12 @@ def measure(
             label_maps = gauge.traits.label_maps
             if gauge.reconstruction:
                 returned = torch.cat([back(batch.to(device)) for batch in translations] if back else translations)
-                gauge.add(ImageBatch(encodings[source].quantize(returned), device), inputs)
+                gauge.add(ImageBatch(encodings[source].quantize(returned), device), inputs, read.valid(source, indices))
             elif gauge.metric.against == "domain":
                 gauge.add(results, read(target, target_indices, label_maps))
             elif gauge.metric.against == "ground_truth":
-                gauge.add(results, read(target, indices, label_maps))
+                valid = read.valid(source + target, indices)
+                gauge.add(results, read(target, indices, label_maps), valid)
             else:
                 gauge.add(results, read(source, indices, label_maps))
 
@@ -184,12 +192,21 @@ class _Reader:
     def __init__(self, images: EvaluationImages, device: torch.device) -> None:
         self._images, self._device = images, device
         self._batches: dict[tuple[str, range, bool], ImageBatch] = {}
+        self._masks: dict[tuple[str, range], ImageBatch | None] = {}
 
     def __call__(self, domain: str, indices: range, label_maps: bool = False) -> ImageBatch:
         key = (domain, indices, label_maps)
         if key not in self._batches:
             self._batches[key] = ImageBatch(self._images.read(domain, indices, label_maps=label_maps), self._device)
         return self._batches[key]
+
+    def valid(self, domains: str, indices: range) -> ImageBatch | None:
+        """Where the images of all these domains have data, (N, 1, H, W); None if they have data everywhere."""
+        key = (domains, indices)
+        if key not in self._masks:
+            masks = [mask for domain in domains if (mask := self._images.read_valid(domain, indices)) is not None]
+            self._masks[key] = ImageBatch(torch.stack(masks).all(dim=0), self._device) if masks else None
+        return self._masks[key]
 
 
 def _chunks(count: int, other: int) -> Iterator[range]:

@@ -707,6 +707,26 @@ class WeightsPixelsOnTheCPU(MeanDifference):
         super().update(images * torch.ones(images.shape[-1]), targets)
 
 
+class MeasuresPixelsWithoutData(MeanDifference):
+    """Says that it leaves out pixels without data, and does not."""
+
+    excludes_nodata = True
+
+    def statistics(self, images: Tensor, targets: Tensor, valid: Tensor | None = None) -> Tensor:
+        values = (images - targets).detach().double().abs().flatten(1).mean(dim=1)
+        return torch.stack([values, torch.ones_like(values)], dim=1)
+
+    def values(self, sums: Tensor) -> dict[str, float]:
+        return {"difference": float(sums[0] / sums[1])}
+
+
+class DividesByAllPixels(MeasuresPixelsWithoutData):
+    """Counts pixels without data as equal to their targets, and images of such pixels too."""
+
+    def statistics(self, images: Tensor, targets: Tensor, valid: Tensor | None = None) -> Tensor:
+        return super().statistics(images if valid is None else torch.where(valid, images, targets), targets)
+
+
 class StatesNoUnit(MeanDifference):
     """Does not say that its value is a difference of pixels."""
 
@@ -736,6 +756,8 @@ class MisspellsItsValue(MeanDifference):
 
 METRICS = {
     MeanDifference: [],
+    MeasuresPixelsWithoutData: ["excludes_pixels_without_data"],
+    DividesByAllPixels: ["excludes_pixels_without_data"],
     StatesNoUnit: ["states_units"],
     MeasuresLevels: ["states_units"],
     SquaresDifferences: ["states_units"],

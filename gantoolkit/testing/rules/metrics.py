@@ -136,6 +136,26 @@ def states_units(subject: Subject, draw: Draw) -> None:
 
 
 @metrics.rule
+def excludes_pixels_without_data(subject: Subject, draw: Draw) -> None:
+    """If it declares `excludes_nodata`, pixels without data change no value, an image of such pixels alone does not count, and
+    nothing is left out where all pixels have data.
+    """
+    metric, (images, targets) = subject.make(), draw_images(subject, draw)
+    if not read_traits(metric, MetricTraits).excludes_nodata:
+        raise NotApplicable("it does not declare excludes_nodata, so it measures all pixels")
+    expect(isinstance(metric, SummedMetric), "it declares excludes_nodata but has no statistics")
+    valid = torch.ones_like(images[:, :1], dtype=torch.bool)
+    same = torch.equal(metric.statistics(images, targets, valid), metric.statistics(images, targets))
+    expect(same, "if all pixels have data, the statistics differ from those without `valid`")
+    valid[:, :, :, : images.shape[-1] // 2] = False
+    valid[0] = False
+    whole = metric.statistics(images, targets, valid)
+    changed = metric.statistics(torch.where(valid, images, -images), torch.where(valid, targets, 1.0), valid)
+    expect(torch.equal(whole, changed), f"the statistics are {whole}, and {changed} with other pixels without data")
+    expect(not whole[0].any(), f"the statistics of an image without data are {whole[0]}, not zeros")
+
+
+@metrics.rule
 def does_not_modify_input(subject: Subject, draw: Draw) -> None:
     """The images are not changed in place, and no tensor that requires a gradient is stored."""
     metric, (images, targets) = subject.make(), draw_images(subject, draw)

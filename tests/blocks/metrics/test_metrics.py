@@ -62,6 +62,22 @@ def test_paired_metrics_match_scikit_image(pair: tuple[Tensor, Tensor]) -> None:
     assert_matches_scikit_image(0.3 * images + 0.7 * targets, targets)
 
 
+@given(pair=image_pairs(sizes=(32, 45)), share=st.floats(0, 0.9))
+def test_pixels_without_data_are_left_out(pair: tuple[Tensor, Tensor], share: float) -> None:
+    """A frame without data, which scikit-image never gets; the windows of SSIM fit inside."""
+    images, targets = (from_bytes(list(to_bytes(batch))) for batch in (0.3 * pair[0] + 0.7 * pair[1], pair[1]))
+    border = round(share * (min(images.shape[-2:]) - 12) / 2)
+    inner = (..., slice(border, images.shape[-2] - border), slice(border, images.shape[-1] - border))
+    valid = torch.zeros_like(images[:, :1], dtype=torch.bool)
+    valid[inner] = True
+    for metric in (L1Distance(), PeakSignalNoiseRatio(), StructuralSimilarity()):
+        framed = metric.statistics(images, torch.where(valid, targets, -1), valid)
+        assert torch.allclose(framed, metric.statistics(images[inner], targets[inner]), rtol=1e-9, atol=1e-9)
+        valid[0] = False
+        assert metric.statistics(images, targets, valid)[0].tolist() == [0, 0]
+        valid[0][inner] = True
+
+
 def read_batch(folder: Path, count: int, side: int = 96) -> Tensor:
     paths = find_images(folder)[:count]
     return torch.stack([to_tensor(read_image(path).resize((side, side))) for path in paths])

@@ -87,7 +87,7 @@ def ablate(
     """
     import torch
 
-    from gantoolkit.cli.evaluate import report_skipped
+    from gantoolkit.cli.evaluate import report_files
     from gantoolkit.evaluation.ablation import Ablation, find_design, plan_trials, select_rows
     from gantoolkit.evaluation.ablation.forecast import choose_jobs, forecast, refresh
     from gantoolkit.evaluation.ablation.processes import list_devices, train_trials
@@ -138,7 +138,7 @@ def ablate(
     write_results(ablation, choice, devices[0])
     print_rest(refresh(forecasts), count, minutes)
     is_complete = not failures and len(all_scores) == len(started)
-    return report_skipped(all_scores) if is_complete else INCOMPLETE
+    return report_files(all_scores) if is_complete else INCOMPLETE
 
 
 def choose_measurement(metrics: list[str] | None, images: int | None, design: "Design | None") -> "MetricChoice":

@@ -1,7 +1,7 @@
 """`gantoolkit evaluate`."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from gantoolkit.evaluation.scoring import RunScores
 
-__all__ = ["evaluate", "parse_metrics", "print_scores", "print_whole", "report_skipped"]
+__all__ = ["evaluate", "parse_metrics", "print_scores", "print_whole", "report_files"]
 
 
 def evaluate(
@@ -82,15 +82,16 @@ def evaluate(
     finally:
         print_scores(all_scores)  # after the files, and also if they cannot be written: scores take long to compute
     print("written: " + ", ".join(str(path) for path in [*files, page]))
-    return report_skipped(result.scores for result in scored)
+    return report_files([result.scores for result in scored])
 
 
-def report_skipped(results: "Iterable[RunScores]") -> int:
-    """Print which files could not be read, and return the exit code."""
-    reasons = {reason for scores in results for reason in scores.skipped}
-    for reason in sorted(reasons):
-        print(f"skipped: {reason}", file=sys.stderr)
-    return INCOMPLETE if reasons else SUCCESS
+def report_files(results: "Sequence[RunScores]") -> int:
+    """Print which files could not be read, how the others were read, and what is not used; return the exit code."""
+    reasons = sorted({reason for scores in results for reason in scores.skipped})
+    notes = dict.fromkeys(note for scores in results for note in scores.notes)
+    for line in (*(f"skipped: {reason}" for reason in reasons), *(f"note: {note}" for note in notes)):
+        print(line, file=sys.stderr)
+    return INCOMPLETE if reasons or any(scores.passed_over for scores in results) else SUCCESS
 
 
 def print_scores(results: "Sequence[RunScores]") -> None:

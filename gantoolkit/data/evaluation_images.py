@@ -1,7 +1,7 @@
 """The images on which translations are evaluated: test images, prepared as for training, and their ground truth."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,10 +11,11 @@ from torch import Tensor
 
 from gantoolkit.data.augmentation import prepare
 from gantoolkit.data.encoding import Encoding, encoding_of
+from gantoolkit.data.file_notes import FileNotes
 from gantoolkit.data.folders import Dataset, open_dataset
 from gantoolkit.data.images import ImageFile
 from gantoolkit.data.matching import PairingError
-from gantoolkit.data.pixels import read_decoded_image, read_pixels
+from gantoolkit.data.pixels import DecodedImage, read_decoded_image
 from gantoolkit.errors import DataError
 from gantoolkit.recipes.settings import DataSettings
 
@@ -35,12 +36,14 @@ class EvaluationImages:
         settings: The channels, and how images are resized.
         skipped: The reasons why files were left out.
         pairing_problem: Why the files are not pairs, if some of them have a partner; otherwise empty.
+        file_notes: How the files were read; empty before `readable`.
     """
 
     dataset: Dataset
     settings: DataSettings
     skipped: tuple[str, ...] = ()
     pairing_problem: str = ""
+    file_notes: FileNotes = field(default_factory=FileNotes)
 
     @classmethod
     def open(cls, root: str | Path, settings: DataSettings, *, split: str = "test") -> "EvaluationImages":
@@ -59,7 +62,12 @@ class EvaluationImages:
     def notes(self) -> tuple[str, ...]:
         """Sentences about how the files are read and paired, and about what the folders hold and is not used."""
         reason = f"the images are not used as pairs: {self.pairing_problem}"
-        return (*self.dataset.notes, *([reason] if self.pairing_problem else []))
+        return (*self.dataset.notes, *([reason] if self.pairing_problem else []), *self.file_notes.sentences())
+
+    @property
+    def passed_over(self) -> tuple[str, ...]:
+        """The notes among them about what is not used."""
+        return (*self.dataset.passed_over, *self.file_notes.sentences(passed_over_only=True))
 
     @property
     def paired(self) -> bool:
@@ -82,9 +90,8 @@ class EvaluationImages:
         Raises:
             DataError: When no image of a domain can be read.
         """
-        reasons = {
-            domain: [self._find_problem(domain, index) for index in range(len(self.files(domain)))] for domain in "AB"
-        }
+        notes = FileNotes()
+        reasons = {domain: [self._find_problem(domain, file, notes) for file in self.files(domain)] for domain in "AB"}
         if self.paired:
             either = [first or second for first, second in zip(reasons["A"], reasons["B"], strict=True)]
             reasons = {"A": either, "B": either}
@@ -98,7 +105,7 @@ class EvaluationImages:
         for domain, files in images.items():
             if not files:
                 raise DataError(f"no image of domain {domain} can be read; the last: {skipped[-1]}")
-        return replace(self, dataset=replace(self.dataset, images=images), skipped=skipped)
+        return replace(self, dataset=replace(self.dataset, images=images), skipped=skipped, file_notes=notes)
 
     def read(self, domain: str, indices: Sequence[int], *, label_maps: bool = False) -> Tensor:
         """Read images of domain A or B; returns (N, C, crop_size, crop_size) in [−1, 1].
@@ -111,15 +118,8 @@ class EvaluationImages:
         Raises:
             DataError: When an image cannot be read.
         """
-        encoding = encoding_of(self.settings, domain)
-        images = []
-        for index in indices:
-            path = self.files(domain)[index]
-            try:
-                images.append(prepare(read_pixels(path, encoding), self.settings, encoding, label_map=label_maps))
-            except DataError as error:  # the error of an image that is too small does not name it
-                raise DataError(str(error) if str(path) in str(error) else f"{path} {error}") from error
-        return torch.stack(images)
+        files = self.files(domain)
+        return torch.stack([self._read(domain, files[index], label_maps=label_maps)[0] for index in indices])
 
     def read_valid(self, domain: str, indices: Sequence[int]) -> Tensor | None:
         """Where images of domain A or B have data: (N, 1, crop_size, crop_size) of bool.
@@ -141,9 +141,17 @@ class EvaluationImages:
             masks.append(prepare(missing[..., None].astype(np.float32), self.settings, weight).abs() < _MAX_WEIGHT)
         return torch.stack(masks)
 
-    def _find_problem(self, domain: str, index: int) -> str | None:
+    def _read(self, domain: str, file: ImageFile, *, label_maps: bool = False) -> tuple[Tensor, DecodedImage]:
+        encoding = encoding_of(self.settings, domain)
         try:
-            self.read(domain, [index])
+            decoded = read_decoded_image(file, encoding)
+            return prepare(decoded.pixels, self.settings, encoding, label_map=label_maps), decoded
+        except DataError as error:  # the error of an image that is too small does not name it
+            raise DataError(str(error) if str(file) in str(error) else f"{file} {error}") from error
+
+    def _find_problem(self, domain: str, file: ImageFile, notes: FileNotes) -> str | None:
+        try:
+            notes.add(file, self._read(domain, file)[1].notes)
         except DataError as error:
             return str(error)
         return None

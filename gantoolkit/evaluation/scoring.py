@@ -78,6 +78,8 @@ class RunScores:
         step: Training steps.
         directions: Scores by direction.
         skipped: Files that could not be read, with the reason.
+        notes: Sentences about how files were read and paired, and about what is not used.
+        passed_over: The notes among them about what is not used.
     """
 
     name: str
@@ -85,6 +87,8 @@ class RunScores:
     step: int
     directions: dict[str, DirectionScores]
     skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    passed_over: tuple[str, ...] = ()
 
 
 def choose_metrics(names: Sequence[str], settings: Mapping[str, Any]) -> list[tuple[str, Callable[[], Metric]]]:
@@ -144,7 +148,8 @@ def score_run(
             device=translator.device,
         )
     step = max(translator.generator.step for translator in translators.values())
-    return RunScores(name or run.path.name, run.path, step, scores, (*images.skipped, *images.dataset.passed_over))
+    name = name or run.path.name
+    return RunScores(name, run.path, step, scores, images.skipped, images.notes, images.passed_over)
 
 
 def score_direction(
@@ -180,7 +185,7 @@ def score_direction(
     notes = dict.fromkeys(f"{gauge.name}: {gauge.traits.notes}" for gauge in gauges if gauge.traits.notes)
     names = [file.name for file in images.files(Direction(direction).source)]
     values = " → ".join(str(encoding_of(images.settings, domain)) for domain in Direction(direction).domains)
-    return DirectionScores(direction, scores, per_image, names, signs, [*images.notes, *notes], values)
+    return DirectionScores(direction, scores, per_image, names, signs, list(notes), values)
 
 
 def _estimate(gauge: Gauge) -> tuple[dict[str, Estimate], dict[str, list[float]]]:

@@ -166,7 +166,8 @@ def _from_plain(mapping: dict[str, Any]) -> RunScores:
         for direction, result in mapping["directions"].items()
     }
     path = Path(mapping["path"]) if mapping["path"] else None
-    return RunScores(mapping["name"], path, mapping["step"], directions, tuple(mapping["skipped"]))
+    remarks = {name: tuple(mapping[name]) for name in ("skipped", "notes", "passed_over")}
+    return RunScores(mapping["name"], path, mapping["step"], directions, **remarks)
 
 
 def _write_infinities(value: Any) -> Any:

@@ -11,11 +11,12 @@ import numpy as np
 
 from gantoolkit.data.images import check_pixel_count
 from gantoolkit.data.pixels import resize_pixels
+from gantoolkit.data.writing import UnwritableError
 from gantoolkit.errors import DataError, requires_extra
 from gantoolkit.files.atomic import atomic_write, describe_missing_file, describe_write_error
 from gantoolkit.inference.translator import Translator
 
-__all__ = ["UnwritableError", "translate_video", "video_target"]
+__all__ = ["translate_video", "video_target"]
 
 _FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 _HDR = {16: "PQ", 18: "HLG"}  # transfer characteristics of ITU-T H.273
@@ -27,10 +28,6 @@ _DEFAULT_FRAME_RATE = 25
 _MISSING_SECONDS = 0.5
 """How much shorter than its stated duration a Matroska file may be."""
 _WRITE_ERRORS = {ENOSPC, EDQUOT, EFBIG, EACCES, EPERM, EROFS, ENOTDIR, EIO}
-
-
-class UnwritableError(DataError):
-    """The translation cannot be written, for reasons unrelated to the source file."""
 
 
 def video_target(path: Path) -> Path:

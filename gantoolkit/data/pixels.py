@@ -114,8 +114,11 @@ def decode_pil_image(image: Image.Image, encoding: Encoding, *, name: str = "the
         return _convert(ImageContent(b"", name), decode(image), encoding)
 
 
-def count_pages(source: ImageSource, encoding: Encoding) -> int:
+def count_pages(source: ImageSource, encoding: Encoding, *, max_pixels: int | None = None) -> int:
     """Count the images in a file, pages or frames, without decoding them.
+
+    Args:
+        max_pixels: The largest number of pixels of an image; `MAX_PIXELS` by default.
 
     Raises:
         DataError: When the header cannot be read.
@@ -126,8 +129,8 @@ def count_pages(source: ImageSource, encoding: Encoding) -> int:
         if kind == "npy":
             return 1
         if kind == "tiff":
-            return _count_images(file, encoding)
-        with open_image(file) as image:
+            return _count_images(file, encoding, max_pixels)
+        with open_image(file, max_pixels) as image:
             return len(_list_frames(image))
 
 
@@ -299,9 +302,9 @@ def _convert(name: object, image: Image.Image, encoding: Encoding, factor: int =
     return fit_samples(name, samples, encoding)
 
 
-def _count_images(file: Path | ImageContent, encoding: Encoding) -> int:
+def _count_images(file: Path | ImageContent, encoding: Encoding, max_pixels: int | None) -> int:
     if encoding.is_picture:
-        with suppress(UnknownFormatError), open_image(file) as image:
-            return _find_directory(file, image, 0, None)[1] if _is_stack(image) else 1
-    with open_tiff(file) as images:
+        with suppress(UnknownFormatError), open_image(file, max_pixels) as image:
+            return _find_directory(file, image, 0, max_pixels)[1] if _is_stack(image) else 1
+    with open_tiff(file, max_pixels) as images:
         return len(images)

@@ -8,6 +8,7 @@ from cyclopts import Parameter, validators
 
 from gantoolkit import load
 from gantoolkit.cli.exit_codes import INCOMPLETE, SUCCESS
+from gantoolkit.cli.notes import NoteCounter
 from gantoolkit.errors import DataError
 from gantoolkit.files.atomic import printable
 
@@ -23,16 +24,19 @@ def translate(
     batch_size: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 8,
     form: Literal["png", "jpg", "tif", "npy"] | None = None,
     resize: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
+    keep_alpha: Annotated[bool, Parameter(negative=())] = False,
+    keep_endings: Annotated[bool, Parameter(negative=())] = False,
+    max_pixels: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
     again: Annotated[bool, Parameter(negative=())] = False,
     device: str = "auto",
     precision: Literal["fp32", "tf32", "bf16", "fp16", "auto"] = "fp32",
     compile: Annotated[bool, Parameter(negative=())] = False,
     tile: int | Literal["auto", "none"] = "auto",
 ) -> int:
-    """Translate images and videos with a trained generator. Each keeps its size and name.
+    """Translate images, animations and videos with a trained generator. Each keeps its size and name.
 
     The output folder's manifest.jsonl has one line for each file, with its source. The same command resumes where it was
-    stopped.
+    stopped. Exit code 3: a file was skipped, or a translation lacks something that its file holds; both are named.
 
     Parameters
     ----------
@@ -47,9 +51,16 @@ def translate(
     batch_size
         Number of images of the same size, or frames of a video, to translate together.
     form
-        Write png, jpg, tif or npy. By default, each file keeps its format if that can hold the translation.
+        Write png, jpg, tif or npy. By default, each file keeps its format if that can hold the translation. Animations are
+        written as animated png; files of several pages and GeoTIFF files stay tif.
     resize
         First resize each image so that its shorter side has this many pixels. The translation has that size.
+    keep_alpha
+        Give translations the transparency of their images.
+    keep_endings
+        Keep the old ending in a name whose format changes: walk.gif becomes walk.gif.png instead of walk.png.
+    max_pixels
+        Largest number of pixels of an image. The default of 179 million protects against files made to exhaust the memory.
     again
         Translate all files, including those that the manifest lists as done.
     device
@@ -65,9 +76,9 @@ def translate(
     from rich.progress import Progress
 
     from gantoolkit.inference import translate_files
-    from gantoolkit.inference.files import plan_targets
     from gantoolkit.inference.manifest import NAME, Manifest, fingerprint
     from gantoolkit.inference.sources import open_sources
+    from gantoolkit.inference.targets import plan_targets
 
     if not sources:
         raise DataError("translate needs images: gantoolkit translate RUN --direction A2B IMAGES... --out DIR")
@@ -76,12 +87,16 @@ def translate(
             print(f"skipped: {printable(note)}", file=sys.stderr)
         pixels = None if tile == "none" else tile
         translator = load(str(model), direction, device=device, precision=precision, compile=compile, tile=pixels)
-        targets = plan_targets(files, out, form=form, encoding=translator.generator.target)
+        encoding = translator.generator.target
+        targets = plan_targets(
+            files, out, form=form, encoding=encoding, keep_alpha=keep_alpha, keep_endings=keep_endings
+        )
         options = {"generator": fingerprint(translator), "precision": translator.generator.precision, "resize": resize}
-        manifest = Manifest(out, options)
+        manifest = Manifest(out, options | ({"keep_alpha": True} if keep_alpha else {}))
         if again:
             manifest.forget(targets.values())
         counts = {"done": 0, "kept": 0, "skipped": 0}
+        notes = NoteCounter()
         with Progress(disable=not sys.stdout.isatty()) as bars:
             file_task = bars.add_task(f"Translating {translator.direction}", total=len(targets))
             frame_task = bars.add_task("", total=None, visible=False)
@@ -90,18 +105,23 @@ def translate(
                 targets,
                 batch_size=batch_size,
                 resize=resize,
+                keep_alpha=keep_alpha,
+                max_pixels=max_pixels,
                 manifest=manifest,
-                progress=lambda video, done, total: bars.update(
-                    frame_task, description=video.path.name, completed=done, total=total, visible=True
+                progress=lambda source, done, total: bars.update(
+                    frame_task, description=source.path.name, completed=done, total=total, visible=True
                 ),
             ):
                 bars.update(file_task, advance=1)
                 bars.update(frame_task, visible=False)
                 counts["skipped" if result.problem else "kept" if result.up_to_date else "done"] += 1
+                notes.add(result.source.name, result.notes)
                 if result.problem:
                     print(f"skipped: {printable(result.problem)}", file=sys.stderr)
+    for line in notes.lines():
+        print(f"note: {printable(line)}", file=sys.stderr)
     parts = [f"{counts['done']} file{'s' if counts['done'] != 1 else ''} translated into {out}"]
     parts += [f"{counts['kept']} there already"] if counts["kept"] else []
     parts += [f"{counts['skipped']} skipped"] if counts["skipped"] else []
     print(", ".join(parts) + f"; sources are listed in {out / NAME}")
-    return INCOMPLETE if counts["skipped"] or files.notes else SUCCESS
+    return INCOMPLETE if counts["skipped"] or notes.passed_over or files.notes else SUCCESS

@@ -1,27 +1,36 @@
-"""Translate files and folders: names and the folder tree are preserved, and a bad file is reported and skipped."""
+"""Translate files and folders: a bad file is reported and skipped, and what a translation does not hold is noted."""
 
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
-from gantoolkit.data.encoding import PICTURE, Encoding
-from gantoolkit.data.images import check_pixel_count
-from gantoolkit.data.pixels import resize_pixels
-from gantoolkit.data.writing import supported_suffixes, write_pixels
+from gantoolkit.data.attributes import Attributes
+from gantoolkit.data.images import TooManyPixelsError
+from gantoolkit.data.notes import Note
+from gantoolkit.data.pixels import DecodedImage, read_decoded_image
+from gantoolkit.data.writing import UnwritableError, write_pixels
 from gantoolkit.errors import DataError
-from gantoolkit.files.paths import user_path
+from gantoolkit.inference.images import (
+    ImageOptions,
+    attributes_of_translation,
+    finish_translation,
+    resize_image,
+    resized_size,
+)
 from gantoolkit.inference.manifest import Manifest
+from gantoolkit.inference.pages import holds_all_pages, translate_pages
 from gantoolkit.inference.sources import SourceFile
 from gantoolkit.inference.translator import Translator
-from gantoolkit.inference.video import UnwritableError, translate_video, video_target
+from gantoolkit.inference.video import translate_video
 
-__all__ = ["FileResult", "Form", "plan_targets", "translate_files"]
+__all__ = ["FileResult", "translate_files"]
 
-Form = Literal["png", "jpg", "tif", "npy"]
+Progress = Callable[[SourceFile, int, int | None], None]
+
+_BATCH_PIXELS = 1 << 24
+"""Pixels at which a batch is full: larger images are translated one by one, so that few are in memory."""
 
 
 @dataclass(frozen=True)
@@ -32,54 +41,14 @@ class FileResult:
         target: Path of the translation.
         problem: Why the file was not translated; empty if it was.
         up_to_date: Whether the file had already been translated, so that it was skipped.
+        notes: What the user should know about how it was read, and what its translation does not hold.
     """
 
     source: SourceFile
     target: Path
     problem: str = ""
     up_to_date: bool = False
-
-
-def plan_targets(
-    sources: Sequence[SourceFile], out: str | Path, *, form: Form | None = None, encoding: Encoding = PICTURE
-) -> dict[SourceFile, Path]:
-    """Choose the path of each file's translation: below `out`, at the file's relative path.
-
-    Args:
-        sources: The files that `open_sources` lists.
-        out: Folder for the translations.
-        form: File format of images. By default, the source's own format if it stores the encoding without loss (for pictures,
-            also JPEG), and otherwise a lossless one.
-        encoding: Encoding of the translations.
-
-    Raises:
-        DataError: When the format cannot store the translations, or a translation would overwrite a source or another
-            translation.
-    """
-    suffixes = supported_suffixes(encoding)
-    if form and f".{form}" not in suffixes:
-        raise DataError(f"--form {form}: cannot store images of {encoding}; use one of {', '.join(suffixes)}")
-    preserved = suffixes if encoding.bits else (".tif", ".tiff", ".npy")
-    if encoding.is_picture:
-        preserved = (".png", ".jpg", ".jpeg")
-    targets: dict[SourceFile, Path] = {}
-    source_of: dict[Path, SourceFile] = {}
-    originals = {source.path.resolve() for source in sources}
-    for source in sources:
-        target = user_path(out) / source.relative_path
-        if source.is_video:
-            target = video_target(target)
-        elif form or target.suffix.lower() not in preserved:
-            target = target.with_suffix(f".{form}" if form else suffixes[0])
-        if target in source_of:
-            raise DataError(
-                f"{source.name} and {source_of[target].name} would both be written to {target}; "
-                "translate them into two folders"
-            )
-        if target.resolve() in originals:
-            raise DataError(f"{target}: would be overwritten by its own translation; choose another --out")
-        targets[source], source_of[target] = target, source
-    return targets
+    notes: tuple[Note, ...] = ()
 
 
 def translate_files(
@@ -88,90 +57,137 @@ def translate_files(
     *,
     batch_size: int = 8,
     resize: int | None = None,
+    keep_alpha: bool = False,
+    max_pixels: int | None = None,
     manifest: Manifest | None = None,
-    progress: Callable[[SourceFile, int, int | None], None] = lambda video, done, total: None,
+    progress: Progress = lambda source, done, total: None,
 ) -> Iterator[FileResult]:
     """Translate files batch by batch; a file that cannot be read is reported and skipped.
 
     Args:
         targets: The result of `plan_targets`.
-        batch_size: Images, or frames of a video, in memory at a time.
+        batch_size: Images, pages of a file, or frames of a video, in memory at a time.
         resize: Length in pixels to which each image's shorter side is resized first; the translation has the new size.
+        keep_alpha: Whether translations have the transparency of their images, if their format holds it.
+        max_pixels: The largest number of pixels of an image; `MAX_PIXELS` by default. Videos are limited to that.
         manifest: Lists the files already translated, which are skipped, and receives a line for every other file.
-        progress: Called with a video, the number of translated frames, and the total if it is known.
+        progress: Called with a video or a file of several pages, the number of translated frames or pages, and the total if
+            it is known.
 
     Raises:
         DataError: When a translation cannot be written, for example because the disk is full.
     """
+    job = _Job(translator, targets, batch_size, ImageOptions(resize, keep_alpha, max_pixels), progress)
     pending: list[SourceFile] = []
     for source, target in targets.items():
         if manifest is not None and manifest.holds(source, target):
-            yield FileResult(source, target, up_to_date=True)
+            yield FileResult(source, target, up_to_date=True, notes=manifest.notes(target))
         else:
             pending.append(source)
-    for batch in _batch(pending, batch_size):
-        for source, problem in _translate_batch(translator, batch, targets, batch_size, resize, progress):
-            if manifest is not None:
-                manifest.record(source, targets[source], problem)
-            yield FileResult(source, targets[source], problem)
+    for result in job.run(pending):
+        if manifest is not None:
+            manifest.record(result.source, result.target, result.problem, result.notes)
+        yield result
 
 
-def _batch(sources: Sequence[SourceFile], size: int) -> Iterator[Sequence[SourceFile]]:
-    """Group images into batches; each video is a batch of its own."""
-    for is_video, group in itertools.groupby(sources, lambda source: source.is_video):
-        files = list(group)
-        step = 1 if is_video else size
-        yield from (files[first : first + step] for first in range(0, len(files), step))
+@dataclass(frozen=True)
+class _Image:
+    """An image that was read: as it is translated, and the attributes of its translation."""
+
+    source: SourceFile
+    decoded: DecodedImage
+    attributes: Attributes
+    notes: tuple[Note, ...]
 
 
-def _translate_batch(
-    translator: Translator,
-    batch: Sequence[SourceFile],
-    targets: dict[SourceFile, Path],
-    batch_size: int,
-    resize: int | None,
-    progress: Callable[[SourceFile, int, int | None], None],
-) -> Iterator[tuple[SourceFile, str]]:
-    """Translate a batch; yield each file with its problem, or with an empty string."""
-    encoding = translator.generator.source
-    images: list[tuple[SourceFile, np.ndarray]] = []
-    for source in batch:
+@dataclass(frozen=True)
+class _Job:
+    translator: Translator
+    targets: dict[SourceFile, Path]
+    batch_size: int
+    options: ImageOptions
+    progress: Progress
+
+    def run(self, sources: Sequence[SourceFile]) -> Iterator[FileResult]:
+        """Translate files in their order, images in batches; each file with several pages and each video alone."""
+        batch: list[_Image] = []
+        for source in sources:
+            image = self._translate_alone(source)
+            if isinstance(image, FileResult):
+                yield from self._translate_batch(batch)
+                batch = []
+                yield image
+                continue
+            batch.append(image)
+            pixels = sum(each.decoded.pixels[..., 0].size for each in batch)
+            if len(batch) == self.batch_size or pixels >= _BATCH_PIXELS:
+                yield from self._translate_batch(batch)
+                batch = []
+        yield from self._translate_batch(batch)
+
+    def _translate_alone(self, source: SourceFile) -> FileResult | _Image:
+        """Translate a file that is not one image, or report it as bad; an image is returned instead."""
+        target = self.targets[source]
         try:
             if source.is_video:
-                translate_video(
-                    translator,
-                    source.path,
-                    targets[source],
-                    batch_size=batch_size,
-                    size=lambda size: _resized(size, resize),
-                    progress=lambda done, total: progress(batch[0], done, total),
-                )
-                yield source, ""
-                continue
-            pixels = translator.read(source.path)
-            size = (pixels.shape[1], pixels.shape[0])
-            new_size = _resized(size, resize)
-            check_pixel_count(source.name, *new_size)
-            images.append((source, pixels if new_size == size else resize_pixels(pixels, new_size, encoding)))
+                self._translate_video(source)
+                return FileResult(source, target)
+            if holds_all_pages(self.translator, source.path, target, self.options):
+                return FileResult(source, target, notes=self._translate_pages(source))
+            return self._read(source)
         except UnwritableError:
             raise
-        except DataError as error:  # it may name a temporary path, or no file
-            message = str(error).replace(str(source.path), source.name)
-            yield source, message if source.name in message else f"{source.name}: {message}"
-    translations = _translate_all(translator, [pixels for _, pixels in images])
-    for (source, _), translation in zip(images, translations, strict=True):
-        if isinstance(translation, DataError):
-            yield source, f"{source.name}: {translation}"
-        else:
-            write_pixels(translation, targets[source], translator.generator.target)
-            yield source, ""
+        except DataError as error:
+            return FileResult(source, target, problem=_describe(error, source))
+
+    def _translate_video(self, source: SourceFile) -> None:
+        translate_video(
+            self.translator,
+            source.path,
+            self.targets[source],
+            batch_size=self.batch_size,
+            size=lambda size: resized_size(size, self.options.resize),
+            progress=lambda done, total: self.progress(source, done, total),
+        )
+
+    def _translate_pages(self, source: SourceFile) -> tuple[Note, ...]:
+        return translate_pages(
+            self.translator,
+            source.path,
+            self.targets[source],
+            self.options,
+            batch_size=self.batch_size,
+            progress=lambda done, total: self.progress(source, done, total),
+        )
+
+    def _read(self, source: SourceFile) -> _Image:
+        generator = self.translator.generator
+        image = read_decoded_image(source.path, generator.source, max_pixels=self.options.max_pixels)
+        size = (image.pixels.shape[1], image.pixels.shape[0])
+        attributes, notes = attributes_of_translation(
+            source.path, size, generator.source, generator.target, self.targets[source], self.options
+        )
+        return _Image(source, resize_image(source.name, image, generator.source, self.options), attributes, notes)
+
+    def _translate_batch(self, batch: Sequence[_Image]) -> Iterator[FileResult]:
+        generator = self.translator.generator
+        translations = _translate_all(self.translator, [image.decoded.pixels for image in batch])
+        for image, translation in zip(batch, translations, strict=True):
+            source, target = image.source, self.targets[image.source]
+            if isinstance(translation, DataError):
+                yield FileResult(source, target, problem=_describe(translation, source))
+                continue
+            pixels, notes = finish_translation(
+                translation, image.decoded, generator.source, generator.target, target, self.options
+            )
+            write_pixels(pixels, target, generator.target, attributes=image.attributes)
+            yield FileResult(source, target, notes=(*notes, *image.notes))
 
 
-def _resized(size: tuple[int, int], shorter_side: int | None) -> tuple[int, int]:
-    if shorter_side is None:
-        return size
-    width, height = (max(1, round(side * shorter_side / min(size))) for side in size)
-    return width, height
+def _describe(error: DataError, source: SourceFile) -> str:
+    message = str(error).replace(str(source.path), source.name)  # it may name a temporary path, or no file
+    message = message if source.name in message else f"{source.name}: {message}"
+    return f"{message} (--max-pixels)" if isinstance(error, TooManyPixelsError) else message
 
 
 def _translate_all(translator: Translator, images: Sequence[np.ndarray]) -> list[np.ndarray | DataError]:

@@ -2,13 +2,15 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from gantoolkit.data.notes import Note
 from gantoolkit.errors import DataError
 from gantoolkit.files.atomic import describe_write_error, printable
 from gantoolkit.files.paths import user_path
@@ -23,7 +25,9 @@ NAME = "manifest.jsonl"
 
 
 class Manifest:
-    """The manifest of a folder of translations. A line holds source, target, sizes, times and the generator's fingerprint.
+    """The manifest of a folder of translations.
+
+    A line holds source, target, sizes, times, the problem or notes, and the generator's fingerprint.
 
     A line is written once its translation is complete, so every translation listed exists even if the program is killed. If
     several lines name one translation, the last one counts. A truncated line is ignored.
@@ -58,13 +62,27 @@ class Manifest:
         for target in targets:
             self.lines.pop(self._key(target), None)
 
-    def record(self, source: SourceFile, target: Path, problem: str = "") -> None:
+    def notes(self, target: Path) -> tuple[Note, ...]:
+        """The notes on a translation that the manifest holds."""
+        notes = self.lines.get(self._key(target), {}).get("notes", [])
+        return tuple(
+            Note(str(note.get("text")), bool(note.get("passed_over"))) for note in notes if isinstance(note, dict)
+        )
+
+    def record(self, source: SourceFile, target: Path, problem: str = "", notes: Sequence[Note] = ()) -> None:
         """Append a line with the result for a file.
+
+        Args:
+            problem: Why it was not translated; empty if it was.
+            notes: What the user should know about it.
 
         Raises:
             DataError: When the manifest cannot be written.
         """
+        outcome: dict[str, Any]
         outcome = {"problem": problem} if problem else {"target_bytes": target.stat().st_size}
+        if notes:
+            outcome["notes"] = [asdict(note) for note in notes]
         time = datetime.now(UTC).isoformat(timespec="seconds")
         line = {"target": self._key(target), **self._identify(source), **self.settings, **outcome, "at": time}
         self.lines[line["target"]] = line

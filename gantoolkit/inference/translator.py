@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from gantoolkit.cost.step_cost import count_translation_bytes
+from gantoolkit.data.images import MAX_PIXELS
 from gantoolkit.data.inputs import ImageInput, decode_input
 from gantoolkit.errors import DataError, first_line
 from gantoolkit.files.paths import user_path
@@ -26,7 +27,7 @@ from gantoolkit.recipes.building import size_multiple_of
 from gantoolkit.runs import LoadedGenerator, load_generator
 from gantoolkit.runtime.device import is_out_of_memory, select_device
 from gantoolkit.runtime.graphs import GraphRecorder
-from gantoolkit.runtime.memory import MARGIN, available_memory
+from gantoolkit.runtime.memory import MARGIN, available_memory, format_bytes
 from gantoolkit.runtime.memory_format import memory_format_of
 from gantoolkit.runtime.precision import Precision, backend_flags
 from gantoolkit.training import run_generator
@@ -47,6 +48,8 @@ _PINNED_ROUNDING = 2
 """PyTorch rounds the size of a block of pinned memory up to a power of two."""
 _LIBRARIES = 200_000_000
 """Bytes by which a process grows at its first convolution: 160 MB were measured."""
+_PILLOW_BYTES = 4
+"""Bytes in which Pillow stores a color while it writes an image."""
 _SIDES = (4096, 2048, 1024, 512, 256)
 """Tile sides from which `auto` chooses."""
 
@@ -167,7 +170,7 @@ class Translator:
         """Translate values (H, W, C), as `read` returns them; those of one size form a batch.
 
         Raises:
-            DataError: When a size cannot be translated.
+            DataError: When a size cannot be translated, or a large image needs more than the free memory.
         """
         source, target = self.generator.source, self.generator.target
         indices_by_size: dict[tuple[int, ...], list[int]] = {}
@@ -175,6 +178,7 @@ class Translator:
             indices_by_size.setdefault(values.shape[:2], []).append(index)
         translations: dict[int, np.ndarray] = {}
         for (height, width), indices in indices_by_size.items():
+            self._check_memory(height, width)
             if tile := self._choose_tile(1, height, width):
                 translations |= {index: self._translate_large(pixels[index], tile) for index in indices}
                 continue
@@ -292,15 +296,48 @@ class Translator:
         bounded by what a full tile takes, however large the image is. On CUDA, it is the sum for host and device.
         docs/tutorials/large-images.md compares the bound with measurements.
         """
-        generator, tile = self.generator, self._choose_tile(1, height, width)
+        tile = self._choose_tile(1, height, width)
+        bound = self._pixel_bytes(height, width, tile) + self._network_bytes(height, width, tile)
         if tile is None:
-            floats = 4 * height * width * (generator.source.channels + generator.target.channels)
-            return int(self._required_bytes(1, height, width)) + floats
-        tile_size = self._padded_tile_size(height, width, tile)
-        network = self._required_bytes(1, *tile_size) + _SCRATCH * math.prod(tile_size) + _LIBRARIES
-        pixels = height * width * (generator.source.bytes_per_pixel + generator.target.bytes_per_pixel)
+            return bound
         own_bytes, pinned_bytes = self._cache_bytes((height, width), tile)
-        return int(network) + pixels + own_bytes + _PINNED_ROUNDING * pinned_bytes
+        return bound + own_bytes + _PINNED_ROUNDING * pinned_bytes
+
+    def _written_bytes(self, height: int, width: int) -> int:
+        """Bytes of a translation's values, and of their copy while they are written."""
+        pixel_bytes = self.generator.target.bytes_per_pixel
+        return height * width * (pixel_bytes + max(pixel_bytes, _PILLOW_BYTES))
+
+    def _pixel_bytes(self, height: int, width: int, tile: int | None) -> int:
+        """Bytes of an image and its translation: their values, or floats if the image is translated whole."""
+        source, target = self.generator.source, self.generator.target
+        if tile is None:
+            return 4 * height * width * (source.channels + target.channels)
+        return height * width * (source.bytes_per_pixel + target.bytes_per_pixel)
+
+    def _network_bytes(self, height: int, width: int, tile: int | None) -> int:
+        """Bytes of the network's computation for the whole image, or for a tile with its border."""
+        if tile is None:
+            return int(self._required_bytes(1, height, width))
+        tile_size = self._padded_tile_size(height, width, tile)
+        return int(self._required_bytes(1, *tile_size)) + _SCRATCH * math.prod(tile_size) + _LIBRARIES
+
+    def _check_memory(self, height: int, width: int) -> None:
+        """Check that a large image, whose pixels are in memory, can be translated and written with the free memory.
+
+        Raises:
+            DataError: When the memory is not enough.
+        """
+        if height * width <= MAX_PIXELS:
+            return
+        tile, needed = self._choose_tile(1, height, width), self._written_bytes(height, width)
+        needed += self._network_bytes(height, width, tile) if self.device.type == "cpu" else 0
+        free = available_memory(_CPU)
+        if free is not None and needed > free:
+            raise DataError(
+                f"an image of {width}×{height} pixels takes {format_bytes(needed)} of memory to translate"
+                f"{'' if tile else ' without tiles'}, and {format_bytes(free)} are free"
+            )
 
     def _cache_bytes(self, size: tuple[int, int], tile: int) -> tuple[int, int]:
         """Bytes in which tiles may cache features on the device, and beyond them in the host's memory."""
@@ -315,11 +352,15 @@ class Translator:
         free = available_memory(self.device)
         if free is None or self._required_bytes(count, height, width) <= free:
             return None
-        # A device has room for the cached features of large images only if tiles leave some of it.
-        limit = free if self.device.type == "cpu" else free / 2
-        fitting = (
-            side for side in _SIDES if self._required_bytes(1, *self._padded_tile_size(height, width, side)) <= limit
-        )
+        if self.device.type == "cpu":
+            limit = free - self._written_bytes(height, width)
+            fitting = (side for side in _SIDES if self._network_bytes(height, width, side) <= limit)
+        else:  # there is room for the cached features of large images only if tiles leave some of it
+            fitting = (
+                side
+                for side in _SIDES
+                if self._required_bytes(1, *self._padded_tile_size(height, width, side)) <= free / 2
+            )
         return next(fitting, _SIDES[-1])
 
     def _padded_tile_size(self, height: int, width: int, tile: int) -> list[int]:

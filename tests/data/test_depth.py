@@ -29,8 +29,8 @@ from gantoolkit.data.survey import survey
 from gantoolkit.data.writing import supported_suffixes, write_pixels
 from gantoolkit.errors import DataError, RecipeError
 from gantoolkit.inference import Translator, translate_files
-from gantoolkit.inference.files import plan_targets
 from gantoolkit.inference.sources import open_sources
+from gantoolkit.inference.targets import plan_targets
 from gantoolkit.recipes import Recipe, cyclegan
 from gantoolkit.runs import LoadedGenerator
 

@@ -15,9 +15,9 @@ from torch import nn
 import gantoolkit
 from gantoolkit.errors import CheckpointError, DataError
 from gantoolkit.inference import Translator, translate_files
-from gantoolkit.inference.files import plan_targets
 from gantoolkit.inference.manifest import fingerprint
 from gantoolkit.inference.sources import SourceFile, open_sources
+from gantoolkit.inference.targets import plan_targets
 from gantoolkit.recipes import Recipe, cyclegan
 from gantoolkit.run import Run
 from gantoolkit.runs import LoadedGenerator, load_generator, write_generator
@@ -210,7 +210,7 @@ class TestFiles:
     def test_sources_and_translations_are_never_overwritten(self, tmp_path: Path) -> None:
         make_image(0).save(tmp_path / "a.bmp")
         make_image(0).save(tmp_path / "a.png")
-        with pytest.raises(DataError, match=r"would both be written to .*a\.png; translate them into two folders"):
+        with pytest.raises(DataError, match=r"would both be written to .*a\.png; --keep-endings names them"):
             plan([tmp_path], tmp_path / "out")
         with pytest.raises(DataError, match=r"a\.png: would be overwritten by its own translation"):
             plan([tmp_path / "a.png"], tmp_path)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ class TestTransparency:
         if form == "tif":
             values = tifffile.imread(result.target)
             with tifffile.TiffFile(result.target) as file:
-                assert file.pages[0].extrasamples[0].name == "UNASSALPHA"
+                assert file.pages.first.extrasamples[0].name == "UNASSALPHA"
         else:
             values = imagecodecs.png_decode(result.target.read_bytes())
         assert values.shape == (20, 30, channels + 1)
@@ -131,7 +132,7 @@ class TestGeoreference:
     def test_it_is_kept(self, tmp_path: Path) -> None:
         save_elevation(tmp_path / "a.tif", place=PLACE)
         result = translate(elevation(), tmp_path / "a.tif")
-        assert self.read(result.target) == Georeference(**(vars(PLACE) | {"nodata": "-9999"}))
+        assert self.read(result.target) == replace(PLACE, nodata="-9999")
         assert not result.notes
 
     def test_a_picture_with_a_georeference_stays_tiff(self, tmp_path: Path) -> None:
@@ -157,7 +158,7 @@ class TestGeoreference:
 
     def test_a_value_without_data_that_the_recipe_does_not_know_is_named(self, tmp_path: Path) -> None:
         """The pixels that have it were translated like any other."""
-        place = Georeference(**(vars(PLACE) | {"nodata": "0"}))
+        place = replace(PLACE, nodata="0")
         picture = np.asarray(make_image(0))
         tifffile.imwrite(tmp_path / "a.tif", picture, extratags=place.tags(), photometric="rgb", metadata=None)
         result = translate(open_negative(), tmp_path / "a.tif")
@@ -166,7 +167,7 @@ class TestGeoreference:
 
     def read(self, path: Path) -> Georeference:
         with tifffile.TiffFile(path) as file:
-            return read_georeference({tag.code: tag.value for tag in file.pages[0].tags})
+            return read_georeference({tag.code: tag.value for tag in file.pages.first.tags})
 
 
 class TestPixelsWithoutData:
@@ -189,7 +190,7 @@ class TestPixelsWithoutData:
         assert np.array_equal(values[mask], np.full(mask.sum(), expected, np.float32), equal_nan=True)
         assert (values[~mask] >= 0).all()
         with tifffile.TiffFile(result.target) as file:
-            assert float(file.pages[0].tags[42113].value) == pytest.approx(expected, nan_ok=True)
+            assert float(file.pages.first.tags[42113].value) == pytest.approx(expected, nan_ok=True)
 
     def test_pixels_with_data_do_not_get_the_value(self, tmp_path: Path) -> None:
         """0 is the low end of the range, which a network often produces."""

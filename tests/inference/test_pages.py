@@ -35,10 +35,10 @@ def lost(result: FileResult) -> list[str]:
 def save_animation(path: Path, **options: Any) -> list[np.ndarray]:
     """Save four frames; returns them as they are read again."""
     frames = [make_image(index, (24, 16)) for index in range(4)]
-    lossless = {"lossless": True} if path.suffix == ".webp" else {}
-    frames[0].save(
-        path, save_all=True, append_images=frames[1:], **({"duration": DURATIONS, "loop": 3} | lossless | options)
-    )
+    settings: dict[str, Any] = {"duration": DURATIONS, "loop": 3} | options
+    if path.suffix == ".webp":
+        settings["lossless"] = True
+    frames[0].save(path, save_all=True, append_images=frames[1:], **settings)
     return read_frames(path)
 
 

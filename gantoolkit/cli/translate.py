@@ -8,7 +8,6 @@ from cyclopts import Parameter, validators
 
 from gantoolkit import load
 from gantoolkit.cli.exit_codes import INCOMPLETE, SUCCESS
-from gantoolkit.cli.notes import NoteCounter
 from gantoolkit.errors import DataError
 from gantoolkit.files.atomic import printable
 
@@ -75,6 +74,7 @@ def translate(
     """
     from rich.progress import Progress
 
+    from gantoolkit.data.file_notes import FileNotes
     from gantoolkit.inference import translate_files
     from gantoolkit.inference.manifest import NAME, Manifest, fingerprint
     from gantoolkit.inference.sources import open_sources
@@ -96,7 +96,7 @@ def translate(
         if again:
             manifest.forget(targets.values())
         counts = {"done": 0, "kept": 0, "skipped": 0}
-        notes = NoteCounter()
+        notes = FileNotes()
         with Progress(disable=not sys.stdout.isatty()) as bars:
             file_task = bars.add_task(f"Translating {translator.direction}", total=len(targets))
             frame_task = bars.add_task("", total=None, visible=False)
@@ -115,13 +115,14 @@ def translate(
                 bars.update(file_task, advance=1)
                 bars.update(frame_task, visible=False)
                 counts["skipped" if result.problem else "kept" if result.up_to_date else "done"] += 1
-                notes.add(result.source.name, result.notes)
+                notes.add(Path(result.source.name), result.notes)
                 if result.problem:
                     print(f"skipped: {printable(result.problem)}", file=sys.stderr)
-    for line in notes.lines():
-        print(f"note: {printable(line)}", file=sys.stderr)
+    for sentence in notes.sentences():
+        print(f"note: {printable(sentence)}", file=sys.stderr)
     parts = [f"{counts['done']} file{'s' if counts['done'] != 1 else ''} translated into {out}"]
     parts += [f"{counts['kept']} there already"] if counts["kept"] else []
     parts += [f"{counts['skipped']} skipped"] if counts["skipped"] else []
     print(", ".join(parts) + f"; sources are listed in {out / NAME}")
-    return INCOMPLETE if counts["skipped"] or notes.passed_over or files.notes else SUCCESS
+    is_incomplete = counts["skipped"] or files.notes or notes.sentences(passed_over_only=True)
+    return INCOMPLETE if is_incomplete else SUCCESS

@@ -94,7 +94,7 @@ def finish_translation(
             notes.append(Note("has pixels without data, for which its translation has no value", passed_over=True))
     if image.alpha is not None:
         if not options.keep_alpha:
-            notes.append(Note("has transparent pixels, which are opaque in its translation (--keep-alpha keeps them)"))
+            notes.append(Note("has transparent pixels, which are opaque in its translation; --keep-alpha keeps them"))
         elif holds_opacity(path, target):
             pixels = _add_opacity(pixels, image.alpha)
         else:
@@ -133,14 +133,10 @@ def attributes_of_translation(
     attributes = read_attributes(path, source)
     georeference, notes = attributes.georeference, []
     if georeference.locates and not holds_pages(target_path):
-        notes.append(Note("has a georeference, which only a TIFF file holds (--form tif)", passed_over=True))
+        notes.append(Note("has a georeference, which only a TIFF file holds; --form tif keeps it", passed_over=True))
     value = nodata_value(source, target, target_path)
     if georeference.nodata and value is None:
-        notes.append(
-            Note(
-                "states a value of pixels without data, which the recipe does not know (data.nodata)", passed_over=True
-            )
-        )
+        notes.append(Note("states a value of pixels without data, which its recipe does not name", passed_over=True))
     text = "" if value is None else f"{value:.17g}"
     attributes = replace(attributes, georeference=replace(georeference, nodata=text))
     return attributes.resized(size, resized_size(size, options.resize)), tuple(notes)

@@ -46,8 +46,8 @@ def test_notes_are_counted_by_kind(translate: Callable, tmp_path: Path) -> None:
     assert code == 0, "transparency is blended, as in training; nothing is passed over"
     assert "5 files translated" in output
     assert errors == (
-        f"note: {photos / 'a.png'} and 2 more files: has transparent pixels, which are opaque in its translation "
-        "(--keep-alpha keeps them)\n"
+        f"note: {photos / 'a.png'} has transparent pixels, which are opaque in its translation; "
+        "--keep-alpha keeps them (and 2 more)\n"
     )
     with Image.open(tmp_path / "out" / "walk.png") as image:
         assert image.n_frames == 3  # type: ignore[attr-defined]
@@ -64,7 +64,7 @@ def test_what_is_passed_over_has_an_exit_code_also_when_it_is_up_to_date(transla
         assert code == 3
         assert part in output
         assert errors == (
-            f"note: {tmp_path / 'photos' / 'walk.gif'}: has several frames, of which only the first is used\n"
+            f"note: {tmp_path / 'photos' / 'walk.gif'} has several frames, of which only the first is used\n"
         )
     (line,) = map(json.loads, (tmp_path / "out" / "manifest.jsonl").read_text().splitlines())
     assert line["notes"] == [{"text": "has several frames, of which only the first is used", "passed_over": True}]

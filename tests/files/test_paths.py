@@ -19,8 +19,8 @@ from gantoolkit.errors import DataError, GantoolkitError
 from gantoolkit.files.paths import user_path
 from gantoolkit.files.untrusted_weights import read_weights
 from gantoolkit.inference import Translator, translate_files
-from gantoolkit.inference.files import plan_targets
 from gantoolkit.inference.sources import open_sources
+from gantoolkit.inference.targets import plan_targets
 from gantoolkit.official import convert_official
 from gantoolkit.recipes import Recipe, find_recipe
 from gantoolkit.run import Run

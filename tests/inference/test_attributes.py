@@ -86,7 +86,7 @@ class TestTransparency:
         self.save(tmp_path / "a.png")
         result = translate(open_negative(), tmp_path / "a.png")
         assert [note.text for note in result.notes] == [
-            "has transparent pixels, which are opaque in its translation (--keep-alpha keeps them)"
+            "has transparent pixels, which are opaque in its translation; --keep-alpha keeps them"
         ]
         with Image.open(result.target) as image:
             assert image.mode == "RGB"
@@ -154,7 +154,7 @@ class TestGeoreference:
     def test_a_format_that_does_not_hold_it_is_named(self, form: str, tmp_path: Path) -> None:
         save_elevation(tmp_path / "a.tif", place=PLACE)
         result = translate(elevation(nodata_B=0.0), tmp_path / "a.tif", form=form)
-        assert lost(result) == ["has a georeference, which only a TIFF file holds (--form tif)"]
+        assert lost(result) == ["has a georeference, which only a TIFF file holds; --form tif keeps it"]
 
     def test_a_value_without_data_that_the_recipe_does_not_know_is_named(self, tmp_path: Path) -> None:
         """The pixels that have it were translated like any other."""
@@ -162,7 +162,7 @@ class TestGeoreference:
         picture = np.asarray(make_image(0))
         tifffile.imwrite(tmp_path / "a.tif", picture, extratags=place.tags(), photometric="rgb", metadata=None)
         result = translate(open_negative(), tmp_path / "a.tif")
-        assert lost(result) == ["states a value of pixels without data, which the recipe does not know (data.nodata)"]
+        assert lost(result) == ["states a value of pixels without data, which its recipe does not name"]
         assert self.read(result.target).nodata == ""
 
     def read(self, path: Path) -> Georeference:

@@ -134,12 +134,24 @@ def attributes_of_translation(
     georeference, notes = attributes.georeference, []
     if georeference.locates and not holds_pages(target_path):
         notes.append(Note("has a georeference, which only a TIFF file holds; --form tif keeps it", passed_over=True))
+    if not _knows_nodata(source, georeference.nodata):
+        setting = source.name_setting("nodata")
+        notes.append(Note(f"states a value of pixels without data, which {setting} does not name", passed_over=True))
     value = nodata_value(source, target, target_path)
-    if georeference.nodata and value is None:
-        notes.append(Note("states a value of pixels without data, which its recipe does not name", passed_over=True))
     text = "" if value is None else f"{value:.17g}"
     attributes = replace(attributes, georeference=replace(georeference, nodata=text))
     return attributes.resized(size, resized_size(size, options.resize)), tuple(notes)
+
+
+def _knows_nodata(encoding: Encoding, text: str) -> bool:
+    """Whether the value of pixels without data that a file states, as text, is that of its domain. Invalid text states none."""
+    try:
+        stated = np.float32(text)
+    except ValueError:
+        return True
+    if encoding.nodata is None:
+        return False
+    return bool(np.array_equal(stated, np.float32(encoding.nodata), equal_nan=True))
 
 
 def _mark_nodata(pixels: np.ndarray, mask: np.ndarray, value: float, encoding: Encoding, dtype: np.dtype) -> np.ndarray:

@@ -156,13 +156,22 @@ class TestGeoreference:
         result = translate(elevation(nodata_B=0.0), tmp_path / "a.tif", form=form)
         assert lost(result) == ["has a georeference, which only a TIFF file holds; --form tif keeps it"]
 
-    def test_a_value_without_data_that_the_recipe_does_not_know_is_named(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(("stated", "is_named"), [("0", True), ("nan", True), ("-9999.0", False), ("none", False)])
+    def test_a_value_without_data_that_the_recipe_does_not_know_is_named(
+        self, stated: str, is_named: bool, tmp_path: Path
+    ) -> None:
         """The pixels that have it were translated like any other."""
-        place = replace(PLACE, nodata="0")
-        picture = np.asarray(make_image(0))
-        tifffile.imwrite(tmp_path / "a.tif", picture, extratags=place.tags(), photometric="rgb", metadata=None)
+        save_elevation(tmp_path / "a.tif", place=replace(PLACE, nodata=stated))
+        result = translate(elevation(), tmp_path / "a.tif")
+        text = "states a value of pixels without data, which data.nodata_A does not name"
+        assert lost(result) == ([text] if is_named else [])
+        assert self.read(result.target).nodata == "-9999"
+
+    def test_a_picture_names_every_value_without_data(self, tmp_path: Path) -> None:
+        tags, picture = replace(PLACE, nodata="0").tags(), np.asarray(make_image(0))
+        tifffile.imwrite(tmp_path / "a.tif", picture, extratags=tags, photometric="rgb", metadata=None)
         result = translate(open_negative(), tmp_path / "a.tif")
-        assert lost(result) == ["states a value of pixels without data, which its recipe does not name"]
+        assert lost(result) == ["states a value of pixels without data, which data.nodata_A does not name"]
         assert self.read(result.target).nodata == ""
 
     def read(self, path: Path) -> Georeference:

@@ -1,8 +1,8 @@
 """Decoded images cached on disk: one memory-mapped file per data set and way of reading it.
 
-The file begins with its key and the offset of each image. A table of the images present follows, then the pixels. Nothing in
-it is trusted: a file with an invalid header is created again, and an image with a wrong checksum is decoded again. Several
-processes may therefore fill it at once, and any of them may be killed.
+The file begins with its key and the offset of each image. A table of the images present follows, then the pixels of each image
+with a text about its file. Nothing in it is trusted: a file with an invalid header is created again, and an image with a wrong
+checksum is decoded again. Several processes may therefore fill it at once, and any of them may be killed.
 """
 
 import contextlib
@@ -22,27 +22,42 @@ import platformdirs
 
 from gantoolkit.errors import DataError
 
-__all__ = ["SHARE_OF_DISK", "PixelFile", "find_cache_folder"]
+__all__ = ["MAX_TEXT_BYTES", "SHARE_OF_DISK", "PixelFile", "find_cache_folder"]
 
 SHARE_OF_DISK = 0.5
 """The largest share of the disk space, free or taken by these files, that all of them may grow to."""
 
+MAX_TEXT_BYTES = 1000
+"""The space for the text about an image."""
+
 _FOLDER = "GANTOOLKIT_CACHE"
 _SUFFIX = ".pixels"
 _HEADER = struct.Struct("<24s32sQ")
-_MAGIC = b"gantoolkit pixels 1"
+_MAGIC = b"gantoolkit pixels 2"
 _CHECKSUM = struct.Struct("<I")
-_ENTRY = struct.Struct("<III")
+_ENTRY = struct.Struct("<IIII")
 _BLOCK = 512
 
 
 def find_cache_folder() -> Path:
-    """The folder of the cache files: `$GANTOOLKIT_CACHE` if it is set, otherwise a folder in the user's cache."""
-    return Path(os.environ.get(_FOLDER) or platformdirs.user_cache_path("gantoolkit") / "images")
+    """The folder of the cache files: `$GANTOOLKIT_CACHE` if it is set, otherwise a folder in the user's cache.
+
+    Raises:
+        DataError: When it is not set and the user has no home folder, as in a container that runs under any user id.
+    """
+    if folder := os.environ.get(_FOLDER):
+        return Path(folder)
+    with contextlib.suppress(RuntimeError):  # without a home folder, platformdirs raises, or returns a relative path
+        folder = platformdirs.user_cache_path("gantoolkit")
+        if folder.is_absolute():
+            return folder / "images"
+    raise DataError(
+        f"this user has no home folder, in which decoded images could be cached; set {_FOLDER} to a folder that can be written"
+    )
 
 
 class PixelFile:
-    """A cache file with the pixels of a data set's images, addressed by index.
+    """A cache file with the pixels of a data set's images, and a text about each of them, addressed by index.
 
     It can be pickled; the process that unpickles it opens the file itself.
 
@@ -65,7 +80,7 @@ class PixelFile:
         try:
             self._open()
         except (OSError, ValueError):
-            _create(self.path, key, max_sizes())
+            _create(self.path, key, [size + MAX_TEXT_BYTES for size in max_sizes()])
             self._open()
         os.utime(self.path)  # the least recently used files are removed first
 
@@ -80,35 +95,41 @@ class PixelFile:
         except (OSError, ValueError):
             self.failure = f"{self.path}: is missing or damaged"
 
-    def read(self, index: int, channels: int, dtype: np.dtype) -> np.ndarray | None:
-        """The pixels (H, W, C) of an image as a read-only array; None if they are not in the cache."""
+    def read(self, index: int, channels: int, dtype: np.dtype) -> tuple[np.ndarray, bytes] | None:
+        """The pixels (H, W, C) of an image as a read-only array, and its text; None if they are not in the cache."""
         if self._starts is None:
             return None
         start, stop = self._starts[index : index + 2]
         entry = self._table + index * _ENTRY.size
-        width, height, checksum = _ENTRY.unpack(self._bytes[entry : entry + _ENTRY.size].tobytes())
+        width, height, length, checksum = _ENTRY.unpack(self._bytes[entry : entry + _ENTRY.size].tobytes())
         size = width * height * channels * dtype.itemsize
-        if not 0 < size <= stop - start:
+        if not size or size + length > stop - start:
             return None
         pixels = self._bytes[start : start + size].view(dtype).reshape(height, width, channels)
+        text = self._bytes[start + size : start + size + length].tobytes()
         if index not in self._verified:
-            if _checksum(pixels) != checksum:
+            if _checksum(pixels, text) != checksum:
                 return None
             self._verified.add(index)
-        return pixels
+        return pixels, text
 
-    def write(self, index: int, pixels: np.ndarray) -> None:
-        """Store the pixels (H, W, C) of an image. Does nothing if they do not fit; a full disk sets `failure`."""
+    def write(self, index: int, pixels: np.ndarray, text: bytes = b"") -> None:
+        """Store the pixels (H, W, C) of an image, and a text about it.
+
+        Does nothing if they do not fit; a full disk sets `failure`.
+        """
         if self.failure or self._starts is None:
             return
         start, stop = self._starts[index : index + 2]
-        if pixels.nbytes > stop - start:  # the image is larger than its header says
+        if pixels.nbytes + len(text) > stop - start:  # the image is larger than its header says
             return
         height, width, _ = pixels.shape
         try:
             # Written with `pwrite`, where a full disk raises an error; through the memory map it would kill the process.
             self._write_at(np.ascontiguousarray(pixels).data.cast("B"), start)
-            self._write_at(_ENTRY.pack(width, height, _checksum(pixels)), self._table + index * _ENTRY.size)
+            self._write_at(text, start + pixels.nbytes)
+            entry = _ENTRY.pack(width, height, len(text), _checksum(pixels, text))
+            self._write_at(entry, self._table + index * _ENTRY.size)
         except OSError as error:
             self.failure = f"{self.path}: cannot be written ({error.strerror or error})"
 
@@ -187,6 +208,7 @@ def _make_room(folder: Path, size: int) -> None:
         total -= file_size
 
 
-def _checksum(pixels: np.ndarray) -> int:
-    """The checksum of an image, shape included."""
-    return zlib.crc32(np.ascontiguousarray(pixels).data.cast("B"), zlib.crc32(repr(pixels.shape).encode()))
+def _checksum(pixels: np.ndarray, text: bytes) -> int:
+    """The checksum of an image, its shape and its text included."""
+    before = zlib.crc32(text, zlib.crc32(repr(pixels.shape).encode()))
+    return zlib.crc32(np.ascontiguousarray(pixels).data.cast("B"), before)

@@ -1,18 +1,18 @@
 """Decoded images cached on the device: one gather there makes a batch, whatever the sizes, crops and flips of its images."""
 
-import random
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import accumulate
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gantoolkit.data.augmentation import draw_window
+from gantoolkit.data.augmentation import Window
 from gantoolkit.data.encoding import Encoding
-from gantoolkit.data.reader import ImageReader
+from gantoolkit.data.reader import ImageReader, LoadedImage
 from gantoolkit.errors import DataError
 from gantoolkit.runtime.memory import available_memory
 
@@ -58,7 +58,7 @@ class DeviceSource:
             )
             for domain, encoding in encodings.items()
         }
-        self._shapes: dict[tuple[str, int], tuple[int, int]] = {}
+        self._images: dict[tuple[str, int], LoadedImage] = {}
         self._bad: dict[tuple[str, int], str] = {}
         # A table, not arithmetic: when dividing by a constant, a GPU and a CPU differ in the last bit.
         self._levels = {
@@ -69,12 +69,14 @@ class DeviceSource:
         self._side = torch.arange(self.settings.crop_size, device=device)
         self._load(reader)
 
-    def load_crop(self, domain: str, index: int, rng: random.Random) -> _Crop:
+    def load(self, domain: str, index: int) -> LoadedImage:
         if (domain, index) in self._bad:
             raise DataError(self._bad[domain, index])
-        width, height = self._shapes[domain, index]
-        window = draw_window((width, height), self.settings, rng)
-        first = self._starts[domain][index] + window.top * width + window.left
+        return self._images[domain, index]
+
+    def crop(self, domain: str, image: LoadedImage, window: Window) -> _Crop:
+        width, _ = image.size
+        first = image.content + window.top * width + window.left
         return (first + self.settings.crop_size - 1, width, -1) if window.flipped else (first, width, 1)
 
     def collate(self, domain: str, crops: Sequence[_Crop]) -> Tensor:
@@ -90,10 +92,11 @@ class DeviceSource:
     def _load(self, reader: ImageReader) -> None:
         def load(domain: str, index: int) -> None:
             try:
-                pixels = reader.read(domain, index)
+                image = reader.read(domain, index)
             except DataError as error:
                 self._bad[domain, index] = str(error)
                 return
+            pixels = image.content
             height, width, channels = pixels.shape
             start, stop = self._starts[domain][index : index + 2]
             if height * width > stop - start:
@@ -104,7 +107,7 @@ class DeviceSource:
                 pixels = pixels.view(np.int16)  # torch does not index tensors of uint16
             flat = torch.from_numpy(np.array(pixels).reshape(-1, channels))
             self._pixels[domain][start : start + height * width] = flat.to(self.device)
-            self._shapes[domain, index] = width, height
+            self._images[domain, index] = replace(image, content=start)
 
         images = [(domain, index) for domain in "AB" for index in range(len(reader.files(domain)))]
         # Reading an image changes the warning filters and restores them; threads would restore each other's.

@@ -3,23 +3,40 @@
 import contextlib
 import hashlib
 import json
+from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
-import numpy as np
 import PIL
 
 from gantoolkit.data.augmentation import compute_size, resize
 from gantoolkit.data.encoding import Encoding, encoding_of
 from gantoolkit.data.folders import Dataset
 from gantoolkit.data.images import ImageFile
-from gantoolkit.data.pixels import read_pixel_size, read_pixels
+from gantoolkit.data.notes import Note
+from gantoolkit.data.pixels import read_decoded_image, read_pixel_size
 from gantoolkit.errors import DataError
 from gantoolkit.recipes.settings import DataSettings
 
-__all__ = ["ImageReader"]
+__all__ = ["ImageReader", "LoadedImage"]
 
-_FORMAT = 1
-"""Version of the pixels. Increase it when `read_pixels` or `resize` return different pixels than before."""
+_FORMAT = 2
+"""Version of the pixels. Increase it when `read_decoded_image` or `resize` return different pixels than before."""
+
+
+@dataclass(frozen=True)
+class LoadedImage:
+    """An image that was read and resized.
+
+    Args:
+        size: Its width and height.
+        content: Its pixels, in the form of the source that loaded it.
+        notes: What was done to the file to read it, or passed over.
+    """
+
+    size: tuple[int, int]
+    content: Any
+    notes: tuple[Note, ...] = ()
 
 
 class ImageReader:
@@ -43,8 +60,8 @@ class ImageReader:
         """The encoding of the files of domain A or B."""
         return encoding_of(self.settings, domain)
 
-    def read(self, domain: str, index: int) -> np.ndarray:
-        """Read and resize an image: (H, W, C) of its encoding's dtype.
+    def read(self, domain: str, index: int) -> LoadedImage:
+        """Read and resize an image; its content is an array (H, W, C) of its encoding's dtype.
 
         Raises:
             DataError: When the file cannot be read or has changed since this reader was created. The digest of the data set,
@@ -52,10 +69,11 @@ class ImageReader:
         """
         file = self.files(domain)[index]
         encoding = self.encoding(domain)
-        pixels = read_pixels(file, encoding)
+        image = read_decoded_image(file, encoding)
         if _stamp(file) != self._stamps[domain][index]:  # checked after reading, which a change may interrupt
             raise DataError(f"{file.path}: was replaced during training; resume the run to train on the new file")
-        return resize(pixels, self.settings, encoding)
+        pixels = resize(image.pixels, self.settings, encoding)
+        return LoadedImage((pixels.shape[1], pixels.shape[0]), pixels, image.notes)
 
     @cached_property
     def sizes(self) -> dict[str, list[int]]:
@@ -69,9 +87,11 @@ class ImageReader:
         digest = hashlib.sha256(repr((_FORMAT, PIL.__version__, settings.resize, load_size)).encode())
         for domain in "AB":
             for file, stamp in zip(self.files(domain), self._stamps[domain], strict=True):
-                encoding = self.encoding(domain)
-                about = [str(file.path.absolute()), stamp, file.half or "", encoding.channels, encoding.range]
+                about = [str(file.path.absolute()), stamp, file.half or ""]
                 digest.update(json.dumps(about).encode())
+            encoding = self.encoding(domain)
+            about = [encoding.channels, encoding.range, encoding.clip, encoding.nodata, encoding.resample]
+            digest.update(json.dumps(about).encode())
         return digest.digest()
 
     def _measure(self, domain: str, file: ImageFile) -> int:

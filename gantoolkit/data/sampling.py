@@ -4,48 +4,66 @@ The order is therefore the same with any number of workers, and a run resumes in
 """
 
 import random
-import signal
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
-from multiprocessing import resource_tracker
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils import data as torch_data
 
+from gantoolkit.data.augmentation import check_crop_fits, check_pair, draw_windows
 from gantoolkit.data.folders import Dataset
+from gantoolkit.data.notes import Note
+from gantoolkit.data.reader import LoadedImage
 from gantoolkit.data.sources import CacheMode, Source, open_source
+from gantoolkit.data.workers import (
+    check_shared_memory,
+    explain_shared_memory,
+    is_worker,
+    load_ahead,
+    warn_of_many_workers,
+)
 from gantoolkit.errors import DataError
 from gantoolkit.files.atomic import printable
 from gantoolkit.recipes.settings import DataSettings
 from gantoolkit.runtime.seeds import derive_seed
+from gantoolkit.runtime.torchrun import launched_local_world_size
 
-__all__ = ["WORKER_TIMEOUT_SECONDS", "LoadedBatch", "TrainingBatches"]
-
-WORKER_TIMEOUT_SECONDS = 600.0
-"""Timeout for a batch from a worker process, after which the file system is assumed to hang."""
+__all__ = ["LoadedBatch", "TrainingBatches"]
 
 
 @dataclass(frozen=True)
 class LoadedBatch:
-    """The images of one step, and the problems met while loading them.
+    """The images of one step, and what was noticed while loading them.
 
     Args:
         images: One batch per domain.
         bad_files: Files that could not be read, with the reason.
+        notes: The notes on the files that were read.
         failure: Why the cache accepts no more images; empty if it works.
+        error: Why a worker process could not pass the images on; empty if it could.
         share: The fraction of the step's images, over all ranks, that this rank holds.
     """
 
     images: dict[str, Tensor]
     bad_files: dict[str, str]
+    notes: dict[str, tuple[Note, ...]] = field(default_factory=dict)
     failure: str = ""
+    error: str = ""
     share: float = 1.0
+
+    def share_memory(self) -> "LoadedBatch":
+        """Move the images to shared memory, in which a worker process passes them on."""
+        try:
+            for images in self.images.values():
+                images.share_memory_()
+        except (RuntimeError, OSError) as error:
+            return replace(self, images={}, error=explain_shared_memory(error))
+        return self
 
     def pin_memory(self) -> "LoadedBatch":
         """Copy the images to pinned memory; `DataLoader` calls this."""
@@ -65,8 +83,25 @@ class _Sample:
     """One crop of each domain that has a readable image, in the form that its source returns."""
 
     crops: dict[str, Any]
-    bad_files: dict[str, str]
+    remarks: "_Remarks"
     failure: str
+
+
+@dataclass(frozen=True)
+class _Remarks:
+    """What was noticed about files, by the name of the file."""
+
+    bad_files: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, tuple[Note, ...]] = field(default_factory=dict)
+
+    @contextmanager
+    def catch(self, path: Path) -> Iterator[None]:
+        """Record a `DataError` of the block as the reason why a file cannot be used."""
+        try:
+            yield
+        except DataError as error:
+            name = printable(path)
+            self.bad_files[name] = str(error).removeprefix(f"{path}: ").removeprefix(f"{name}: ")
 
 
 class TrainingBatches:
@@ -85,6 +120,9 @@ class TrainingBatches:
         device: The device that trains. With a cache on the device, the batches are created there.
         rank: The rank of this process, which loads its part of every batch.
         world_size: The number of processes.
+
+    Raises:
+        DataError: When the batches that the workers load ahead do not fit into shared memory.
     """
 
     def __init__(
@@ -102,40 +140,49 @@ class TrainingBatches:
     ) -> None:
         device = torch.device(device)
         source = open_source(dataset, settings, cache, device)
-        self.samples = _Samples(dataset, source, seed)
+        self.samples = _Samples(dataset, source, settings, seed)
         self.batch_size = batch_size
         self.rank, self.world_size = rank, world_size
         self.workers = 0 if source.on_device else workers
         self.pin_memory = device.type == "cuda" and not source.on_device
+        check_shared_memory(
+            _batch_bytes(settings, -(-batch_size // world_size)), self.workers, launched_local_world_size()
+        )
+        warn_of_many_workers(self.workers)
 
     @property
     def steps_per_epoch(self) -> int:
         return -(-len(self.samples) // self.batch_size)
 
-    def iterate(self, start: int, stop: int) -> Iterator[LoadedBatch]:
+    def iterate(
+        self, start: int, stop: int, *, should_stop: Callable[[], bool] = lambda: False
+    ) -> Iterator[LoadedBatch]:
         """Yield this rank's part of the batches of steps `start` to `stop` (exclusive), counted over the whole run.
 
+        Args:
+            should_stop: Whether to stop waiting for a worker; asked about once a second.
+
         Raises:
+            LoadingInterruptedError: When `should_stop` returned True.
             DataError: When a domain has no readable image, or a worker has ended or sends nothing for `WORKER_TIMEOUT_SECONDS`.
                 (Without workers there is no timeout: the run waits as long as the file system hangs.)
         """
-        loader: torch_data.DataLoader[LoadedBatch] = torch_data.DataLoader(
+        batches = load_ahead(
             self.samples,
-            batch_sampler=_BatchSampler(self, start, stop),  # type: ignore[arg-type]
-            num_workers=self.workers,
-            timeout=WORKER_TIMEOUT_SECONDS if self.workers else 0,
-            collate_fn=self.samples.collate,
+            _BatchSampler(self, start, stop),
+            self.samples.collate,
+            workers=self.workers,
             pin_memory=self.pin_memory,
-            # Spawning costs a second, but a forked process may deadlock on the locks of torch's threads.
-            multiprocessing_context="spawn" if self.workers else None,
-            worker_init_fn=_ignore_signals,
-            generator=torch.Generator(),  # otherwise the loader draws a seed from the global generator
+            describe=lambda index: self._describe(start + index),
+            should_stop=should_stop,
         )
         warned = False
-        for step, batch in zip(range(start, stop), _explain_lost_workers(loader, start, self.files), strict=True):
+        for step, batch in zip(range(start, stop), batches, strict=True):
             if batch.failure and not warned:  # once for all workers
                 warnings.warn(f"{batch.failure}; images are decoded each time", stacklevel=2)
                 warned = True
+            if batch.error:
+                raise DataError(batch.error)
             for domain in "AB":
                 if domain not in batch.images:
                     path, reason = next(reversed(batch.bad_files.items()))
@@ -166,8 +213,11 @@ class TrainingBatches:
         """The files that this rank reads for a step, if all of them are readable."""
         return [path for position in self.rank_positions(step) for path in self.samples.files(position)]
 
+    def _describe(self, step: int) -> str:
+        return f"Step {step + 1} waits for {', '.join(map(str, self.files(step)))}"
 
-class _BatchSampler:
+
+class _BatchSampler(torch_data.Sampler[list[_Position]]):
     """The sample positions of each step, computed on demand."""
 
     def __init__(self, batches: TrainingBatches, start: int, stop: int) -> None:
@@ -182,9 +232,10 @@ class _BatchSampler:
 
 
 class _Samples(torch_data.Dataset[_Sample]):
-    def __init__(self, dataset: Dataset, source: Source, seed: int) -> None:
+    def __init__(self, dataset: Dataset, source: Source, settings: DataSettings, seed: int) -> None:
         self.dataset = dataset
         self.source = source
+        self.settings = settings
         self.seed = seed
         self._shuffled: tuple[int, list[int]] = (-1, [])
 
@@ -195,16 +246,16 @@ class _Samples(torch_data.Dataset[_Sample]):
         """Load the images of a position. The next readable file replaces an unreadable one."""
         start_A, start_B = self._first_indices(position)
         count_A, count_B = len(self.dataset.files("A")), len(self.dataset.files("B"))
-        bad_files: dict[str, str] = {}
+        remarks = _Remarks()
         if self.dataset.pairing == "paired":  # the images of a pair are skipped together, cropped and flipped alike
-            pairs = ((("A", i, "crop"), ("B", i, "crop")) for i in _cycle(start_A, count_A))
-            crops = self._load_first_readable(pairs, position, bad_files)
+            pairs = ({"A": index, "B": index} for index in _cycle(start_A, count_A))
+            crops = self._crop_first_readable(pairs, "crop", position, remarks)
         else:
-            images_A = ((("A", i, "crop A"),) for i in _cycle(start_A, count_A))
-            images_B = ((("B", i, "crop B"),) for i in _cycle(start_B, count_B))
-            crops = self._load_first_readable(images_A, position, bad_files)
-            crops |= self._load_first_readable(images_B, position, bad_files)
-        return _Sample(crops, bad_files, self.source.failure)
+            images_A = ({"A": index} for index in _cycle(start_A, count_A))
+            images_B = ({"B": index} for index in _cycle(start_B, count_B))
+            crops = self._crop_first_readable(images_A, "crop A", position, remarks)
+            crops |= self._crop_first_readable(images_B, "crop B", position, remarks)
+        return _Sample(crops, remarks, self.source.failure)
 
     def files(self, position: _Position) -> list[Path]:
         """The files that are tried first for a position."""
@@ -225,33 +276,50 @@ class _Samples(torch_data.Dataset[_Sample]):
     def _path(self, domain: str, index: int) -> Path:
         return self.dataset.files(domain)[index].path
 
-    def _load_first_readable(
-        self, candidates: Iterable[Sequence[tuple[str, int, str]]], position: _Position, bad_files: dict[str, str]
+    def _crop_first_readable(
+        self, candidates: Iterable[Mapping[str, int]], purpose: str, position: _Position, remarks: _Remarks
     ) -> dict[str, Any]:
-        """Load the first candidate whose images are all readable and record the unreadable files; empty if there is none."""
-        for images in candidates:
-            crops: dict[str, Any] = {}
-            for domain, index, purpose in images:
+        """Crop the first candidate, an index for each of some domains, whose images can be used; empty if there is none."""
+        for candidate in candidates:
+            images = self._load(candidate, remarks)
+            if len(images) == len(candidate):
                 rng = random.Random(derive_seed(self.seed, purpose, position.epoch, position.index))
-                try:
-                    crops[domain] = self.source.load_crop(domain, index, rng)
-                except DataError as error:
-                    path = self._path(domain, index)
-                    bad_files[printable(path)] = (
-                        str(error).removeprefix(f"{path}: ").removeprefix(f"{printable(path)}: ")
-                    )
-            if len(crops) == len(images):
-                return crops
+                windows = draw_windows([image.size for image in images.values()], self.settings, rng)
+                return {
+                    domain: self.source.crop(domain, image, window)
+                    for (domain, image), window in zip(images.items(), windows, strict=True)
+                }
         return {}
+
+    def _load(self, candidate: Mapping[str, int], remarks: _Remarks) -> dict[str, LoadedImage]:
+        """Load the images of a candidate that can be used. What is wrong with the others is noted."""
+        images: dict[str, LoadedImage] = {}
+        for domain, index in candidate.items():
+            path = self._path(domain, index)
+            with remarks.catch(path):
+                image = self.source.load(domain, index)
+                if image.notes:
+                    remarks.notes[printable(path)] = image.notes
+                check_crop_fits(image.size, self.settings)
+                images[domain] = image
+        if len(images) == 2:
+            path, partner = (self._path(domain, index) for domain, index in candidate.items())
+            with remarks.catch(path):
+                check_pair(images["A"].size, printable(partner), images["B"].size, self.settings)
+                return images
+            return {}
+        return images
 
     def collate(self, samples: list[_Sample]) -> LoadedBatch:
         """Batch the samples. A domain is left out if a sample has no image of it."""
         domains = [domain for domain in "AB" if all(domain in sample.crops for sample in samples)]
-        images = {
-            domain: self.source.collate(domain, [sample.crops[domain] for sample in samples]) for domain in domains
-        }
-        bad_files = {path: reason for sample in samples for path, reason in sample.bad_files.items()}
-        return LoadedBatch(images, bad_files, samples[-1].failure)
+        batch = LoadedBatch(
+            {domain: self.source.collate(domain, [sample.crops[domain] for sample in samples]) for domain in domains},
+            bad_files={path: reason for sample in samples for path, reason in sample.remarks.bad_files.items()},
+            notes={path: notes for sample in samples for path, notes in sample.remarks.notes.items()},
+            failure=samples[-1].failure,
+        )
+        return batch.share_memory() if is_worker() else batch
 
     def _order(self, epoch: int) -> list[int]:
         if self._shuffled[0] != epoch:
@@ -260,62 +328,9 @@ class _Samples(torch_data.Dataset[_Sample]):
         return self._shuffled[1]
 
 
-def _explain_lost_workers(
-    loader: "torch_data.DataLoader[LoadedBatch]", start: int, files_of: Callable[[int], Sequence[Path]]
-) -> Iterator[LoadedBatch]:
-    with _signals_blocked() if loader.num_workers else nullcontext():
-        batches = iter(loader)
-    step = start
-    try:
-        for batch in batches:
-            yield batch
-            step += 1
-    except RuntimeError as error:
-        if "DataLoader timed out" in str(error):
-            _end_workers(batches)
-            files = ", ".join(map(str, files_of(step)))
-            raise DataError(
-                f"no images were loaded for {WORKER_TIMEOUT_SECONDS:.0f} s; the file system may hang. Step {step + 1} waits "
-                f"for {files}; resume the run when they can be read again"
-            ) from error
-        if "DataLoader worker" not in str(error):
-            raise
-        raise DataError(
-            "a worker process that loads images has ended. It may have run out of memory, or have imported a script that "
-            'starts training on import (put that code under `if __name__ == "__main__":`, or set workers = 0)'
-        ) from error
-
-
-def _end_workers(batches: Any) -> None:
-    """Kill workers that hang: at exit, Python would wait for them forever."""
-    batches._shutdown_workers()
-    for worker in batches._workers:
-        worker.kill()
-
-
-_MAIN_PROCESS_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-@contextmanager
-def _signals_blocked() -> Iterator[None]:
-    """Block signals in the workers started here until `_ignore_signals` has run in them."""
-    resource_tracker.ensure_running()  # it unblocks signals when it starts
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _MAIN_PROCESS_SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-
-def _ignore_signals(worker: int) -> None:
-    # Ctrl-C and the SIGTERM of a service manager or job scheduler reach the whole process group. The main process finishes
-    # its step first and may still need a batch from this worker. A second SIGTERM comes from the loader.
-    def ignore_once(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, ignore_once)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _MAIN_PROCESS_SIGNALS)
+def _batch_bytes(settings: DataSettings, samples: int) -> int:
+    """The size of a batch, which holds floats."""
+    return samples * (settings.channels_A + settings.channels_B) * settings.crop_size**2 * 4
 
 
 def _cycle(start: int, count: int) -> Iterator[int]:

@@ -1,19 +1,19 @@
 """Sources of a step's images: decoded from their files each time, or read from a cache."""
 
-import random
+import json
 import warnings
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from gantoolkit.data.augmentation import augment
+from gantoolkit.data.augmentation import Window, crop_pixels
 from gantoolkit.data.cache import PixelFile, find_cache_folder
 from gantoolkit.data.device_cache import DeviceSource
 from gantoolkit.data.folders import Dataset
-from gantoolkit.data.reader import ImageReader
+from gantoolkit.data.notes import Note
+from gantoolkit.data.reader import ImageReader, LoadedImage
 from gantoolkit.errors import DataError
 from gantoolkit.recipes.settings import DataSettings
 
@@ -25,7 +25,9 @@ nowhere; `auto`, on a CUDA device if they take at most a quarter of its free mem
 
 
 class Source(Protocol):
-    """Loads a batch in two steps: `load_crop` may run in a worker process, `collate` joins its results.
+    """Loads a batch in three steps: `load` and `crop` may run in a worker process, `collate` joins their results.
+
+    An image is loaded before its crop is chosen, because the crops of a pair depend on the sizes of both images.
 
     Args:
         on_device: Whether batches are created on the device, in the main process.
@@ -37,12 +39,16 @@ class Source(Protocol):
     @property
     def failure(self) -> str: ...
 
-    def load_crop(self, domain: str, index: int, rng: random.Random) -> Any:
-        """Load a random crop of an image, in the form that `collate` accepts.
+    def load(self, domain: str, index: int) -> LoadedImage:
+        """Load a resized image, in the form that `crop` accepts.
 
         Raises:
-            DataError: When the image cannot be read or is smaller than the crop.
+            DataError: When the image cannot be read.
         """
+        ...
+
+    def crop(self, domain: str, image: LoadedImage, window: Window) -> Any:
+        """Crop an image, in the form that `collate` accepts."""
         ...
 
     def collate(self, domain: str, crops: Sequence[Any]) -> Tensor:
@@ -68,22 +74,32 @@ class HostSource:
     def failure(self) -> str:
         return "" if self.cache is None else self.cache.failure
 
-    def load_crop(self, domain: str, index: int, rng: random.Random) -> Tensor:
-        return augment(self._read(domain, index), self.reader.settings, self.reader.encoding(domain), rng)
-
-    def collate(self, domain: str, crops: Sequence[Tensor]) -> Tensor:
-        return torch.stack(list(crops))
-
-    def _read(self, domain: str, index: int) -> np.ndarray:
+    def load(self, domain: str, index: int) -> LoadedImage:
         if self.cache is None:
             return self.reader.read(domain, index)
         cache_index = index if domain == "A" else len(self.reader.files("A")) + index
         encoding = self.reader.encoding(domain)
-        pixels = self.cache.read(cache_index, encoding.channels, encoding.dtype)
-        if pixels is None:
-            pixels = self.reader.read(domain, index)
-            self.cache.write(cache_index, pixels)
-        return pixels
+        entry = self.cache.read(cache_index, encoding.channels, encoding.dtype)
+        if entry is not None:
+            pixels, text = entry
+            return LoadedImage((pixels.shape[1], pixels.shape[0]), pixels, _parse_notes(text))
+        image = self.reader.read(domain, index)
+        self.cache.write(cache_index, image.content, _format_notes(image.notes))
+        return image
+
+    def crop(self, domain: str, image: LoadedImage, window: Window) -> Tensor:
+        return crop_pixels(image.content, window, self.reader.settings, self.reader.encoding(domain))
+
+    def collate(self, domain: str, crops: Sequence[Tensor]) -> Tensor:
+        return torch.stack(list(crops))
+
+
+def _format_notes(notes: Sequence[Note]) -> bytes:
+    return json.dumps([[note.text, note.passed_over] for note in notes]).encode() if notes else b""
+
+
+def _parse_notes(text: bytes) -> tuple[Note, ...]:
+    return tuple(Note(*fields) for fields in json.loads(text)) if text else ()
 
 
 def open_source(dataset: Dataset, settings: DataSettings, cache: CacheMode, device: torch.device) -> Source:

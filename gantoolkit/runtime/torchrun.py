@@ -4,7 +4,7 @@ import os
 
 from gantoolkit.errors import GantoolkitError
 
-__all__ = ["launched_local_rank", "launched_rank", "launched_world_size"]
+__all__ = ["launched_local_rank", "launched_local_world_size", "launched_rank", "launched_world_size"]
 
 
 def launched_world_size() -> int:
@@ -39,6 +39,15 @@ def launched_local_rank() -> int | None:
         GantoolkitError: If the variable is not a valid number.
     """
     return _read("LOCAL_RANK")
+
+
+def launched_local_world_size() -> int:
+    """The number of processes on this machine (`LOCAL_WORLD_SIZE`); 1 without a launcher.
+
+    Raises:
+        GantoolkitError: If the variable is not a valid number.
+    """
+    return _read("LOCAL_WORLD_SIZE") or 1
 
 
 def _read(name: str) -> int | None:

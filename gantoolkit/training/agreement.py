@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from gantoolkit.data import Dataset, LoadedBatch
+from gantoolkit.data.workers import LoadingInterruptedError
 from gantoolkit.errors import DataError, RecipeError
 from gantoolkit.plugins import System
 from gantoolkit.recipes import Recipe
@@ -106,10 +107,12 @@ def load_together(
         batch, failure = None, None
         try:
             batch = next(batches, None)
+            if batch is None:
+                return
         except DataError as error:
             failure = error
-        if batch is None and failure is None:
-            return
+        except LoadingInterruptedError:  # the other processes hear of the signal below
+            pass
         status = {
             "bad_files": batch.bad_files if batch else {},
             "failure": str(failure) if failure else None,

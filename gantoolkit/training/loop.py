@@ -218,7 +218,7 @@ class _Session:
         """
         step = self.state.progress.step
         try:
-            batches = self.batches.iterate(step, self.cadence.stop)
+            batches = self.batches.iterate(step, self.cadence.stop, should_stop=lambda: interrupts.received is not None)
             for batch in load_together(batches, interrupts, self.process_group):
                 self.state.note_bad_files(batch.bad_files, allowed=self.recipe.data.max_bad_files)
                 yield batch

@@ -60,7 +60,7 @@ def cache_file() -> Path:
 @pytest.fixture
 def no_decoding(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with monkeypatch.context() as patch:
-        patch.setattr(reader, "read_pixels", lambda *_: pytest.fail("an image was decoded"))
+        patch.setattr(reader, "read_decoded_image", lambda *_: pytest.fail("an image was decoded"))
         patch.setattr(reader, "read_pixel_size", lambda *_: pytest.fail("a header was read"))
         yield
 
@@ -186,9 +186,11 @@ class TestFile:
         assert cache.read(1, 3, np.dtype(np.uint8)) is None
         pixels = torch.arange(12, dtype=torch.uint8).reshape(1, 4, 3).numpy()
         cache.write(1, pixels)
-        cached = cache.read(1, 3, np.dtype(np.uint8))
-        assert cached is not None
+        entry = cache.read(1, 3, np.dtype(np.uint8))
+        assert entry is not None
+        cached, text = entry
         assert cached.tolist() == pixels.tolist()
+        assert text == b""
         assert cache.read(0, 3, np.dtype(np.uint8)) is None
         with pytest.raises(ValueError, match="read-only"):
             cached[0] = 0

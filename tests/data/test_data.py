@@ -21,7 +21,7 @@ from gantoolkit.data import (
     to_tensor,
     write_image,
 )
-from gantoolkit.data.augmentation import augment, prepare, resize
+from gantoolkit.data.augmentation import check_crop_fits, crop_pixels, draw_windows, prepare, resize
 from gantoolkit.data.encoding import PICTURE, Encoding
 from gantoolkit.data.images import ImageFile
 from gantoolkit.errors import DataError
@@ -34,8 +34,11 @@ def load_images(batches: TrainingBatches, start: int, stop: int) -> list[torch.T
 
 def random_crop(picture: Image.Image, settings: DataSettings, seed: int) -> torch.Tensor:
     encoding = Encoding(len(picture.getbands()))
-    pixels = np.atleast_3d(np.asarray(picture))
-    return augment(resize(pixels, settings, encoding), settings, encoding, random.Random(seed))
+    pixels = resize(np.atleast_3d(np.asarray(picture)), settings, encoding)
+    size = (pixels.shape[1], pixels.shape[0])
+    check_crop_fits(size, settings)
+    (window,) = draw_windows([size], settings, random.Random(seed))
+    return crop_pixels(pixels, window, settings, encoding)
 
 
 def make_batches(root: Path, **options) -> TrainingBatches:

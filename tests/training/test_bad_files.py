@@ -1,8 +1,6 @@
 """Files that become unreadable during training are named, counted, limited and listed in the report."""
 
-import gc
 import os
-import random
 import re
 import shutil
 import sys
@@ -11,13 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 from _helpers.small import make_dataset, make_image
 from _helpers.states import rows
 
 import gantoolkit
 from gantoolkit.data import TrainingBatches, open_dataset, sampling
-from gantoolkit.data.reader import ImageReader
+from gantoolkit.data import workers as workers_module
+from gantoolkit.data.reader import ImageReader, LoadedImage
 from gantoolkit.data.sources import HostSource
 from gantoolkit.errors import DataError
 from gantoolkit.files.tensors import read_header
@@ -203,10 +201,10 @@ class HangingSource(HostSource):
         super().__init__(reader)
         self.flag = flag
 
-    def load_crop(self, domain: str, index: int, rng: random.Random) -> torch.Tensor:
+    def load(self, domain: str, index: int) -> LoadedImage:
         while self.flag.exists():
             time.sleep(0.1)
-        return super().load_crop(domain, index, rng)
+        return super().load(domain, index)
 
 
 @pytest.mark.slow(reason="waits for timeouts, about 20 s")
@@ -221,10 +219,7 @@ def test_a_file_system_that_hangs_ends_the_run_and_the_error_names_the_files(
     def hang() -> None:
         workers.extend(worker_processes())
         flag.touch()
-        patch.setattr(sampling, "WORKER_TIMEOUT_SECONDS", 5.0)  # not before: a worker takes longer to start
-        for loader in gc.get_objects():
-            if type(loader).__name__ == "_MultiProcessingDataLoaderIter":
-                loader._timeout = 5.0
+        patch.setattr(workers_module, "WORKER_TIMEOUT_SECONDS", 5.0)  # not before: a worker takes longer to start
 
     with monkeypatch.context() as patch:
         # A worker process cannot import this module under the name that pytest gives it.

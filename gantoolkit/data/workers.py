@@ -87,7 +87,10 @@ def explain_shared_memory(error: BaseException) -> str:
     return f"a worker process found no shared memory for its batch ({first_line(error)}){rest}; {_SHARED_MEMORY_REMEDY}"
 
 
-_SHARED_MEMORY_REMEDY = "give the container more (`docker run --shm-size=2g`, or `--ipc=host`), or load images without workers (--workers 0)"
+_SHARED_MEMORY_REMEDY = (
+    "give the container more (`docker run --shm-size=2g`, or `--ipc=host`), or load images in the main process "
+    "(--workers 0)"
+)
 
 
 def warn_of_many_workers(workers: int) -> None:

@@ -21,7 +21,9 @@ __all__ = [
     "crop_pixels",
     "draw_windows",
     "prepare",
+    "prepared_size",
     "resize",
+    "sizes_match",
 ]
 
 MAX_PAIR_DIFFERENCE = 0.02
@@ -87,11 +89,16 @@ def prepare(pixels: np.ndarray, settings: DataSettings, encoding: Encoding, *, l
         DataError: When the image is smaller than the crop.
     """
     side = settings.crop_size
-    width, height = compute_size((pixels.shape[1], pixels.shape[0]), settings, side)
+    width, height = prepared_size(pixels, settings)
     check_crop_fits((width, height), settings)
     left, top = (width - side) // 2, (height - side) // 2
     resized = resize_pixels(pixels, (width, height), encoding, "nearest" if label_map else None)
     return encoding.to_floats(resized[top : top + side, left : left + side])
+
+
+def prepared_size(pixels: np.ndarray, settings: DataSettings) -> tuple[int, int]:
+    """The width and height to which `prepare` resizes an image (H, W, C)."""
+    return compute_size((pixels.shape[1], pixels.shape[0]), settings, settings.crop_size)
 
 
 def compute_size(size: tuple[int, int], settings: DataSettings, side: int) -> tuple[int, int]:
@@ -128,12 +135,15 @@ def check_pair(size: tuple[int, int], partner: str, partner_size: tuple[int, int
     Raises:
         DataError: When they do not; the message is a sentence without its subject, the first image.
     """
-    if all(
-        abs(one - other) <= MAX_PAIR_DIFFERENCE * max(one, other) for one, other in zip(size, partner_size, strict=True)
-    ):
-        return
-    raise DataError(
-        f'is {size[0]}×{size[1]} with data.resize = "{settings.resize}", and its partner {partner} is '
-        f"{partner_size[0]}×{partner_size[1]}, so that their crops would not show the same place; set "
-        'data.resize = "square", or make pairs of equal sizes with `gantoolkit data pair --resize`'
-    )
+    if not sizes_match(size, partner_size):
+        raise DataError(
+            f'is {size[0]}×{size[1]} with data.resize = "{settings.resize}", and its partner {partner} is '
+            f"{partner_size[0]}×{partner_size[1]}, so that their crops would not show the same place; set "
+            'data.resize = "square", or make pairs of equal sizes with `gantoolkit data pair --resize`'
+        )
+
+
+def sizes_match(size: tuple[int, int], partner_size: tuple[int, int]) -> bool:
+    """Whether the sizes of two resized images differ by rounding at most: by a pixel or `MAX_PAIR_DIFFERENCE` on each side."""
+    sides = zip(size, partner_size, strict=True)
+    return all(abs(one - other) <= max(1, MAX_PAIR_DIFFERENCE * max(one, other)) for one, other in sides)

@@ -1,6 +1,6 @@
 """The images on which translations are evaluated: test images, prepared as for training, and their ground truth."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gantoolkit.data.augmentation import prepare
+from gantoolkit.data.augmentation import check_pair, prepare, prepared_size
 from gantoolkit.data.encoding import Encoding, encoding_of
 from gantoolkit.data.file_notes import FileNotes
 from gantoolkit.data.folders import Dataset, open_dataset
@@ -91,9 +91,16 @@ class EvaluationImages:
             DataError: When no image of a domain can be read.
         """
         notes = FileNotes()
-        reasons = {domain: [self._find_problem(domain, file, notes) for file in self.files(domain)] for domain in "AB"}
+        sizes: dict[ImageFile, tuple[int, int]] = {}
+        reasons = {
+            domain: [self._find_problem(domain, file, notes, sizes) for file in self.files(domain)] for domain in "AB"
+        }
         if self.paired:
-            either = [first or second for first, second in zip(reasons["A"], reasons["B"], strict=True)]
+            pairs = zip(self.files("A"), self.files("B"), strict=True)
+            either = [
+                first or second or self._find_pair_problem(*pair, sizes)
+                for first, second, pair in zip(reasons["A"], reasons["B"], pairs, strict=True)
+            ]
             reasons = {"A": either, "B": either}
         images = {
             domain: tuple(
@@ -149,11 +156,24 @@ class EvaluationImages:
         except DataError as error:  # the error of an image that is too small does not name it
             raise DataError(str(error) if str(file) in str(error) else f"{file} {error}") from error
 
-    def _find_problem(self, domain: str, file: ImageFile, notes: FileNotes) -> str | None:
+    def _find_problem(
+        self, domain: str, file: ImageFile, notes: FileNotes, sizes: dict[ImageFile, tuple[int, int]]
+    ) -> str | None:
         try:
-            notes.add(file, self._read(domain, file)[1].notes)
+            _, decoded = self._read(domain, file)
         except DataError as error:
             return str(error)
+        notes.add(file, decoded.notes)
+        sizes[file] = prepared_size(decoded.pixels, self.settings)
+        return None
+
+    def _find_pair_problem(
+        self, file: ImageFile, partner: ImageFile, sizes: Mapping[ImageFile, tuple[int, int]]
+    ) -> str | None:
+        try:
+            check_pair(sizes[file], str(partner), sizes[partner], self.settings)
+        except DataError as error:
+            return f"{file} {error}"
         return None
 
 

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from gantoolkit.data import Dataset
-from gantoolkit.data.augmentation import prepare
+from gantoolkit.data.augmentation import check_pair, prepare, prepared_size
 from gantoolkit.data.encoding import Encoding, encoding_of
 from gantoolkit.data.images import ImageFile, render_tensor
 from gantoolkit.data.pixels import read_pixels
@@ -51,13 +51,29 @@ def _read_rows(
     for start, stop in itertools.pairwise(row * length // count for row in range(count + 1)):
         for index in range(start, stop):
             try:
-                rows.append([prepare(read_pixels(files[index], form), settings, form) for files, form in columns])
+                rows.append(_read_row([(files[index], encoding) for files, encoding in columns], settings))
                 break
             except DataError as error:
                 reason = error
     if not rows:
         raise DataError(f"no sample image can be read; the last one: {reason}")
     return tuple(torch.stack(column) for column in zip(*rows, strict=True))
+
+
+def _read_row(cells: Sequence[tuple[ImageFile, Encoding]], settings: DataSettings) -> list[Tensor]:
+    """Read one image, or both images of a pair.
+
+    Raises:
+        DataError: When an image cannot be read, or those of a pair have different sizes.
+    """
+    pixels = [read_pixels(file, encoding) for file, encoding in cells]
+    if len(cells) == 2:
+        size, partner_size = (prepared_size(values, settings) for values in pixels)
+        try:
+            check_pair(size, str(cells[1][0]), partner_size, settings)
+        except DataError as error:
+            raise DataError(f"{cells[0][0]} {error}") from None
+    return [prepare(values, settings, encoding) for values, (_, encoding) in zip(pixels, cells, strict=True)]
 
 
 def make_samples(system: System, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:

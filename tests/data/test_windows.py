@@ -12,8 +12,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from gantoolkit.data import CacheMode, TrainingBatches, open_dataset
-from gantoolkit.data.augmentation import MAX_PAIR_DIFFERENCE, Window, draw_windows
+from gantoolkit.data.augmentation import MAX_PAIR_DIFFERENCE, Window, draw_windows, sizes_match
+from gantoolkit.data.evaluation_images import EvaluationImages
+from gantoolkit.data.reader import ImageReader
+from gantoolkit.errors import DataError
 from gantoolkit.recipes.settings import DataSettings
+from gantoolkit.training.samples import read_samples
 
 CROP = 16
 CACHES: list[CacheMode] = ["none", "file", "device"]
@@ -146,3 +150,83 @@ class TestPairs:
         root = make_maps(tmp_path, [(50, 50)] * 2, [(100, 50), (30, 90)])
         for pairing in ("unpaired", "sequential"):
             assert all(not batch.bad_files for batch in make_batches(root, pairing).iterate(0, 4))
+
+
+class TestEvaluation:
+    """Test images and samples are center crops, for which the same rule holds."""
+
+    @pytest.mark.parametrize("resize", ["shorter_side", "none"])
+    def test_a_pair_of_other_sizes_is_named_and_skipped(self, resize: str, tmp_path: Path) -> None:
+        root = make_maps(tmp_path, [(50, 50)] * 3, [(50, 50), (100, 50), (50, 50)])
+        settings = DataSettings(resize=resize, load_size=20, crop_size=CROP)
+        images = EvaluationImages.open(root, settings, split="train").readable()
+        assert [[file.name for file in images.files(domain)] for domain in "AB"] == [["0.png", "2.png"]] * 2
+        (reason,) = images.skipped
+        assert reason.startswith(f"{root / 'trainA' / '1.png'} is ")
+        assert f"its partner {root / 'trainB' / '1.png'} is " in reason
+        assert "gantoolkit data pair --resize" in reason
+
+    def test_a_sample_is_replaced_by_the_next_pair(self, tmp_path: Path) -> None:
+        root = make_maps(tmp_path, [(50, 50)] * 2, [(100, 50), (50, 50)])
+        settings = DataSettings(resize="none", crop_size=CROP)
+        samples = read_samples(open_dataset(root, pairing="paired"), settings, 1)
+        assert torch.equal(samples["A"], samples["B"])
+
+    def test_samples_without_a_pair_of_equal_sizes_name_both_images(self, tmp_path: Path) -> None:
+        root = make_maps(tmp_path, [(50, 50)], [(100, 50)])
+        with pytest.raises(DataError, match=r"trainA/0\.png is 50×50 .* partner .*trainB/0\.png is 100×50"):
+            read_samples(open_dataset(root, pairing="paired"), DataSettings(resize="none", crop_size=CROP), 1)
+
+    def test_one_pixel_is_rounding_at_any_size(self) -> None:
+        assert sizes_match((20, 16), (21, 16))
+        assert not sizes_match((20, 16), (22, 16))
+
+
+class TestLabelMaps:
+    """`data.resample_A = "nearest"` keeps the colors of label maps, in every cache and wherever images are prepared."""
+
+    COLORS = ((0, 0, 0), (250, 20, 90), (30, 200, 140))
+
+    @pytest.fixture
+    def root(self, tmp_path: Path) -> Path:
+        generator = np.random.default_rng(1)
+        for domain in "AB":
+            (tmp_path / f"train{domain}").mkdir()
+            for number in range(3):
+                labels = generator.integers(0, 3, (9, 11))
+                pixels = np.array(self.COLORS, np.uint8)[labels].repeat(5, axis=0).repeat(5, axis=1)
+                Image.fromarray(pixels).save(tmp_path / f"train{domain}" / f"{number}.png")
+        return tmp_path
+
+    def colors(self, images: torch.Tensor) -> set[tuple[int, ...]]:
+        pixels = ((images.movedim(1, 3) + 1) * 127.5).round().int().reshape(-1, 3)
+        return set(map(tuple, pixels.tolist()))
+
+    @pytest.mark.parametrize("resize", ["square", "shorter_side"])
+    @pytest.mark.parametrize("cache", [*CACHES, "file"])
+    def test_crops_hold_the_colors_of_their_files(self, cache: CacheMode, resize: str, root: Path) -> None:
+        list(
+            make_batches(root, "paired", "file", resize=resize, load_size=32).iterate(0, 3)
+        )  # bicubic, also in the cache
+        settings = {"resample_A": "nearest", "resize": resize, "load_size": 32}
+        for batch in make_batches(root, "paired", cache, **settings).iterate(0, 6):
+            assert self.colors(batch.images["A"]) <= set(self.COLORS)
+            assert len(self.colors(batch.images["B"])) > 3
+
+    def test_samples_and_test_images_hold_the_colors_of_their_files(self, root: Path) -> None:
+        settings = DataSettings(resample_A="nearest", load_size=32, crop_size=CROP)
+        samples = read_samples(open_dataset(root), settings, 3)
+        images = EvaluationImages.open(root, settings, split="train")
+        assert self.colors(samples["A"]) <= set(self.COLORS)
+        assert self.colors(images.read("A", [0, 1, 2])) <= set(self.COLORS)
+        assert len(self.colors(samples["B"])) > 3
+
+    @pytest.mark.parametrize(
+        "changes", [{"resample_A": "nearest"}, {"clip_A": True}, {"nodata_A": -1.0}, {"range_A": (0.0, 254.0)}]
+    )
+    def test_the_cache_depends_on_how_values_are_read(self, changes: dict, root: Path) -> None:
+        settings = DataSettings(range_A=(0.0, 255.0))
+        digests = {
+            ImageReader(open_dataset(root), data).digest() for data in (settings, settings.model_copy(update=changes))
+        }
+        assert len(digests) == 2

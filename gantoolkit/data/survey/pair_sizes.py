@@ -3,29 +3,25 @@
 from collections.abc import Iterator
 from typing import Literal
 
-from gantoolkit.data.augmentation import compute_size
+from gantoolkit.data.augmentation import compute_size, sizes_match
 from gantoolkit.data.images import ImageFile
 from gantoolkit.data.survey.reading import Survey
 from gantoolkit.errors import count_of
 
 __all__ = ["describe_unequal_pairs", "find_unequal_pairs"]
 
-_MAX_DIFFERENCE = 0.02
-
 Resize = Literal["square", "shorter_side", "none"]
 Pair = tuple[ImageFile, ImageFile]
 
 
 def find_unequal_pairs(data: Survey, split: str, resize: Resize) -> list[Pair]:
-    """The pairs of a split whose resized images differ by more than 2 % in width or height, so that they are not used."""
+    """The pairs of a split whose resized images do not have the same size, so that they are not used."""
     settings = data.settings.model_copy(update={"resize": resize})
     unequal = []
     for pair in data.pairs[split]:
         sizes = _sizes(data, split, pair)
         resized = [compute_size(size, settings, settings.load_size) for size in sizes]
-        if len(resized) == 2 and any(
-            abs(first - second) > _MAX_DIFFERENCE * max(first, second) for first, second in zip(*resized, strict=True)
-        ):
+        if len(resized) == 2 and not sizes_match(*resized):
             unequal.append(pair)
     return unequal
 

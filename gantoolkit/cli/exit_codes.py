@@ -15,6 +15,11 @@ TERMINATED = 143
 _BY_REASON = {"finished": SUCCESS, "stopped": SUCCESS, "SIGINT": INTERRUPTED, "SIGTERM": TERMINATED}
 
 
-def exit_code_of(reason: str) -> int:
-    """The exit code of a training run that ended for `reason`, as in `gantoolkit.training.RunEnded`."""
-    return _BY_REASON[reason]
+def exit_code_of(reason: str, *, is_incomplete: bool = False) -> int:
+    """The exit code of a training run.
+
+    Args:
+        reason: Why it ended, as in `gantoolkit.training.RunEnded`.
+        is_incomplete: Whether files were passed over. The code of a signal says more.
+    """
+    return _BY_REASON[reason] or (INCOMPLETE if is_incomplete else SUCCESS)

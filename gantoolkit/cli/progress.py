@@ -1,6 +1,7 @@
 """The progress display of a training run."""
 
 import contextlib
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -9,9 +10,10 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from gantoolkit.errors import CheckpointError
 from gantoolkit.run import Run
 from gantoolkit.runtime.torchrun import launched_world_size
-from gantoolkit.training import CheckpointSaved, Event, RunEnded, SamplesDrawn, StepDone
+from gantoolkit.training import CheckpointSaved, Event, RunEnded, RunStarted, SamplesDrawn, StepDone
 
 __all__ = ["TrainingProgress"]
 
@@ -37,6 +39,8 @@ class TrainingProgress:
         self.start: tuple[int, float] | None = None
         self.updated_at = time.monotonic()
         self.bad_files: set[str] = set()
+        self.notes: set[str] = set()
+        self.folder_notes: tuple[str, ...] = ()
         self.is_mute = False
         """Whether the output is no longer writable. The run continues without it, with its log and its report."""
 
@@ -64,15 +68,19 @@ class TrainingProgress:
 
     def show(self, event: Event) -> None:
         match event:
+            case RunStarted(notes=notes):
+                self.folder_notes = notes
+                for note in notes:
+                    print(f"note: {note}", file=sys.stderr)
             case StepDone():
                 self.show_step(event)
             case SamplesDrawn(step, path):
                 self.say(f"step {step}: samples in {path}")
             case CheckpointSaved(step, path):
                 self.say(f"step {step}: saved {path}")
-            case RunEnded(step, reason, report):
+            case RunEnded():
                 self.bar.stop()
-                self.show_end(step, reason, report)
+                self.show_end(event)
 
     def show_step(self, event: StepDone) -> None:
         now = time.monotonic()
@@ -80,6 +88,11 @@ class TrainingProgress:
             if path not in self.bad_files:
                 self.bad_files.add(path)
                 print(f"warning: {path} {reason}; another image is used instead", file=sys.stderr)
+        for path, notes in event.notes.items():
+            for note in notes:
+                if note.text not in self.notes:  # the end of the run counts the files of each kind
+                    self.notes.add(note.text)
+                    print(f"note: {path} {note.text}", file=sys.stderr)
         if event.skipped:
             message = f"warning: step {event.step}: {event.skipped} was not finite and was skipped"
             print(message, file=sys.stderr)
@@ -99,20 +112,43 @@ class TrainingProgress:
             parts = (f"step {event.step}/{event.steps}", speed, f"{_format_duration(remaining)} left")
             self.say(f"{', '.join(filter(None, parts))}{f': {losses}' if losses else ''}")
 
-    def show_end(self, step: int, reason: str, report: Path) -> None:
-        phrases = {
-            "finished": "finished",
-            "stopped": "stopped as requested",
-            "SIGINT": "interrupted",
-            "SIGTERM": "terminated",
-        }
-        self.say(f"{phrases[reason]} at step {step}; report: {report}")
-        if reason != "finished":
+    def show_end(self, end: RunEnded) -> None:
+        for line in end.notes:
+            print(f"note: {line}", file=sys.stderr)
+        for line in end.passed_over:
+            if line not in (*end.notes, *self.folder_notes):
+                print(f"passed over: {line}", file=sys.stderr)
+        self.say(_describe_end(end))
+        if end.reason != "finished":
             command = "gantoolkit" if launched_world_size() == 1 else "torchrun ... -m gantoolkit"
-            self.say(f"continue with: {command} train --resume {self.run.path}")
+            self.say(f"continue with: {command} train --resume {shlex.quote(str(self.run.path))}{self.moved_data()}")
+
+    def moved_data(self) -> str:
+        """The option that names the data set, if it is not where the run has its own."""
+        with contextlib.suppress(CheckpointError):
+            if Path(self.run.folder.read_metadata()["data"]) == self.run.data.resolve():
+                return ""
+        return f" --data {shlex.quote(str(self.run.data))}"
 
     def say(self, text: str) -> None:
         self.console.print(text, markup=False)
+
+
+def _describe_end(end: RunEnded) -> str:
+    if end.start == end.step and end.reason == "finished":
+        return (
+            f"the run was finished before, at step {end.step}: there was nothing to train. Other settings, such as more "
+            f"training.epochs, need another --out; report: {end.report}"
+        )
+    if end.start == end.step and end.reason == "stopped":
+        return f"the run is at step {end.step}, where --stop-at ends it: nothing was trained; report: {end.report}"
+    phrases = {
+        "finished": "finished",
+        "stopped": "stopped as requested",
+        "SIGINT": "interrupted",
+        "SIGTERM": "terminated",
+    }
+    return f"{phrases[end.reason]} at step {end.step}; report: {end.report}"
 
 
 def _format_duration(seconds: float) -> str:

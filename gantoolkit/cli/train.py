@@ -32,7 +32,11 @@ def train(
     test images, if there are any. If --out holds a run of this recipe, it resumes. On Ctrl-C and SIGTERM the run finishes
     its step and saves.
 
-    Under `torchrun -m gantoolkit`, all processes share each batch.
+    What is not used of the data set is named: files that cannot be read, pages and frames, files that are no images. The exit
+    code is then 3 when training ends, unless a signal ended it.
+
+    Under `torchrun -m gantoolkit`, all processes share each batch. Passed-over files do not change the exit code there, because
+    torchrun would call the process failed.
 
     Parameters
     ----------
@@ -49,7 +53,8 @@ def train(
     device
         cpu, cuda, cuda:1, or auto.
     workers
-        Number of processes that load images. It affects only the speed.
+        Number of processes that load images. It affects only the speed. They pass images through shared memory, of which a
+        container has 64 MB unless it is started with `docker run --shm-size` or `--ipc=host`.
     cache
         Where to keep decoded images; it affects only the speed. `device`: in the device's memory. `file`: in a file in the
         user's cache folder, which later runs reuse. `none`: nowhere. `auto`: on a CUDA device if they fit into a quarter of
@@ -60,6 +65,7 @@ def train(
     from gantoolkit.cli.progress import TrainingProgress
     from gantoolkit.recipes import find_recipe
     from gantoolkit.run import Run
+    from gantoolkit.runtime.torchrun import launched_world_size
     from gantoolkit.training import is_main_process
 
     if resume is not None:
@@ -76,7 +82,8 @@ def train(
     with TrainingProgress(run) if is_main_process() else nullcontext() as progress:
         callbacks = [progress] if progress is not None else []
         end = run.train(device=device, workers=workers, cache=cache, stop_at=stop_at, callbacks=callbacks)
-    return exit_code_of(end.reason)
+    # A launcher calls a process with another exit code than 0 failed, and stops the others.
+    return exit_code_of(end.reason, is_incomplete=bool(end.passed_over) and launched_world_size() == 1)
 
 
 def parse_setting(text: str) -> tuple[str, Any]:

@@ -141,14 +141,21 @@ class RunFolder:
         changes, harmless = _compare(recipe, text, where=str(self.recipe_file))
         if changes:
             raise CheckpointError(
-                f"{self.path}: holds a run of another recipe: {_describe(changes)}; choose another --out, "
-                "or resume that run with --resume"
+                f"{self.path}: holds a run of another recipe: {_describe(changes)}; {self._describe_alternatives()}"
             )
         if harmless:
             warnings.warn(
                 f"{self.path}: {_describe(harmless)}; weights do not depend on it, and the run continues with the new value",
                 stacklevel=3,
             )
+
+    def _describe_alternatives(self) -> str:
+        """What can be done instead of continuing the run here with another recipe."""
+        with contextlib.suppress(CheckpointError, IndexError, KeyError):
+            progress = read_header(self.list_checkpoints()[-1])["progress"]
+            if progress["step"] == progress["steps"]:
+                return f"that run is finished at step {progress['step']}, so choose another --out for a run with these settings"
+        return "choose another --out, or resume that run as it is with --resume"
 
     def read_recipe(self) -> Recipe:
         """The run's recipe.

@@ -11,10 +11,26 @@ from gantoolkit.errors import CheckpointError
 from gantoolkit.layers.convolution import ConvolutionAlgorithm
 from gantoolkit.runtime.precision import Precision
 
-__all__ = ["Progress", "check_progress"]
+__all__ = ["NotedFiles", "Progress", "check_progress", "describe_bad_files", "describe_notes"]
 
 _Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 _Means = dict[str, tuple[float, _Count]]
+
+
+class NotedFiles(BaseModel):
+    """The files with a note of the same text.
+
+    Args:
+        first: The first of them.
+        count: The largest number of them that a session of the run has read.
+        passed_over: Whether a part of these files is not used.
+    """
+
+    model_config = ConfigDict(strict=True)
+
+    first: str
+    count: Annotated[int, Field(ge=1, lt=1 << 63)]
+    passed_over: bool
 
 
 class Progress(BaseModel):
@@ -24,10 +40,12 @@ class Progress(BaseModel):
         precision: The precision of the networks, as chosen when the run started.
         convolution: The algorithm of their 3×3 convolutions, as chosen when the run started.
         step: Steps done.
+        steps: Steps of the whole run.
         seconds: Time spent training.
         world_size: Number of processes.
         skipped_steps: Steps with a non-finite phase.
         bad_files: Unreadable files, with the reason.
+        notes: The files with notes, by the text of the note.
         flat_images: Crops of a single color.
         dataset: Identifies the data set.
         best_step: The step with the best metric, if it is evaluated.
@@ -39,14 +57,34 @@ class Progress(BaseModel):
     precision: Precision
     convolution: ConvolutionAlgorithm
     step: _Count = 0
+    steps: _Count = 0
     seconds: float = 0.0
     world_size: Annotated[int, Field(ge=1)] = 1
     skipped_steps: _Count = 0
     bad_files: dict[str, str] = {}
+    notes: dict[str, NotedFiles] = {}
     flat_images: _Count = 0
     dataset: str = ""
     best_step: _Count | None = None
     best_score: float | None = None
+
+
+def describe_notes(notes: Mapping[str, NotedFiles]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """A sentence for each kind of note, with the first file; and those among them about files that are not used as a whole."""
+    sentences = {
+        text: f"{noted.first} {text}" + (f" (and {noted.count - 1:,} more)" if noted.count > 1 else "")
+        for text, noted in notes.items()
+    }
+    return tuple(sentences.values()), tuple(sentences[text] for text, noted in notes.items() if noted.passed_over)
+
+
+def describe_bad_files(bad_files: Mapping[str, str]) -> tuple[str, ...]:
+    """A sentence about the files that could not be used, if there are any."""
+    if not bad_files:
+        return ()
+    path, reason = next(iter(bad_files.items()))
+    more = f" (and {len(bad_files) - 1:,} more files were skipped)" if len(bad_files) > 1 else ""
+    return (f"{path} was skipped: {reason}{more}",)
 
 
 class _SavedProgress(Progress):

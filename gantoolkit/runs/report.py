@@ -37,6 +37,7 @@ def write_report(
     counts: Mapping[str, int],
     findings: Sequence[Finding],
     bad_files: Mapping[str, str] | None = None,
+    notes: Sequence[str] = (),
 ) -> None:
     """Write `report.html` from the run's log and samples.
 
@@ -46,6 +47,7 @@ def write_report(
         counts: Counters by name.
         findings: The verdicts on the run's health.
         bad_files: Skipped files, with the reason.
+        notes: Sentences about how the data set was read.
 
     Raises:
         CheckpointError: When it cannot be written.
@@ -67,6 +69,7 @@ def write_report(
         counts=counts,
         bad_files=list((bad_files or {}).items())[:_MAX_FILES],
         more_bad_files=max(0, len(bad_files or {}) - _MAX_FILES),
+        notes=notes,
         deviations=describe_deviations(recipe),
         last=rows[-1] if rows else {},
         findings=sorted(findings, key=lambda finding: _ORDER.index(finding.state)),

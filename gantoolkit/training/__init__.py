@@ -2,7 +2,7 @@
 
 from gantoolkit.training.building import build_trainer
 from gantoolkit.training.distributed import ProcessGroup, get_world_size, is_main_process
-from gantoolkit.training.events import Callback, CheckpointSaved, Event, RunEnded, SamplesDrawn, StepDone
+from gantoolkit.training.events import Callback, CheckpointSaved, Event, RunEnded, RunStarted, SamplesDrawn, StepDone
 from gantoolkit.training.loop import train
 from gantoolkit.training.samples import draw_grid
 from gantoolkit.training.trainer import StepResult, Trainer
@@ -14,6 +14,7 @@ __all__ = [
     "Event",
     "ProcessGroup",
     "RunEnded",
+    "RunStarted",
     "SamplesDrawn",
     "StepDone",
     "StepResult",

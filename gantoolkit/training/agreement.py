@@ -3,13 +3,14 @@
 import hashlib
 import json
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
 from gantoolkit.data import Dataset, LoadedBatch
+from gantoolkit.data.notes import Note
 from gantoolkit.data.workers import LoadingInterruptedError
 from gantoolkit.errors import DataError, RecipeError
 from gantoolkit.plugins import System
@@ -98,11 +99,14 @@ def check_dataset(dataset: Dataset, process_group: ProcessGroup) -> None:
 def load_together(
     batches: Iterator[LoadedBatch], interrupts: Interrupts, process_group: ProcessGroup
 ) -> Iterator[LoadedBatch]:
-    """Batches until there are none left or any process has received a signal. Each has the bad files of all processes.
+    """Batches until there are none left or any process has received a signal.
+
+    Each has the bad files of all processes, and the notes on files that had none in the batches before.
 
     Raises:
         DataError: When any process finds no image for a batch.
     """
+    noted: set[str] = set()
     while True:
         batch, failure = None, None
         try:
@@ -115,6 +119,7 @@ def load_together(
             pass
         status = {
             "bad_files": batch.bad_files if batch else {},
+            "notes": _format_notes(batch, noted) if batch else {},
             "failure": str(failure) if failure else None,
             "signal": interrupts.received.name if interrupts.received else None,
         }
@@ -127,9 +132,24 @@ def load_together(
             interrupts.receive(signal.Signals[signals[0]])
             return
         if batch is not None:
-            yield replace(
-                batch, bad_files={path: why for other in statuses for path, why in other["bad_files"].items()}
-            )
+            bad_files = {path: why for other in statuses for path, why in other["bad_files"].items()}
+            notes = {
+                path: tuple(Note(*fields) for fields in notes)
+                for other in statuses
+                for path, notes in other["notes"].items()
+                if path not in noted
+            }
+            noted |= notes.keys()
+            yield replace(batch, bad_files=bad_files, notes=notes)
+
+
+def _format_notes(batch: LoadedBatch, noted: Set[str]) -> dict[str, list[list[Any]]]:
+    """The notes on files that are not in `noted`, as JSON holds them."""
+    return {
+        path: [[note.text, note.passed_over] for note in notes]
+        for path, notes in batch.notes.items()
+        if path not in noted
+    }
 
 
 def pools_of(trainer: Trainer) -> dict[str, Tensor]:

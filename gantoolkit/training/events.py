@@ -7,7 +7,26 @@ from typing import Literal
 
 from torch import Tensor
 
-__all__ = ["Callback", "CheckpointSaved", "Event", "RunEnded", "SamplesDrawn", "StepDone"]
+from gantoolkit.data.notes import Note
+
+__all__ = ["Callback", "CheckpointSaved", "EndReason", "Event", "RunEnded", "RunStarted", "SamplesDrawn", "StepDone"]
+
+EndReason = Literal["finished", "stopped", "SIGINT", "SIGTERM"]
+
+
+@dataclass(frozen=True)
+class RunStarted:
+    """Training begins, or continues.
+
+    Args:
+        step: The steps done before.
+        steps: The length of the whole run.
+        notes: Sentences about how the folders of the data set are read, and about what they hold and is not used.
+    """
+
+    step: int
+    steps: int
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -20,6 +39,7 @@ class StepDone:
         losses: By logged name. Reading a value waits for the device.
         skipped: The phase that was skipped because a value was non-finite.
         bad_files: Unreadable files of this step, with the reason.
+        notes: The notes on files of this step; each file has them once in a session.
     """
 
     step: int
@@ -27,6 +47,7 @@ class StepDone:
     losses: dict[str, Tensor]
     skipped: str | None
     bad_files: dict[str, str]
+    notes: dict[str, tuple[Note, ...]]
 
 
 @dataclass(frozen=True)
@@ -47,12 +68,24 @@ class CheckpointSaved:
 
 @dataclass(frozen=True)
 class RunEnded:
-    """Training is over for now."""
+    """Training is over for now.
+
+    Args:
+        step: The last step that is done.
+        reason: Why it ended: `stopped` at the step that the caller chose.
+        report: The report.
+        start: The steps that were done before this session. The session has trained nothing if they equal `step`.
+        notes: Sentences about how files were read in the whole run, one for each kind.
+        passed_over: Sentences about what was not used: unreadable files, parts of files, files in the folders of the data set.
+    """
 
     step: int
-    reason: Literal["finished", "stopped", "SIGINT", "SIGTERM"]
+    reason: EndReason
     report: Path
+    start: int
+    notes: tuple[str, ...] = ()
+    passed_over: tuple[str, ...] = ()
 
 
-Event = StepDone | SamplesDrawn | CheckpointSaved | RunEnded
+Event = RunStarted | StepDone | SamplesDrawn | CheckpointSaved | RunEnded
 Callback = Callable[[Event], None]

@@ -8,7 +8,6 @@ from contextlib import nullcontext
 from dataclasses import astuple
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import torch
 
@@ -18,6 +17,7 @@ from gantoolkit.recipes import Recipe
 from gantoolkit.runs import RunFolder
 from gantoolkit.runs.generator_files import save_generators
 from gantoolkit.runs.log import RunningMeans
+from gantoolkit.runs.progress import describe_bad_files, describe_notes
 from gantoolkit.runtime.arithmetic import Arithmetic
 from gantoolkit.runtime.device import current_device
 from gantoolkit.runtime.precision import backend_flags
@@ -36,7 +36,16 @@ from gantoolkit.training.building import build_trainer, settle_arithmetic
 from gantoolkit.training.cadence import Cadence
 from gantoolkit.training.capture import CapturedStep
 from gantoolkit.training.distributed import ProcessGroup, is_main_process, join_process_group
-from gantoolkit.training.events import Callback, CheckpointSaved, Event, RunEnded, SamplesDrawn, StepDone
+from gantoolkit.training.events import (
+    Callback,
+    CheckpointSaved,
+    EndReason,
+    Event,
+    RunEnded,
+    RunStarted,
+    SamplesDrawn,
+    StepDone,
+)
 from gantoolkit.training.interrupts import Interrupts
 from gantoolkit.training.pending import PendingStep, PendingSteps
 from gantoolkit.training.records import Records
@@ -141,7 +150,7 @@ class _Session:
             world_size=process_group.world_size,
         )
         self.cadence = Cadence(recipe.training, self.batches.steps_per_epoch, stop_at)
-        self.state = RunState(self.trainer, process_group, arithmetic, describe_dataset(dataset))
+        self.state = RunState(self.trainer, process_group, arithmetic, describe_dataset(dataset), self.cadence.steps)
         # A method would refer back to the session: its trainer would stay in memory until the next garbage collection.
         notify_step = partial(_notify_step, self.callbacks, self.cadence.steps)
         self.pending = PendingSteps(self.state, notify_step, is_cuda=device.type == "cuda")
@@ -153,6 +162,9 @@ class _Session:
 
     def run(self, interrupts: Interrupts) -> RunEnded:
         """Train to where the session stops, save, and write the report."""
+        start = self.state.progress.step
+        if self.records is not None:
+            self.notify(RunStarted(start, self.cadence.steps, self.records.notes))
         if self.state.progress.step == 0:
             self.draw_samples()
         rolled_back = False
@@ -160,14 +172,14 @@ class _Session:
             self.roll_back(problem, again=rolled_back)
             rolled_back = True
         self.save()
-        reason: Literal["finished", "stopped", "SIGINT", "SIGTERM"] = "stopped"
+        reason: EndReason = "stopped"
         if self.state.progress.step == self.cadence.steps:
             reason = "finished"
             self.draw_samples()
         elif interrupts.received is not None:
             reason = "SIGTERM" if interrupts.received.name == "SIGTERM" else "SIGINT"
         self.write_report()
-        end = RunEnded(self.state.progress.step, reason, self.folder.report)
+        end = self.describe_end(start, reason)
         self.notify(end)
         self.process_group.barrier()  # a launcher ends the other processes, which may still save, when one exits
         return end
@@ -186,7 +198,7 @@ class _Session:
             images = {domain: image.to(self.device, non_blocking=True) for domain, image in batch.images.items()}
             result = self.step(images, progress.step, batch.share)
             progress.step = step = progress.step + 1
-            self.pending.add(step, result, batch.bad_files)
+            self.pending.add(PendingStep(step, result, batch.bad_files, batch.notes))
 
             needs_results = cadence.logs(step) or cadence.ends_epoch(step) or cadence.uses_networks(step)
             if problem := self.pending.settle(all_steps=needs_results):
@@ -221,6 +233,7 @@ class _Session:
             batches = self.batches.iterate(step, self.cadence.stop, should_stop=lambda: interrupts.received is not None)
             for batch in load_together(batches, interrupts, self.process_group):
                 self.state.note_bad_files(batch.bad_files, allowed=self.recipe.data.max_bad_files)
+                self.state.note_files(batch.notes)
                 yield batch
         except DataError:
             problem = self.pending.settle(all_steps=True) or self.pending.bad_in_a_row or self.state.find_non_finite()
@@ -293,6 +306,14 @@ class _Session:
             graph = self.step.describe() if isinstance(self.step, CapturedStep) else ""
             self.records.write_report(progress, self.cadence.steps, graph=graph)
 
+    def describe_end(self, start: int, reason: EndReason) -> RunEnded:
+        """The end of a session that began after step `start`."""
+        progress = self.state.progress
+        notes, passed_over = describe_notes(progress.notes)
+        if self.records is not None:
+            passed_over = (*self.records.passed_over, *describe_bad_files(progress.bad_files), *passed_over)
+        return RunEnded(progress.step, reason, self.folder.report, start, notes, passed_over)
+
     def notify(self, event: Event) -> None:
         """Call the callbacks, in the main process."""
         _notify(self.callbacks, event)
@@ -305,4 +326,4 @@ def _notify(callbacks: Sequence[Callback], event: Event) -> None:
 
 def _notify_step(callbacks: Sequence[Callback], steps: int, pending: PendingStep, skipped: str | None) -> None:
     """Report a step whose result was read."""
-    _notify(callbacks, StepDone(pending.step, steps, pending.result.losses, skipped, pending.bad_files))
+    _notify(callbacks, StepDone(pending.step, steps, pending.result.losses, skipped, pending.bad_files, pending.notes))

@@ -4,10 +4,11 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from gantoolkit.data.notes import Note
 from gantoolkit.training.state import RunState
 from gantoolkit.training.trainer import StepResult
 
-__all__ = ["MAX_BAD_STEPS", "PendingSteps"]
+__all__ = ["MAX_BAD_STEPS", "PendingStep", "PendingSteps"]
 
 MAX_BAD_STEPS = 10
 """Non-finite steps in a row before the run is rolled back to its last checkpoint; the next time, it stops."""
@@ -24,11 +25,13 @@ class PendingStep:
         step: Its number, from 1.
         result: Waits for the device when it is read.
         bad_files: Files that could not be read for it, with the reason.
+        notes: The notes on the files that were read for it.
     """
 
     step: int
     result: StepResult
     bad_files: dict[str, str]
+    notes: dict[str, tuple[Note, ...]]
 
 
 class PendingSteps:
@@ -53,9 +56,9 @@ class PendingSteps:
         self._queue.clear()
         self.bad_in_a_row = 0
 
-    def add(self, step: int, result: StepResult, bad_files: dict[str, str]) -> None:
+    def add(self, pending: PendingStep) -> None:
         """Append a step."""
-        self._queue.append(PendingStep(step, result, bad_files))
+        self._queue.append(pending)
 
     def settle(self, *, all_steps: bool) -> str:
         """Settle the steps that the host need not lag behind, or all; the problem if too many in a row were non-finite."""

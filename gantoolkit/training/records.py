@@ -14,7 +14,7 @@ from gantoolkit.recipes import Recipe
 from gantoolkit.runs.folder import RunFolder
 from gantoolkit.runs.health import examine, examine_flatness
 from gantoolkit.runs.log import EVALUATION, Log, read_log, unit_name
-from gantoolkit.runs.progress import Progress
+from gantoolkit.runs.progress import Progress, describe_notes
 from gantoolkit.runs.report import write_report
 from gantoolkit.training.samples import draw_grid, make_samples, read_samples
 from gantoolkit.training.validation import Validation
@@ -24,6 +24,8 @@ __all__ = ["Records"]
 
 class Records:
     """Writes the records of a run; only the main process has one.
+
+    Its `notes` are sentences about how the folders of the data set are read; those of `passed_over` say what is not used.
 
     Args:
         folder: The run's folder.
@@ -50,7 +52,11 @@ class Records:
         step: int,
     ) -> None:
         self.folder, self.recipe, self.system = folder, recipe, system
-        samples = read_samples(open_test_images(data, dataset.pairing) or dataset, recipe.data, recipe.training.samples)
+        tests = open_test_images(data, dataset.pairing)
+        opened = [dataset, tests] if tests else [dataset]
+        self.notes = tuple(dict.fromkeys(note for images in opened for note in images.notes))
+        self.passed_over = tuple(dict.fromkeys(note for images in opened for note in images.passed_over))
+        samples = read_samples(tests or dataset, recipe.data, recipe.training.samples)
         self._samples = {domain: images.to(device) for domain, images in samples.items()}
         self._last_samples: dict[str, Tensor] = {}
         self._validation = Validation(recipe, system, data, device) if recipe.training.evaluate_every else None
@@ -110,6 +116,7 @@ class Records:
             counts=counts,
             findings=findings,
             bad_files=progress.bad_files,
+            notes=(*self.notes, *describe_notes(progress.notes)[0]),
         )
 
     def close(self) -> None:

@@ -1,18 +1,19 @@
 """The state of a run: what a checkpoint holds, and how a run continues from it."""
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 
 import torch
 from torch import Tensor
 
+from gantoolkit.data.notes import Note
 from gantoolkit.errors import CheckpointError, DataError
 from gantoolkit.plugins import ObservingScheduler
 from gantoolkit.runs import Checkpoint, RunFolder
 from gantoolkit.runs.health import count_flat
 from gantoolkit.runs.log import RunningMeans
-from gantoolkit.runs.progress import Progress
+from gantoolkit.runs.progress import NotedFiles, Progress
 from gantoolkit.runtime.arithmetic import Arithmetic
 from gantoolkit.runtime.device import is_out_of_memory
 from gantoolkit.training.agreement import gather_state, own_state, pools_of
@@ -30,13 +31,19 @@ class RunState:
         process_group: The processes that share the run.
         arithmetic: The arithmetic of the trainer's networks.
         dataset: Identifies the data set, as `describe_dataset` does.
+        steps: Steps of the whole run.
     """
 
-    def __init__(self, trainer: Trainer, process_group: ProcessGroup, arithmetic: Arithmetic, dataset: str) -> None:
+    def __init__(
+        self, trainer: Trainer, process_group: ProcessGroup, arithmetic: Arithmetic, dataset: str, steps: int
+    ) -> None:
         self.trainer, self.process_group = trainer, process_group
-        self.progress = Progress(**asdict(arithmetic), world_size=process_group.world_size, dataset=dataset)
+        self.progress = Progress(
+            **asdict(arithmetic), steps=steps, world_size=process_group.world_size, dataset=dataset
+        )
         self.since_row, self.since_epoch = RunningMeans(), RunningMeans()
         self._empty_pools = pools_of(trainer)
+        self._noted: dict[str, set[str]] = {}
         self._flat: int | Tensor = 0  # not yet in the progress: reading it waits for the device
 
     def add_losses(self, losses: Mapping[str, Tensor]) -> None:
@@ -68,6 +75,17 @@ class RunState:
                 f"{len(bad_files)} files cannot be read, more than data.max_bad_files = {allowed}; the last: {path} {reason}"
             )
         self.progress.bad_files = bad_files
+
+    def note_files(self, notes: Mapping[str, Sequence[Note]]) -> None:
+        """Count the files with each kind of note."""
+        for path, notes_of_file in notes.items():
+            for note in notes_of_file:
+                files = self._noted.setdefault(note.text, set())
+                files.add(path)
+                earlier = self.progress.notes.get(note.text)
+                count = max(len(files), earlier.count if earlier else 0)
+                first = earlier.first if earlier else path
+                self.progress.notes[note.text] = NotedFiles(first=first, count=count, passed_over=note.passed_over)
 
     def find_non_finite(self) -> str:
         """A sentence that names a non-finite weight or optimizer moment; empty if all are finite. A collective call."""

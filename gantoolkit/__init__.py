@@ -3,6 +3,7 @@
 import os
 from typing import TYPE_CHECKING, Any
 
+from gantoolkit.runtime.caches import set_cache_folders
 from gantoolkit.runtime.threads import set_openmp_defaults
 from gantoolkit.runtime.version import __version__
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["__version__", "load", "train"]
 
 set_openmp_defaults()
+set_cache_folders()
 
 
 def train(recipe: "Recipe", data: "str | Path", out: "str | Path", **options: Any) -> "Run":

@@ -30,6 +30,7 @@ from gantoolkit.runtime.graphs import GraphRecorder
 from gantoolkit.runtime.memory import MARGIN, available_memory, format_bytes
 from gantoolkit.runtime.memory_format import memory_format_of
 from gantoolkit.runtime.precision import Precision, backend_flags
+from gantoolkit.runtime.threads import warn_of_spinning_threads
 from gantoolkit.training import run_generator
 
 __all__ = ["Tile", "Translator"]
@@ -90,6 +91,8 @@ class Translator:
             generator.network.compile(dynamic=True)
         tensors = itertools.chain(generator.network.parameters(), generator.network.buffers())
         self.device = next(tensors, torch.empty(0)).device
+        if self.device.type == "cpu":
+            warn_of_spinning_threads(generator.network)
         memory_format = memory_format_of(generator.precision, self.device)
         self._network = functools.partial(_translate, generator.network, memory_format)
         stochastic = read_traits(generator.network, NetworkTraits).stochastic

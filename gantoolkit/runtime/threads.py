@@ -5,13 +5,14 @@ import sys
 import time
 import warnings
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["set_openmp_defaults", "time_threads", "warn_of_busy_cores"]
+__all__ = ["set_openmp_defaults", "time_threads", "warn_of_busy_cores", "warn_of_spinning_threads"]
 
 _DEFAULTS = {
     # Threads that spin while they wait keep others, which they may wait for, from running on shared cores.
@@ -22,6 +23,8 @@ _DEFAULTS = {
 
 _MIN_PARAMETERS = 1_000_000
 _ROUNDS = 3
+_LOAD = Path("/proc/loadavg")
+_timed_processes: set[int] = set()
 
 
 def set_openmp_defaults() -> None:
@@ -51,8 +54,34 @@ def warn_of_busy_cores(networks: Iterable["nn.Module"]) -> None:
         )
 
 
+def warn_of_spinning_threads(network: "nn.Module") -> None:
+    """Warn as `warn_of_busy_cores`, once in a process, if its threads spin and other processes use the cores at this moment.
+
+    Otherwise, it takes microseconds.
+    """
+    if _threads_sleep() or os.getpid() in _timed_processes or not _are_cores_taken():
+        return
+    _timed_processes.add(os.getpid())
+    warn_of_busy_cores([network])
+
+
+def _are_cores_taken() -> bool:
+    """Whether this process's threads and other processes that run now are more than the cores; False if unknown."""
+    import torch
+
+    try:
+        running, _, _ = _LOAD.read_text(encoding="ascii").split()[3].partition("/")
+    except OSError:  # not Linux
+        return False
+    return int(running) - 1 + torch.get_num_threads() > (os.cpu_count() or 1)
+
+
+def _threads_sleep() -> bool:
+    return os.environ.get("OMP_WAIT_POLICY", "").upper() == "PASSIVE"
+
+
 def _remedy() -> str:
-    if os.environ.get("OMP_WAIT_POLICY", "").upper() == "PASSIVE":
+    if _threads_sleep():
         return "set OMP_NUM_THREADS=1"
     settings = " ".join(f"{name}={value}" for name, value in _DEFAULTS.items())
     return f"let waiting threads sleep: import gantoolkit before torch, or start Python with {settings}"

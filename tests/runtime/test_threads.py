@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from torch import nn
 
 import gantoolkit
 from gantoolkit.recipes import Recipe
-from gantoolkit.runtime.threads import time_threads, warn_of_busy_cores
+from gantoolkit.runtime.threads import time_threads, warn_of_busy_cores, warn_of_spinning_threads
 
 LARGE, SMALL = nn.Linear(1000, 1000), nn.Linear(10, 10)
 
@@ -62,6 +63,37 @@ class TestBusyCores:
         monkeypatch.setattr("gantoolkit.runtime.threads._MIN_PARAMETERS", 1)
         with pytest.warns(UserWarning, match=r"takes 2\.0 times as long"):
             gantoolkit.train(tiny, dataset, tmp_path / "run", stop_at=1)
+
+    def test_translators_and_scores_report_spinning_threads_once(
+        self, tiny: Recipe, dataset: Path, tmp_path: Path, monkeypatch, recwarn
+    ) -> None:
+        run = gantoolkit.train(tiny, dataset, tmp_path / "run", stop_at=1)
+        self.replace_times(monkeypatch, 1.0, 2.0)
+        monkeypatch.setattr("gantoolkit.runtime.threads._MIN_PARAMETERS", 1)
+        monkeypatch.setattr("gantoolkit.runtime.threads._timed_processes", set())
+        monkeypatch.setattr("gantoolkit.runtime.threads._LOAD", tmp_path / "loadavg")
+        monkeypatch.setattr(os, "cpu_count", lambda: 4)
+        (tmp_path / "loadavg").write_text("0.20 0.20 0.20 1/200 4242\n")
+        monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+        gantoolkit.load(run.path, "A2B", device="cpu")
+        assert not recwarn.list  # nothing else runs
+        (tmp_path / "loadavg").write_text("0.20 0.20 0.20 2/200 4242\n")
+        monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+        gantoolkit.load(run.path, "A2B", device="cpu")
+        assert not recwarn.list  # the threads sleep
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+        with pytest.warns(
+            UserWarning, match="import gantoolkit before torch, or start Python with OMP_WAIT_POLICY=PASSIVE"
+        ):
+            run.translator("A2B", device="cpu")
+        gantoolkit.load(run.path, "B2A", device="cpu")
+        assert not recwarn.list
+
+    def test_nothing_is_reported_where_the_load_is_unknown(self, tmp_path: Path, monkeypatch) -> None:
+        self.replace_times(monkeypatch, 1.0, 2.0)
+        monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+        monkeypatch.setattr("gantoolkit.runtime.threads._LOAD", tmp_path / "none")
+        warn_of_spinning_threads(LARGE)
 
 
 def test_measurement_restores_the_number_of_threads() -> None:

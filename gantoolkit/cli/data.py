@@ -144,22 +144,23 @@ def stats(folder: Path, /, *, sheet: Path | None = None, recipe: str = "") -> in
     recipe
         A recipe's name or file that defines the encoding if it is not 8-bit RGB.
     """
-    from rich.console import Console
     from rich.table import Table
 
+    from gantoolkit.cli.evaluate import print_whole
     from gantoolkit.data import write_image
     from gantoolkit.data.survey import describe_sizes, draw_contact_sheet
 
     result = _survey(folder, recipe)
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("", "images", "unreadable", "gray", "size", "mean of each channel", "standard deviation"):
+    for heading in ("", "images", "unreadable", "gray", "size", "mean of each channel", "standard deviation", "unit"):
         table.add_column(heading)
     for name, domain in result.domains.items():
         form = ".0f" if domain.encoding.bits else ".4g"
         mean, std = (" ".join(format(value, form) for value in values) for values in (domain.mean, domain.std))
         sizes = describe_sizes(domain.sizes.values())
-        table.add_row(name, str(len(domain.files)), str(len(domain.bad)), str(domain.gray), sizes, mean, std)
-    Console(soft_wrap=True, highlight=False).print(table)
+        counts = (str(count) for count in (len(domain.files), len(domain.bad), domain.gray))
+        table.add_row(name, *counts, sizes, mean, std, domain.encoding.value_unit)
+    print_whole(table)
     target = sheet or folder.with_name(f"{folder.resolve().name}-sheet.png")
     write_image(draw_contact_sheet(result), target)
     print(f"contact sheet: {target}")

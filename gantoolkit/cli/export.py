@@ -45,8 +45,8 @@ def export(
     size = result.path.stat().st_size / 1e6
     print(f"wrote {result.path} ({size:.1f} MB), {generator.direction}; weights have {result.tensors}")
     print(
-        f"verified with {result.reader}: at most {result.difference:.1e} in [-1, 1], {result.levels:.1e} levels of 255, "
-        f"from the network's translations of {', '.join(result.sizes)} (images×height×width)"
+        f"verified with {result.reader}: at most {result.difference:.1e} in [-1, 1], {result.value_difference:.1e} in "
+        f"{result.target.value_unit}, from the network's translations of {', '.join(result.sizes)} (images×height×width)"
     )
     print(f"images for the verification: {result.images}")
     return SUCCESS

@@ -63,6 +63,10 @@ class Encoding:
             return f"levels of {self.high:g}"
         return self.unit or f"values from {self.low:g} to {self.high:g}"
 
+    def scale_difference(self, difference: float) -> float:
+        """Convert a difference of floats in [−1, 1] to one of values, in `value_unit`."""
+        return difference * ((self.high - self.low) / 2)
+
     @property
     def dtype(self) -> np.dtype:
         """The dtype of values in memory: uint8, uint16 or float32."""

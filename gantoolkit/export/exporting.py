@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from gantoolkit.data.encoding import Encoding
 from gantoolkit.data.images import ImageFile
 from gantoolkit.errors import ExportError, GantoolkitError, first_line
 from gantoolkit.export.description import describe
@@ -39,6 +40,7 @@ class ExportResult:
         images: The images of the batches, in words.
         reader: The program that computed the file's translations.
         tensors: How the weights are named.
+        target: How files of translations encode them.
     """
 
     path: Path
@@ -47,11 +49,12 @@ class ExportResult:
     images: str
     reader: str
     tensors: str
+    target: Encoding
 
     @property
-    def levels(self) -> float:
-        """The difference in 8-bit levels."""
-        return self.difference * 127.5
+    def value_difference(self) -> float:
+        """The difference in values of files, whose unit is `target.value_unit`."""
+        return self.target.scale_difference(self.difference)
 
 
 def export_generator(
@@ -107,7 +110,9 @@ def export_generator(
     except Exception as error:  # exporters raise errors of many types
         raise ExportError(f"{path}: was not written: {type(error).__name__}: {first_line(error)}") from error
     sizes = tuple("×".join(map(str, (len(batch), *batch.shape[-2:]))) for batch in batches)
-    return ExportResult(path, max(differences), sizes, images_shown, file_format.reader, file_format.tensors)
+    return ExportResult(
+        path, max(differences), sizes, images_shown, file_format.reader, file_format.tensors, generator.target
+    )
 
 
 def _check_exportable(generator: LoadedGenerator, format: Format) -> None:

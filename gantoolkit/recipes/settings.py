@@ -4,7 +4,7 @@ import math
 import struct
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from gantoolkit.registry.signature import Effect, Parameter, document_parameters
@@ -14,8 +14,16 @@ __all__ = ["DataSettings", "Nodata", "Range", "Resample", "TrainingSettings", "U
 Range = Literal["8-bit", "16-bit"] | tuple[float, float]
 """The values in image files that are mapped to −1 and 1: 0 and 255, 0 and 65535, or a pair of values."""
 
-Nodata = Annotated[float, Field(allow_inf_nan=False)] | Literal["nan"] | None
-"""The value of pixels without data; `nan` is a string, because NaN is not equal to itself."""
+
+def _name_nan(value: Any) -> Any:
+    return "nan" if isinstance(value, float) and math.isnan(value) else value
+
+
+Nodata = Annotated[
+    Annotated[float, Field(allow_inf_nan=False)] | Literal["nan"] | None,
+    BeforeValidator(_name_nan, json_schema_input_type=float | Literal["nan"] | None),
+]
+"""The value of pixels without data; NaN becomes the string `nan`, because NaN is not equal to itself."""
 
 Resample = Literal["bicubic", "nearest"]
 """How the images of a domain are resized."""

@@ -102,7 +102,7 @@ def _examine_copy(direction: str, inputs: Tensor, outputs: Tensor, targets: Tens
     change = float((outputs - inputs).abs().mean()) * _LEVELS
     correlation = _correlate(inputs, outputs)
     evidence = (
-        f"outputs differ from their inputs by {change:.1f} of 255 levels on average, correlation {correlation:.2f}"
+        f"outputs differ from their inputs by {_percent(change)} of the range on average, correlation {correlation:.2f}"
     )
     # If the domains look alike already, a small change is right.
     same_shape = targets is not None and targets.shape == inputs.shape
@@ -112,7 +112,7 @@ def _examine_copy(direction: str, inputs: Tensor, outputs: Tensor, targets: Tens
     return Finding(
         name,
         "wrong",
-        f"{evidence}; the mean colors of the two domains differ by {distance:.0f} levels",
+        f"{evidence}; the mean colors of the two domains differ by {_percent(distance)}",
         "the terms that preserve the input outweigh the adversarial one: lower identity_weight, cycle_weight or "
         "self_regularization_weight, and check below whether the discriminator is saturated",
     )
@@ -139,8 +139,8 @@ def _examine_collapse(direction: str, inputs: Tensor, outputs: Tensor) -> Findin
         return Finding(name, "unknown", "one sample is not enough; set training.samples to 2 or more")
     between_inputs, between_outputs = _mean_distance(inputs), _mean_distance(outputs)
     evidence = (
-        f"outputs differ from each other by {between_outputs:.1f} of 255 levels on average, inputs by "
-        f"{between_inputs:.1f}"
+        f"outputs differ from each other by {_percent(between_outputs)} of the range on average, inputs by "
+        f"{_percent(between_inputs)}"
     )
     if between_inputs < _VARIED:
         return Finding(name, "unknown", f"{evidence}: not enough to judge")
@@ -200,6 +200,11 @@ def _correlate(some: Tensor, others: Tensor) -> float:
     a, b = (batch.flatten(2) - batch.flatten(2).mean(dim=2, keepdim=True) for batch in (some, others))
     norms = a.norm(dim=2) * b.norm(dim=2)
     return float(torch.where(norms > 1e-6, (a * b).sum(dim=2) / norms.clamp(min=1e-6), 0).mean())
+
+
+def _percent(levels: float) -> str:
+    """A difference as a share of the range, which all domains have."""
+    return f"{levels / (2 * _LEVELS):.1%}"
 
 
 def _distance_of_means(some: Tensor, others: Tensor) -> float:

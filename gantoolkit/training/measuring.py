@@ -85,8 +85,8 @@ class Gauge:
         return torch.cat(self.statistics).cpu()
 
     def _convert(self, values: Mapping[str, float]) -> dict[str, float]:
-        units, half = self.traits.units, (self.encoding.high - self.encoding.low) / 2
-        return {name: value * half if units.get(name) == PIXEL_VALUES else value for name, value in values.items()}
+        units, scale = self.traits.units, self.encoding.scale_difference
+        return {name: scale(value) if units.get(name) == PIXEL_VALUES else value for name, value in values.items()}
 
 
 class ImageBatch:

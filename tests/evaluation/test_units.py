@@ -21,6 +21,7 @@ from gantoolkit.evaluation.tables import Column, describe_differences, format_nu
 from gantoolkit.hub.card import make_card
 from gantoolkit.recipes import Recipe
 from gantoolkit.run import Run
+from gantoolkit.runs.health import examine
 
 L1 = choose_metrics(["l1"], {})
 LOW, HIGH = -1024.0, 3071.0
@@ -243,3 +244,25 @@ def test_quantizing_gives_the_values_of_a_file(recipe: Recipe) -> None:
                 assert torch.equal(encoding.to_floats(encoding.from_floats(images)), quantized)
             else:
                 assert torch.allclose(encoding.to_floats(encoding.from_floats(images)), quantized, atol=1e-6)
+
+
+def test_data_stats_states_the_unit_of_means(command, recipe: Recipe, scans: Path, tmp_path: Path) -> None:
+    (tmp_path / "scans.toml").write_text(recipe.to_toml())
+    code, output, stderr = command("data", "stats", scans, "--recipe", tmp_path / "scans.toml")
+    assert code == 0, stderr
+    assert [line.split()[-1] for line in output.splitlines() if line.startswith("trainB")] == ["HU"]
+    assert [line.split()[-3:] for line in output.splitlines() if line.startswith("trainA")] == [["levels", "of", "255"]]
+
+
+def test_export_states_differences_in_the_unit_of_the_domain(command, run: Run, tmp_path: Path) -> None:
+    words = ("export", run.path, "--direction", "A2B", "--format", "safetensors", "--out", tmp_path / "net.safetensors")
+    code, output, stderr = command(*words)
+    assert code == 0, stderr
+    assert " in HU, from the network's translations" in output
+
+
+def test_health_states_differences_as_shares_of_the_range() -> None:
+    images = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0)) - 0.5
+    findings = examine({"real_A": images, "fake_B": images + 0.2, "real_B": images}, [])
+    (evidence,) = [finding.evidence for finding in findings if finding.name.endswith("output equals input")]
+    assert evidence.startswith("outputs differ from their inputs by 10.0% of the range on average")

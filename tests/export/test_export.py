@@ -75,7 +75,8 @@ def test_each_format_is_verified_and_described(format: Any, generator: LoadedGen
     path = tmp_path / f"net.{SUFFIXES[format]}"
     result = export_generator(generator, path, format)
     assert result.difference <= 1e-4
-    assert result.levels == result.difference * 127.5
+    assert result.value_difference == result.difference * 127.5
+    assert result.target.value_unit == "levels of 255"
     assert result.sizes == ("1×16×16", "2×16×24", "1×24×16")
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
     if format == "onnx":

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from gantoolkit.cli.train import parse_setting
 from gantoolkit.errors import GantoolkitError, PluginError, RecipeError
 from gantoolkit.recipes import Recipe, cyclegan, find_recipe, list_recipe_files, pix2pix
 
@@ -199,3 +200,11 @@ def test_shipped_files_pass_the_check(name: str) -> None:
 @pytest.mark.parametrize("loss", ["l1", "l2", "ssim"])
 def test_every_image_loss_can_be_checked_in_a_recipe(loss: str) -> None:
     cyclegan(cycle_loss=loss, identity_weight=0.5, identity_loss=loss).check()
+
+
+@pytest.mark.parametrize("text", ["nan", '"nan"', "'nan'"])
+def test_nan_of_a_command_marks_pixels_without_data(text: str) -> None:
+    """A shell removes the quotes of `"nan"`, and TOML reads the rest as a number."""
+    recipe = cyclegan().swap({"data.range_A": [0.0, 1.0], **dict([parse_setting(f"data.nodata_A={text}")])})
+    assert recipe.data.nodata_A == "nan"
+    assert Recipe.from_toml(recipe.to_toml()) == recipe

@@ -61,7 +61,7 @@ def join_pairs(
         raise DataError(f"{out}: is not empty; choose another --out")
     if folder_A.exists() and folder_B.exists() and folder_A.samefile(folder_B):
         raise DataError(f"{folder_A}: is used as A and as B; pairs need two different folders")
-    listings = [open_listing(folder) for folder in (folder_A, folder_B)]
+    listings = (open_listing(folder_A), open_listing(folder_B))
     pairs = _name_pairs(match_files(*listings, (str(folder_A), str(folder_B))), folder_A)
     order = sorted(pairs)
     random.Random(derive_seed(seed, "test pairs")).shuffle(order)

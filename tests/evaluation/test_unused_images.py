@@ -1,0 +1,28 @@
+"""Test images that are not used, or not as pairs: every command that scores or shows images says so."""
+
+from pathlib import Path
+
+from _helpers.small import make_dataset, make_files
+
+import gantoolkit
+from gantoolkit.evaluation.study.materials import Materials
+from gantoolkit.recipes import Recipe
+
+
+def test_evaluate_says_why_images_are_not_pairs_and_what_is_not_read(tiny: Recipe, command, tmp_path: Path) -> None:
+    data = make_dataset(tmp_path / "data", test=3)
+    (data / "testB" / "02.png").rename(data / "testB" / "two.png")
+    make_files(data, "testA/photo.heic")
+    gantoolkit.train(tiny, data, tmp_path / "run", device="cpu", stop_at=1)
+    arguments = ("evaluate", tmp_path / "run", "--out", tmp_path / "scores", "--metric", "l1", "--device", "cpu")
+    code, output, errors = command(*arguments)
+    assert code == 3
+    assert "the images are not used as pairs: " in output
+    assert "2 files have no partner, testA/02.png first" in output
+    assert "skipped: testA: 1 file is not read (.heic 1)" in errors
+
+
+def test_study_names_what_is_not_read(tmp_path: Path) -> None:
+    make_files(tmp_path, "real/a.png", "real/b.avif", "fake/a.png")
+    problems = Materials.open(tmp_path / "real", {"one": tmp_path / "fake"}).problems
+    assert any("1 file is not read (.avif 1)" in problem for problem in problems)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gantoolkit.data.images import ImageFile, read_size
-from gantoolkit.data.layouts import describe_unused_tests, find_split, has_split
+from gantoolkit.data.layouts import describe_beside, describe_unused_tests, find_split, has_split
 from gantoolkit.data.listing import list_images, open_listing
 from gantoolkit.data.matching import match_files
 from gantoolkit.errors import DataError, count_of
@@ -49,7 +49,7 @@ def open_dataset(root: str | Path, *, split: str = "train", pairing: Pairing = "
     """
     root = user_path(root)
     location = find_split(root, split)
-    notes = describe_unused_tests(root) if split == "train" else ()
+    notes = (*describe_unused_tests(root), *describe_beside(root)) if split == "train" else ()
     if location.is_side_by_side:
         return _open_side_by_side(location.folders["A"], split, pairing, notes)
     listings = {domain: open_listing(folder) for domain, folder in location.folders.items()}

@@ -13,7 +13,7 @@ from pathlib import Path
 from gantoolkit.data.suffixes import SUFFIXES
 from gantoolkit.errors import DataError, closest_match, count_of
 
-__all__ = ["Split", "count_images", "describe_unused_tests", "find_split", "has_split"]
+__all__ = ["Split", "count_images", "describe_beside", "describe_unused_tests", "find_split", "has_split"]
 
 _MAX_NAMES = 8
 
@@ -81,6 +81,20 @@ def describe_unused_tests(root: Path) -> tuple[str, ...]:
         reason = "beside trainA and trainB, test images are in testA and testB"
         return (f"test: {count_of(images, 'image')} {verb} not used: {reason}",)
     return ()
+
+
+def describe_beside(root: Path) -> tuple[str, ...]:
+    """What lies beside the folders of a data set and is not used for training."""
+    notes = []
+    if images := count_images(root):
+        notes.append(f"{count_of(images, 'image')} directly in {root} {'is' if images == 1 else 'are'} not used")
+    other = next((name for name in ("val", "valid", "validation") if has_split(root, name)), "")
+    if other and not has_split(root, "test"):
+        notes.append(
+            f"the split '{other}' is not used during training, where samples come from a split 'test'; gantoolkit evaluate "
+            f"--split {other} scores it"
+        )
+    return tuple(notes)
 
 
 def has_split(root: Path, split: str) -> bool:

@@ -1,6 +1,7 @@
 """Find the image files below a folder, and what lies there and is not read."""
 
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -124,9 +125,13 @@ def list_images(folder: str | Path, suffixes: Sequence[str] = SUFFIXES, *, depth
             images.append(path)
         elif ending := unread_ending(path):
             unread[path] = ending
-    return Listing(
-        folder, tuple(sorted(images)), dict(sorted(unread.items())), walk.obstacles, tuple(sorted(walk.links))
-    )
+    ordered = tuple(sorted(images, key=_order))
+    return Listing(folder, ordered, dict(sorted(unread.items())), walk.obstacles, tuple(sorted(walk.links)))
+
+
+def _order(path: Path) -> tuple[list[str], Path]:
+    # File systems store an accent in different ways; the order of a data set, and thus a run, does not depend on that.
+    return [unicodedata.normalize("NFC", part) for part in path.parts], path
 
 
 class _Walk:

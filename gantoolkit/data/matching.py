@@ -25,7 +25,7 @@ class PairingError(DataError):
 
 
 def match_files(first: Listing, second: Listing, names: tuple[str, str], *, where: str = "") -> list[tuple[Path, Path]]:
-    """The pairs of two folders, sorted by the path in the first one. The files of a pair have the same name.
+    """The pairs of two folders, in the order of the first one. The files of a pair have the same name.
 
     Equal names match first, then names that are equal after Unicode normalization, then names without their suffix.
 
@@ -50,7 +50,7 @@ def match_files(first: Listing, second: Listing, names: tuple[str, str], *, wher
     if alone := [*lists[0], *lists[1]]:
         hint = _describe_unread(alone[0], first, second, names)
         raise PairingError(where + _describe_alone(alone, first, pairs, relative, names, hint), matches=len(pairs))
-    return sorted(pairs.items())
+    return [(path, pairs[path]) for path in first.images]
 
 
 def pair_name(path: PurePath) -> str:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import signal
+import unicodedata
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import replace
 from typing import Any
@@ -75,8 +76,8 @@ def _describe_difference(recipe: Recipe, own: list[Any], first: list[Any]) -> st
 
 
 def describe_dataset(dataset: Dataset) -> str:
-    """Identifies a data set: the numbers of its images, and a digest of their names."""
-    names = [[file.name for file in dataset.files(domain)] for domain in "AB"]
+    """Identifies a data set: the numbers of its images, and a digest of their names in Unicode's composed form."""
+    names = [[unicodedata.normalize("NFC", file.name) for file in dataset.files(domain)] for domain in "AB"]
     digest = hashlib.sha256(json.dumps(names).encode()).hexdigest()
     return f"{len(names[0])} of A, {len(names[1])} of B, {digest[:16]}"
 

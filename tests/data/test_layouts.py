@@ -1,5 +1,6 @@
 """Data sets as folders: the three layouts, and what is said about any other."""
 
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from gantoolkit.data.evaluation_images import EvaluationImages
 from gantoolkit.errors import CheckpointError, DataError
 from gantoolkit.recipes.settings import DataSettings
 from gantoolkit.run import Run
+from gantoolkit.training.agreement import describe_dataset
 
 JOINED = ("trainA/a.png", "trainB/b.png")
 NESTED = ("train/A/a.png", "train/B/b.png")
@@ -90,6 +92,14 @@ class TestLayouts:
         assert open_test_images(tmp_path) is None
         with pytest.raises(DataError, match=r"domain [AB] is missing|test holds images of neither domain"):
             open_dataset(tmp_path, split="test")
+
+    def test_images_beside_the_folders_and_other_splits_are_noted(self, tmp_path: Path) -> None:
+        make_files(tmp_path, *JOINED, "x.png", "valA/a.png", "valB/b.png")
+        first, second = open_dataset(tmp_path).notes
+        assert first == f"1 image directly in {tmp_path} is not used"
+        assert second.startswith("the split 'val' is not used during training")
+        make_files(tmp_path, "testA/a.png", "testB/b.png")
+        assert open_dataset(tmp_path).notes == (first,)
 
     def test_files_that_are_not_read_are_named(self, tmp_path: Path) -> None:
         make_files(tmp_path, *JOINED, "trainA/c.heic", "trainB/d.tga", "trainB/notes.txt")
@@ -196,3 +206,15 @@ def test_runs_are_not_written_among_the_images(tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match="its samples would become part of the data set"):
             Run.start(make_tiny(), data, out)
     Run.start(make_tiny(), data, data / "run")
+
+
+def test_data_set_is_the_same_however_accents_are_stored(tmp_path: Path) -> None:
+    """A run resumes on a copy of its data set on another file system."""
+    names = ("trainA/é.png", "trainA/z.png", "trainB/a.png")
+    descriptions = {
+        describe_dataset(
+            open_dataset(make_files(tmp_path / form, *(unicodedata.normalize(form, name) for name in names)))
+        )
+        for form in ("NFC", "NFD")
+    }
+    assert len(descriptions) == 1

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -144,3 +145,12 @@ def test_depth_limits_the_levels(tmp_path: Path) -> None:
     make_files(tmp_path, "a.png", "sub/b.png", "sub/deep/c.png")
     assert len(list_images(tmp_path, depth=1).images) == 1
     assert len(list_images(tmp_path, depth=2).images) == 2
+
+
+def test_order_does_not_depend_on_how_accents_are_stored(tmp_path: Path) -> None:
+    names = ("e.png", "é.png", "f.png", "é/b.png", "z.png")
+    orders = []
+    for form in ("NFC", "NFD"):
+        make_files(tmp_path / form, *(unicodedata.normalize(form, name) for name in names))
+        orders.append([unicodedata.normalize("NFC", name) for name in images_of(tmp_path / form)])
+    assert orders[0] == orders[1]

@@ -62,7 +62,7 @@ def find_notes(data: Survey) -> list[str]:
     for domain in data.domains.values():
         problems = domain.notes.sentences(passed_over_only=True)
         notes += [sentence for sentence in domain.notes.sentences() if sentence not in problems]
-    return list(dict.fromkeys(notes))
+    return list(dict.fromkeys([*notes, *data.notes]))
 
 
 def _find_unreadable(name: str, domain: DomainSurvey) -> Iterator[Problem]:

@@ -11,7 +11,7 @@ from gantoolkit.data.encoding import PICTURE, Encoding, encoding_of
 from gantoolkit.data.file_notes import FileNotes
 from gantoolkit.data.folders import Dataset, open_dataset, open_test_images
 from gantoolkit.data.images import ImageFile
-from gantoolkit.data.layouts import describe_unused_tests
+from gantoolkit.data.layouts import describe_beside, describe_unused_tests
 from gantoolkit.data.pixels import DecodedImage, read_decoded_image
 from gantoolkit.data.survey.colors import ColorCount
 from gantoolkit.errors import DataError
@@ -84,6 +84,7 @@ class Survey:
         pairing_problem: Why it cannot be used as pairs; empty if it can.
         pairs: The pairs of each split, if it can.
         passed_over: Sentences about what its folders hold and is not used.
+        notes: Sentences about what lies beside its folders.
         settings: How the images are read and resized.
         pairing: The pairing of the recipe that would be trained; None if it is not known.
     """
@@ -92,6 +93,7 @@ class Survey:
     pairing_problem: str = ""
     pairs: dict[str, tuple[tuple[ImageFile, ImageFile], ...]] = field(default_factory=dict)
     passed_over: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     settings: DataSettings = field(default_factory=DataSettings)
     pairing: Pairing | None = None
 
@@ -130,7 +132,8 @@ def survey(
             domain.mean, domain.std = tuple(mean[0].tolist()), tuple(mean[1].tolist())
     pairs, problem = _find_pairs(root)
     passed_over = [note for data in splits.values() for note in data.passed_over]
-    return Survey(domains, problem, pairs, (*passed_over, *describe_unused_tests(root)), settings, pairing)
+    passed_over += describe_unused_tests(root)
+    return Survey(domains, problem, pairs, tuple(passed_over), describe_beside(root), settings, pairing)
 
 
 def _open_splits(root: Path, pairing: Pairing) -> dict[str, Dataset]:

@@ -1,12 +1,30 @@
 """The formats of image files, detected by their content, and names for those that are not read."""
 
-__all__ = ["HEADER_BYTES", "PILLOW_FORMATS", "describe_format", "detect_format"]
+import re
+
+__all__ = ["HEADER_BYTES", "PILLOW_FORMATS", "START_BYTES", "describe_format", "detect_format", "looks_like_image"]
 
 PILLOW_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "PPM", "TIFF", "WEBP")
 """No other format is tried. Pillow knows dozens more and runs other programs for some of them (EPS)."""
 
 HEADER_BYTES = 32
 """The number of bytes from which a format is detected."""
+
+START_BYTES = 132
+"""The number of bytes that show whether a file contains an image; those of DICOM follow 128 other bytes."""
+
+_IMAGE_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8")
+_IMAGE_HEADER = re.compile(rb"BM.{4}\0{4}|P[1-6]\s+(#|\d)", re.DOTALL)  # bitmaps; portable pixmaps
+_IMAGE_NAMES = (
+    "JPEG 2000 file",
+    "JPEG XL file",
+    "AVIF file",
+    "HEIC file",
+    "(CR3)",
+    "Photoshop file",
+    "FITS file",
+    "EXR file",
+)
 
 _NPY, _TIFF = b"\x93NUMPY", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _UNSUPPORTED = (
@@ -48,3 +66,10 @@ def detect_format(header: bytes) -> str:
 def describe_format(header: bytes) -> str:
     """What a file is that is not read, from its first bytes, such as `a HEIC file`; empty if unknown."""
     return next((name for offset, content, name in _UNSUPPORTED if header[offset:].startswith(content)), "")
+
+
+def looks_like_image(start: bytes) -> bool:
+    """Whether a file contains an image of a widespread format, read or not, from its first `START_BYTES`."""
+    is_dicom = start[128:132] == b"DICM"
+    is_known = start.startswith(_IMAGE_STARTS) or start[8:12] == b"WEBP" or bool(_IMAGE_HEADER.match(start))
+    return bool(detect_format(start)) or is_known or is_dicom or describe_format(start).endswith(_IMAGE_NAMES)

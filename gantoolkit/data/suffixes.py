@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from gantoolkit.data.formats import START_BYTES, looks_like_image
+
 __all__ = ["SUFFIXES", "VIDEO_SUFFIXES", "unread_ending"]
 
 SUFFIXES = (
@@ -52,14 +54,6 @@ _UNREAD_SUFFIXES = (
     *(".svs", ".ndpi", ".lsm", ".btf", ".npz", *VIDEO_SUFFIXES, ".wmv", ".mpg", ".mpeg", ".flv", ".mts", ".m2ts"),
 )
 _USUAL_SUFFIX = re.compile(r"\.[a-z][a-z0-9]{0,7}")
-_SIGNATURES = (
-    *((0, start) for start in (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
-    *((0, start) for start in (b"\x93NUMPY", b"8BPS", b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51", b"SIMPLE  =")),
-    *((8, b"WEBP"), (4, b"ftyp"), (128, b"DICM")),
-)
-_BITMAP = re.compile(rb"BM.{4}\0{4}", re.DOTALL)
-_PORTABLE = re.compile(rb"P[1-6]\s+(#|\d)")
-_START = 132
 
 
 def unread_ending(path: Path) -> str | None:
@@ -80,9 +74,7 @@ def unread_ending(path: Path) -> str | None:
 def _contains_image(path: Path) -> bool:
     try:
         with path.open("rb") as file:
-            start = file.read(_START)
+            start = file.read(START_BYTES)
     except OSError:
         return False
-    if any(start[offset:].startswith(signature) for offset, signature in _SIGNATURES):
-        return True
-    return bool(_BITMAP.match(start) or _PORTABLE.match(start))
+    return looks_like_image(start)

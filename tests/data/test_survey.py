@@ -230,6 +230,16 @@ class TestRanges:
         assert "data.clip_A = true" in text
         assert "cannot be read" not in text
 
+    def test_nan_is_named_with_the_setting_that_reads_it(self, settings: DataSettings, tmp_path: Path) -> None:
+        rng = np.random.default_rng(4)
+        inside, edge = rng.uniform(0, 100, (40, 40)), rng.uniform(0, 100, (40, 40))
+        edge[0] = np.nan
+        root = self.make_scans(tmp_path, inside, edge)
+        text = problems_of(root, settings)
+        assert "trainA: 1 of 2 files have NaN, outside of the range 0 to 100, such as " in text
+        assert 'set data.nodata_A = "nan"' in text
+        assert problems_of(root, settings.model_copy(update={"nodata_A": "nan"})) == ""
+
     def test_all_files_outside_is_an_error(self, settings: DataSettings, tmp_path: Path) -> None:
         root = self.make_scans(tmp_path, np.full((40, 40), 500.0) + np.arange(40))
         problems = find_problems(survey(root, settings))
@@ -263,8 +273,11 @@ def test_frames_and_transparency_are_named(dataset: Path, command) -> None:
     frames[0].save(dataset / "trainA" / "walk.gif", save_all=True, append_images=frames[1:])
     code, output, _ = command("data", "check", dataset)
     assert code == 3
-    assert "walk.gif has several " in output
-    assert "of which only the first is used" in output
+    assert (
+        "flaw: " + str(dataset / "trainA" / "walk.gif") + " has several frames, of which only the first is used"
+        in output
+    )
+    assert "3 problems found" not in output
 
 
 def test_recipe_that_needs_pairs_is_refused_without(dataset: Path, command) -> None:

@@ -15,11 +15,11 @@ def test_evaluate_says_why_images_are_not_pairs_and_what_is_not_read(tiny: Recip
     make_files(data, "testA/photo.heic")
     gantoolkit.train(tiny, data, tmp_path / "run", device="cpu", stop_at=1)
     arguments = ("evaluate", tmp_path / "run", "--out", tmp_path / "scores", "--metric", "l1", "--device", "cpu")
-    code, output, errors = command(*arguments)
+    code, _, errors = command(*arguments)
     assert code == 3
-    assert "the images are not used as pairs: " in output
-    assert "2 files have no partner, testA/02.png first" in output
-    assert "skipped: testA: 1 file is not read (.heic 1)" in errors
+    assert "note: the images are not used as pairs: " in errors
+    assert "2 files have no partner, testA/02.png first" in errors
+    assert "note: testA: 1 file is not read (.heic 1)" in errors
 
 
 def test_study_names_what_is_not_read(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def bad_inputs(root: Path) -> dict[str, tuple[list[object], str]]:
         ),
         "empty folder": (
             [*train, "--data", root / "empty", *TINY],
-            "domain A is missing: no folder 'trainA'; it contains no folder",
+            "the folders trainA and trainB are missing; found no folder",
         ),
         "one domain": ([*train, "--data", root / "half", *TINY], "domain B is missing"),
         "folders without images": ([*train, "--data", root / "no-images", *TINY], "trainA: contains no image"),
@@ -137,7 +137,10 @@ def bad_inputs(root: Path) -> dict[str, tuple[list[object], str]]:
             [*train, "--data", data, *TINY, "--set=generator.width=100000"],
             "its networks are too large",
         ),
-        "no partner": (["train", "pix2pix", "--data", data, "--out", root / "run"], "1 files have no partner"),
+        "no partner": (
+            ["train", "pix2pix", "--data", data, "--out", root / "run"],
+            "1 file has no partner, trainA/04.png first",
+        ),
         "no out": (["train", "cyclegan", "--data", data], "train needs --out"),
         "out is a file": (
             ["train", "cyclegan", "--data", data, "--out", root / "file" / "run", *TINY],

@@ -140,12 +140,14 @@ class _Walk:
     def __init__(self, suffixes: Sequence[str], depth: int | None) -> None:
         self.suffixes = tuple(suffixes)
         self.depth = depth
+        self.above: _Identities = frozenset()
         self.obstacles: dict[str, list[Path]] = {}
         self.links: list[Path] = []
 
     def files(self, root: Path) -> Iterator[Path]:
         """Every regular file below a folder, in any order."""
-        pending = [(root, 1, frozenset(map(_identify, [root.resolve(), *root.resolve().parents])))]
+        self.above = frozenset(map(_identify, root.resolve().parents))
+        pending = [(root, 1, frozenset([_identify(root)]))]
         while pending:
             folder, level, ancestors = pending.pop()
             try:
@@ -172,8 +174,9 @@ class _Walk:
         if level == self.depth:
             return []
         identity = _identify(path)
-        if identity in ancestors:
-            self._record("leads to a folder that contains it, and is not followed", path)
+        if identity in self.above:
+            self._record("leads to a folder that contains all others, and is not followed", path)
+        if identity in self.above or identity in ancestors:  # what lies in an ancestor is listed anyway
             return []
         if entry.is_symlink():
             self.links.append(path)

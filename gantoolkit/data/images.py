@@ -48,7 +48,6 @@ MAX_PIXELS = 178_956_970
 
 _NEGLIGIBLE_BYTES = 1 << 28
 """Below this size, the free memory is not read: it takes longer than it is worth."""
-_BYTES_OF_MODE = {"I": 4, "F": 4, "I;16": 2, "I;16B": 2}
 _LIMIT_LOCK = threading.RLock()
 
 
@@ -164,7 +163,6 @@ def open_image(source: str | Path | ImageContent, max_pixels: int | None = None)
         try:
             with Image.open(stream, formats=PILLOW_FORMATS) as file:
                 check_pixel_count(source, *file.size, max_pixels)
-                check_memory(source, *file.size, _decoded_bytes(file))
                 yield file
         except Image.DecompressionBombError:
             raise TooManyPixelsError(
@@ -223,12 +221,6 @@ def check_memory(name: object, width: int, height: int, bytes_per_pixel: int) ->
             f"{name}: decoding {width}×{height} pixels takes {format_bytes(needed)} of memory, and {format_bytes(free)} are "
             "free"
         )
-
-
-def _decoded_bytes(file: Image.Image) -> int:
-    """Bytes for each pixel while Pillow's image, which stores color in 4 bytes, is copied to an array."""
-    bands = len(file.getbands())
-    return (4 if bands > 1 else _BYTES_OF_MODE.get(file.mode, 1)) + 2 * bands
 
 
 @contextmanager

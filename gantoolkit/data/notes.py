@@ -9,6 +9,7 @@ __all__ = [
     "SEVERAL_FRAMES",
     "SEVERAL_PAGES",
     "TRANSPARENT_PIXELS",
+    "UNUSED_PROFILE",
     "Note",
 ]
 
@@ -34,4 +35,5 @@ SEVERAL_FRAMES = Note("has several frames, of which only the first is used", pas
 TRANSPARENT_PIXELS = Note("has transparent pixels, which are blended with white")
 CONVERTED_COLORS = Note("has a color profile, and its colors are converted to sRGB")
 IGNORED_PROFILE = Note("has a color profile that is damaged or is for other channels, and it is ignored")
+UNUSED_PROFILE = Note("has a color profile other than sRGB; only 8-bit gray and RGB are converted to sRGB")
 CMYK_CHANNELS = Note("has CMYK colors, whose four inks are read as the four channels")

@@ -52,7 +52,7 @@ def decode(file: Image.Image) -> Image.Image:
     try:
         file.load()
     except ValueError as error:
-        if "raw mode" in str(error):  # Pillow opens some files whose samples it does not know
+        if file.format == "TIFF" and "raw mode" in str(error):  # Pillow opens some files whose samples it does not know
             raise UnknownFormatError(f"is not readable ({error})") from error
         raise
     if is_16_bit and "transparency" in file.info:  # Pillow drops the lower byte of the pixels

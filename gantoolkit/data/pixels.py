@@ -7,7 +7,6 @@ or RGB images of 8 bits are read as `gantoolkit.data.pictures` describes.
 
 import importlib.util
 import os
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from PIL import ExifTags, Image
 from gantoolkit.data.arrays import read_array, read_shape
 from gantoolkit.data.encoding import Encoding
 from gantoolkit.data.formats import HEADER_BYTES, detect_format
+from gantoolkit.data.frames import convert_decoded, is_animated, list_frames, read_frame
 from gantoolkit.data.images import (
     ImageContent,
     ImageFile,
@@ -27,11 +27,9 @@ from gantoolkit.data.images import (
     open_stream,
 )
 from gantoolkit.data.notes import SEVERAL_FRAMES, SEVERAL_PAGES, Note
-from gantoolkit.data.orientation import read_orientation, turn_array
-from gantoolkit.data.pictures import convert_picture, decode
-from gantoolkit.data.samples import decode_16_bit_png, find_scale, is_16_bit_color_png, read_samples
+from gantoolkit.data.pictures import decode
 from gantoolkit.data.tiff import describes_axes, hides_images, open_tiff
-from gantoolkit.data.values import DecodedImage, Samples, fit_samples
+from gantoolkit.data.values import DecodedImage, fit_samples
 from gantoolkit.errors import DataError
 from gantoolkit.recipes.settings import Resample
 
@@ -50,6 +48,8 @@ __all__ = [
 ImageSource = str | os.PathLike[str] | ImageFile | ImageContent
 """A file, one half of a file, or the content of a file in memory."""
 
+_ANY_NUMBER = 1 << 60
+"""More pixels than any file has, for what is not decoded."""
 _RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "nearest": Image.Resampling.NEAREST}
 
 
@@ -111,14 +111,15 @@ def decode_pil_image(image: Image.Image, encoding: Encoding, *, name: str = "the
         DataError: As `read_decoded_image`.
     """
     with convert_read_errors(ImageContent(b"", name)):
-        return _convert(ImageContent(b"", name), decode(image), encoding)
+        try:
+            upright = decode(image)
+        except UnknownFormatError as error:
+            raise DataError(f"{name}: {error}") from error
+        return convert_decoded(name, upright, encoding)
 
 
-def count_pages(source: ImageSource, encoding: Encoding, *, max_pixels: int | None = None) -> int:
+def count_pages(source: ImageSource, encoding: Encoding) -> int:
     """Count the images in a file, pages or frames, without decoding them.
-
-    Args:
-        max_pixels: The largest number of pixels of an image; `MAX_PIXELS` by default.
 
     Raises:
         DataError: When the header cannot be read.
@@ -129,9 +130,9 @@ def count_pages(source: ImageSource, encoding: Encoding, *, max_pixels: int | No
         if kind == "npy":
             return 1
         if kind == "tiff":
-            return _count_images(file, encoding, max_pixels)
-        with open_image(file, max_pixels) as image:
-            return len(_list_frames(image))
+            return _count_images(file, encoding)
+        with open_image(file, _ANY_NUMBER) as image:
+            return len(list_frames(image))
 
 
 def read_pixel_size(source: ImageSource, encoding: Encoding, *, max_pixels: int | None = None) -> tuple[int, int]:
@@ -198,7 +199,7 @@ def _read_tiff(file: Path | ImageContent, encoding: Encoding, page: int, max_pix
                 directory, count = _find_directory(file, image, page, max_pixels)
             _check_page(file, page, count)
             if directory is not None:
-                return _add_note(_read_frame(file, image, directory, encoding), SEVERAL_PAGES, page == 0 and count > 1)
+                return _add_note(read_frame(file, image, directory, encoding), SEVERAL_PAGES, page == 0 and count > 1)
     with open_tiff(file, max_pixels) as images:
         _check_page(file, page, len(images))
         directory, count = images.find_directory(page), len(images)
@@ -208,7 +209,7 @@ def _read_tiff(file: Path | ImageContent, encoding: Encoding, page: int, max_pix
     else:
         try:
             with open_image(file, max_pixels) as image:
-                decoded = _read_frame(file, image, directory or 0, encoding)
+                decoded = read_frame(file, image, directory or 0, encoding)
         except UnknownFormatError as error:
             raise DataError(f"{file}: holds {description}, which is not supported; save it as RGB or gray") from error
     return _add_note(decoded, SEVERAL_PAGES, page == 0 and count > 1)
@@ -219,7 +220,7 @@ def _find_directory(
 ) -> tuple[int | None, int]:
     """The directory of a page in a TIFF file with several, None if it has several of its own; and the number of pages."""
     if not _describes_axes(image) and importlib.util.find_spec("tifffile") is None:
-        return page, len(_list_frames(image))
+        return page, len(list_frames(image))
     with open_tiff(file, max_pixels) as images:
         _check_page(file, page, len(images))
         return images.find_directory(page), len(images)
@@ -242,29 +243,11 @@ def _read_frames(file: Path | ImageContent, encoding: Encoding, page: int, max_p
     with open_image(file, max_pixels) as image:
         frame = 0
         if page:
-            frames = _list_frames(image)
+            frames = list_frames(image)
             _check_page(file, page, len(frames))
             frame = frames[page]
-        decoded = _read_frame(file, image, frame, encoding)
-        return _add_note(decoded, SEVERAL_FRAMES, page == 0 and _is_animated(image))
-
-
-def _list_frames(image: Image.Image) -> Sequence[int]:
-    """The indices of the frames that are images of their own. Phones store previews and depth as further frames."""
-    if image.format == "MPO":
-        entries = image.mpinfo[0xB002]  # type: ignore[attr-defined]
-        kinds = [entry["Attribute"]["MPType"] for entry in entries]
-        return [index for index, kind in enumerate(kinds) if index == 0 or kind.startswith("Multi-Frame")]
-    return range(getattr(image, "n_frames", 1))
-
-
-def _is_animated(image: Image.Image) -> bool:
-    if image.format == "MPO":
-        return len(_list_frames(image)) > 1
-    try:
-        return getattr(image, "is_animated", False)
-    except Exception:  # a damaged second frame does not affect the first
-        return True
+        decoded = read_frame(file, image, frame, encoding)
+        return _add_note(decoded, SEVERAL_FRAMES, page == 0 and is_animated(image))
 
 
 def _check_page(file: Path | ImageContent, page: int, count: int) -> None:
@@ -276,35 +259,9 @@ def _add_note(decoded: DecodedImage, note: Note, applies: bool) -> DecodedImage:
     return replace(decoded, notes=(*decoded.notes, note)) if applies else decoded
 
 
-def _read_frame(file: Path | ImageContent, image: Image.Image, frame: int, encoding: Encoding) -> DecodedImage:
-    """Read a frame of a file that Pillow has opened."""
-    if frame:
-        image.seek(frame)
-    if not encoding.is_picture and is_16_bit_color_png(image):
-        values = turn_array(decode_16_bit_png(file), read_orientation(image))
-        samples = Samples(values, 16, alpha=values.ndim == 3 and values.shape[2] in (2, 4))
-        return fit_samples(file, samples, encoding)
-    factor = 1 if encoding.bits else find_scale(file, image)
-    return _convert(file, decode(image), encoding, factor)
-
-
-def _convert(name: object, image: Image.Image, encoding: Encoding, factor: int = 1) -> DecodedImage:
-    """Convert a decoded image to an encoding; `factor` is that by which Pillow multiplied its values."""
+def _count_images(file: Path | ImageContent, encoding: Encoding) -> int:
     if encoding.is_picture:
-        try:
-            picture = convert_picture(image, encoding)
-        except DataError as error:
-            raise DataError(f"{name}: {error}") from error
-        return DecodedImage(np.atleast_3d(np.asarray(picture.image)), picture.alpha, notes=picture.notes)
-    samples = read_samples(name, image, encoding)
-    if factor != 1:
-        samples = replace(samples, values=samples.values // factor)
-    return fit_samples(name, samples, encoding)
-
-
-def _count_images(file: Path | ImageContent, encoding: Encoding, max_pixels: int | None) -> int:
-    if encoding.is_picture:
-        with suppress(UnknownFormatError), open_image(file, max_pixels) as image:
-            return _find_directory(file, image, 0, max_pixels)[1] if _is_stack(image) else 1
-    with open_tiff(file, max_pixels) as images:
+        with suppress(UnknownFormatError), open_image(file, _ANY_NUMBER) as image:
+            return _find_directory(file, image, 0, _ANY_NUMBER)[1] if _is_stack(image) else 1
+    with open_tiff(file, _ANY_NUMBER) as images:
         return len(images)

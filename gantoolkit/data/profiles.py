@@ -6,7 +6,9 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageCms
 
-__all__ = ["ProfileError", "convert_to_srgb"]
+from gantoolkit.data.notes import UNUSED_PROFILE, Note
+
+__all__ = ["ProfileError", "convert_to_srgb", "note_unused_profile"]
 
 _MODES = {("RGB ", "RGB"): "RGB", ("RGB ", "L"): "RGB", ("GRAY", "L"): "L", ("CMYK", "CMYK"): "CMYK"}
 """The mode in which a profile of a color space describes an image of a mode. Many programs save gray with an RGB profile."""
@@ -28,6 +30,17 @@ def convert_to_srgb(image: Image.Image, profile: bytes) -> Image.Image | None:
     if isinstance(transform, str):
         raise ProfileError(transform)
     return None if transform is None else transform.apply(image.convert(transform.input_mode))
+
+
+def note_unused_profile(profile: bytes | None, mode: str) -> tuple[Note, ...]:
+    """The note about the profile of levels that are kept as they are; none if it is sRGB or cannot be used.
+
+    Args:
+        mode: L, RGB or CMYK.
+    """
+    return (
+        (UNUSED_PROFILE,) if profile and isinstance(_find_transform(profile, mode), ImageCms.ImageCmsTransform) else ()
+    )
 
 
 @lru_cache(maxsize=32)

@@ -7,11 +7,15 @@ from PIL import Image
 
 from gantoolkit.data.encoding import Encoding
 from gantoolkit.data.images import ImageContent
-from gantoolkit.data.notes import CMYK_CHANNELS
+from gantoolkit.data.notes import CMYK_CHANNELS, Note
+from gantoolkit.data.profiles import note_unused_profile
 from gantoolkit.data.values import Samples
 from gantoolkit.errors import DataError, requires_extra
 
 __all__ = ["decode_16_bit_png", "find_scale", "is_16_bit_color_png", "read_samples"]
+
+_COLORS = {"LA": "L", "RGBA": "RGB"}
+"""Modes with opacity, without it."""
 
 
 def read_samples(name: object, image: Image.Image, encoding: Encoding) -> Samples:
@@ -33,7 +37,9 @@ def read_samples(name: object, image: Image.Image, encoding: Encoding) -> Sample
     mode = _choose_mode(image, encoding)
     if mode is None:
         raise DataError(f"{name}: mode '{image.mode}' is not supported; save the image as TIFF or .npy")
-    notes = (CMYK_CHANNELS,) if mode == "CMYK" and encoding.bits else ()
+    notes: tuple[Note, ...] = (CMYK_CHANNELS,) if mode == "CMYK" and encoding.bits else ()
+    if encoding.bits:
+        notes += note_unused_profile(image.info.get("icc_profile"), _COLORS.get(mode, mode))
     return Samples(np.asarray(image.convert(mode)), 8, alpha=mode in ("LA", "RGBA"), notes=notes)
 
 
@@ -92,6 +98,7 @@ def _read_16_bits(image: Image.Image, encoding: Encoding) -> Samples:
     values = np.asarray(image)
     transparent = image.info.get("transparency")
     if not encoding.bits or not isinstance(transparent, int):
-        return Samples(values, 16)
+        notes = note_unused_profile(image.info.get("icc_profile"), "L") if encoding.bits else ()
+        return Samples(values, 16, notes=notes)
     opacity = np.where(values == transparent, 0, 65535).astype(np.uint16)
     return Samples(np.stack([values, opacity], axis=-1), 16, alpha=True)

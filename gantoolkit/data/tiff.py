@@ -19,6 +19,7 @@ import numpy as np
 from gantoolkit.data.encoding import Encoding
 from gantoolkit.data.images import ImageContent, check_pixel_count, open_stream
 from gantoolkit.data.orientation import turn_array
+from gantoolkit.data.profiles import note_unused_profile
 from gantoolkit.data.values import Samples, check_shape
 from gantoolkit.errors import DataError, requires_extra
 
@@ -119,7 +120,9 @@ class TiffImages:
             values = (1 << bits) - 1 - values
         orientation = keyframe.tags.get("Orientation")
         values = turn_array(values, getattr(orientation, "value", None))
-        return Samples(values, bits, alpha=alpha, premultiplied=extra == _ASSOCIATED)
+        colors = values.shape[2] - alpha
+        notes = note_unused_profile(keyframe.iccprofile, "L" if colors == 1 else "RGB") if encoding.bits else ()
+        return Samples(values, bits, alpha=alpha, premultiplied=extra == _ASSOCIATED, notes=notes)
 
     def describe(self, page: int) -> str:
         """What an image holds, for a file that cannot be read, such as `3 bands of uint8 (CIELAB)`."""

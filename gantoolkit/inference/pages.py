@@ -31,7 +31,7 @@ def holds_all_pages(translator: Translator, source: Path, target: Path, options:
     Raises:
         DataError: When the header of the file cannot be read.
     """
-    if count_pages(source, translator.generator.source, max_pixels=options.max_pixels) == 1:
+    if count_pages(source, translator.generator.source) == 1:
         return False
     return holds_pages(target) or (holds_frames(target, translator.generator.target) and is_animation(source))
 
@@ -87,7 +87,7 @@ class _Pages:
 
     def translate_stack(self) -> None:
         encoding = self.translator.generator.source
-        count = count_pages(self.source, encoding, max_pixels=self.options.max_pixels)
+        count = count_pages(self.source, encoding)
         images = (
             read_decoded_image(self.source, encoding, page=page, max_pixels=self.options.max_pixels)
             for page in range(count)

@@ -17,7 +17,6 @@ __all__ = ["Form", "plan_targets"]
 
 Form = Literal["png", "jpg", "tif", "npy"]
 
-_UNLIMITED = 1 << 62
 _SUFFIXES = {"jpg": (".jpg", ".jpeg"), "tif": (".tif", ".tiff")}
 
 
@@ -92,10 +91,7 @@ def _needs_tiff(source: SourceFile) -> bool:
     if not holds_pages(source.path):
         return False
     try:
-        return (
-            count_pages(source.path, PICTURE, max_pixels=_UNLIMITED) > 1
-            or read_attributes(source.path, PICTURE).georeference.locates
-        )
+        return count_pages(source.path, PICTURE) > 1 or read_attributes(source.path, PICTURE).georeference.locates
     except DataError:
         return False
 

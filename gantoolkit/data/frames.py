@@ -1,0 +1,88 @@
+"""The frames of files that Pillow opens: animations, pictures for each eye, pages of a TIFF file."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from gantoolkit.data.encoding import Encoding
+from gantoolkit.data.images import ImageContent, check_memory
+from gantoolkit.data.orientation import read_orientation, turn_array
+from gantoolkit.data.pictures import convert_picture, decode
+from gantoolkit.data.profiles import note_unused_profile
+from gantoolkit.data.samples import decode_16_bit_png, find_scale, is_16_bit_color_png, read_samples
+from gantoolkit.data.values import DecodedImage, Samples, fit_samples
+from gantoolkit.errors import DataError
+
+__all__ = ["convert_decoded", "is_animated", "list_frames", "read_frame"]
+
+_BYTES_OF_MODE = {"I": 4, "F": 4, "I;16": 2, "I;16B": 2}
+
+
+def list_frames(image: Image.Image) -> Sequence[int]:
+    """The indices of the frames of an open file that are images of their own. Phones add previews and depth as frames."""
+    if image.format == "MPO":
+        entries = image.mpinfo[0xB002]  # type: ignore[attr-defined]
+        kinds = [entry["Attribute"]["MPType"] for entry in entries]
+        return [index for index, kind in enumerate(kinds) if index == 0 or kind.startswith("Multi-Frame")]
+    return range(getattr(image, "n_frames", 1))
+
+
+def is_animated(image: Image.Image) -> bool:
+    """Whether an open file has several frames that are images of their own. Pillow may have to read a part of the second."""
+    if image.format == "MPO":
+        return len(list_frames(image)) > 1
+    try:
+        return getattr(image, "is_animated", False)
+    except Exception:  # a damaged second frame does not affect the first
+        return True
+
+
+def read_frame(file: Path | ImageContent, image: Image.Image, frame: int, encoding: Encoding) -> DecodedImage:
+    """Read a frame of an open file.
+
+    Raises:
+        UnknownFormatError: When Pillow does not read samples of this kind.
+        DataError: When the channels or values do not match the encoding, or the memory does not suffice.
+    """
+    if frame:
+        image.seek(frame)
+    check_memory(file, *image.size, _decoded_bytes(image))
+    if not encoding.is_picture and is_16_bit_color_png(image):
+        values = turn_array(decode_16_bit_png(file), read_orientation(image))
+        alpha = values.ndim == 3 and values.shape[2] in (2, 4)
+        notes = note_unused_profile(image.info.get("icc_profile"), "RGB") if encoding.bits else ()
+        samples = Samples(values, 16, alpha=alpha, notes=notes)
+        return fit_samples(file, samples, encoding)
+    factor = 1 if encoding.bits else find_scale(file, image)
+    return convert_decoded(file, decode(image), encoding, factor)
+
+
+def convert_decoded(name: object, image: Image.Image, encoding: Encoding, factor: int = 1) -> DecodedImage:
+    """Convert a decoded image to an encoding.
+
+    Args:
+        name: The name of the image in error messages.
+        factor: The factor by which Pillow multiplied its values.
+
+    Raises:
+        DataError: When the channels or values do not match the encoding.
+    """
+    if encoding.is_picture:
+        try:
+            picture = convert_picture(image, encoding)
+        except DataError as error:
+            raise DataError(f"{name}: {error}") from error
+        return DecodedImage(np.atleast_3d(np.asarray(picture.image)), picture.alpha, notes=picture.notes)
+    samples = read_samples(name, image, encoding)
+    if factor != 1:
+        samples = replace(samples, values=samples.values // factor)
+    return fit_samples(name, samples, encoding)
+
+
+def _decoded_bytes(file: Image.Image) -> int:
+    """Bytes for each pixel while Pillow's image, which stores color in 4 bytes, is copied to an array."""
+    bands = len(file.getbands())
+    return (4 if bands > 1 else _BYTES_OF_MODE.get(file.mode, 1)) + 2 * bands

@@ -14,8 +14,7 @@ COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "é") for form in ("NFC", "N
 
 def match(root: Path, *names: str) -> list[tuple[str, str]]:
     make_files(root, *names)
-    folders = root / "A", root / "B"
-    pairs = match_files(*map(list_images, folders), ("A", "B"))
+    pairs = match_files(list_images(root / "A"), list_images(root / "B"), ("A", "B"))
     return [tuple(path.relative_to(root).as_posix() for path in pair) for pair in pairs]  # type: ignore[misc]
 
 

@@ -272,7 +272,8 @@ def _set_up_worker(worker: int) -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, ignore_once)
-    signal.signal(signal.SIGBUS, signal.SIG_DFL)  # torch's handler prints; the main process explains how a worker ended
+    for kind in (signal.SIGBUS, signal.SIGSEGV, signal.SIGFPE):
+        signal.signal(kind, signal.SIG_DFL)  # torch's handlers print; the main process explains how a worker ended
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _MAIN_PROCESS_SIGNALS)
 
 

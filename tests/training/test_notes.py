@@ -159,8 +159,8 @@ class TestCommand:
             for domain in "AB":
                 (tmp_path / f"train{domain}").mkdir(exist_ok=True)
                 make_image(1, size if domain == "B" else (40, 36)).save(tmp_path / f"train{domain}" / f"{name}.png")
-        blocks = ["generator.width=4", "generator.depth=3", "discriminator.width=4", "training.epochs=2"]
-        sizes = ["data.crop_size=16", "data.load_size=20", "data.resize=shorter_side"]
+        blocks = ["generator.width=4", "generator.depth=3", "discriminator.width=4", "discriminator.layers=1"]
+        sizes = ["data.crop_size=16", "data.load_size=20", "data.resize=shorter_side", "training.epochs=2"]
         changes = [word for setting in (*blocks, *sizes) for word in ("--set", setting)]
         code, _, errors = command(
             "train", "pix2pix", "--data", tmp_path, "--out", tmp_path / "run", "--device", "cpu", *changes

@@ -8,6 +8,7 @@ the levels of pyramids do not count.
 import itertools
 import logging
 import math
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -52,8 +53,10 @@ def hides_images(description: object) -> bool:
     """Whether a TIFF file may hold more images than directories, according to its description."""
     if not isinstance(description, str):
         return False
-    is_imagej = description.startswith("ImageJ=") and "\nimages=" in description
-    return is_imagej or (description.startswith('{"shape"') and '"truncated"' in description)
+    count = re.search(r"^images=(\d+)", description, re.MULTILINE) if description.startswith("ImageJ=") else None
+    return (count is not None and int(count[1]) > 1) or (
+        description.startswith('{"shape"') and '"truncated"' in description
+    )
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Images as Python programs have them: paths, contents of files, binary streams, PIL images and arrays."""
 
 import os
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -44,7 +45,7 @@ def decode_input(
     """
     if isinstance(image, Image.Image):
         return decode_pil_image(image, encoding)
-    if isinstance(image, str) and is_url(image):
+    if isinstance(image, str) and is_url(image) and not Path(image).exists():
         raise DataError(f"{image}: is a URL, not a file; download it first")
     if isinstance(image, str | os.PathLike):
         return read_decoded_image(image, encoding, page=page, max_pixels=max_pixels)

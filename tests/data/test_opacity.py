@@ -146,9 +146,7 @@ def test_bands_without_a_meaning_are_not_opacity(tmp_path: Path) -> None:
         tmp_path / "x.tif", values, photometric="minisblack", planarconfig="contig", extrasamples=[0, 0, 0]
     )
     assert np.array_equal(read_pixels(tmp_path / "x.tif", DEEP_RGBA), values)
-    with pytest.raises(
-        DataError, match=r'holds 4 bands of uint16; .* = 4 and .* = "16-bit" reads'
-    ):
+    with pytest.raises(DataError, match=r'holds 4 bands of uint16; .* = 4 and .* = "16-bit" reads'):
         read_pixels(tmp_path / "x.tif", PICTURE)
     np.save(tmp_path / "two.npy", values[..., :2])
     with pytest.raises(DataError, match="holds 2 bands of uint16"):

@@ -112,7 +112,7 @@ def _read_with_pillow(path: Path) -> tuple[tuple[float, float] | None, Image.Exi
             orientation = exif.get(ExifTags.Base.Orientation, 1)
             dpi = _valid_dpi(file.info.get("dpi")) or _tiff_dpi(exif)
             if dpi and orientation in (5, 6, 7, 8):  # rows become columns
-                dpi = dpi[::-1]
+                dpi = dpi[1], dpi[0]
             return dpi, exif, _bytes(file.info.get("icc_profile")), orientation in range(2, 9)
     except DataError:  # many channels, floats, and .npy: Pillow opens none of them
         return None, Image.Exif(), b"", False

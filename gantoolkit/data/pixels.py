@@ -7,7 +7,8 @@ or RGB images of 8 bits are read as `gantoolkit.data.pictures` describes.
 
 import importlib.util
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from gantoolkit.data.images import (
 )
 from gantoolkit.data.notes import SEVERAL_FRAMES, SEVERAL_PAGES, Note
 from gantoolkit.data.pictures import decode
-from gantoolkit.data.tiff import describes_axes, hides_images, open_tiff
+from gantoolkit.data.tiff import TiffImages, describes_axes, hides_images, open_tiff
 from gantoolkit.data.values import DecodedImage, fit_samples
 from gantoolkit.errors import DataError
 from gantoolkit.recipes.settings import Resample
@@ -40,6 +41,7 @@ __all__ = [
     "decode_pil_image",
     "read_decoded_image",
     "read_image",
+    "read_pages",
     "read_pixel_size",
     "read_pixels",
     "resize_pixels",
@@ -77,6 +79,21 @@ def read_decoded_image(
             case _:
                 decoded = _read_frames(file, encoding, page, max_pixels)
     return decoded if half is None else _crop(decoded, half)
+
+
+def read_pages(source: ImageSource, encoding: Encoding, *, max_pixels: int | None = None) -> Iterator[DecodedImage]:
+    """Read all pages or frames of a file, one at a time, as `read_decoded_image` reads each. A TIFF file is opened once.
+
+    Raises:
+        DataError: As `read_decoded_image`.
+    """
+    file, _ = _resolve(source)
+    with convert_read_errors(file):
+        if _detect_format(file) == "tiff":
+            yield from _read_tiff_pages(file, encoding, max_pixels)
+            return
+    for page in range(count_pages(file, encoding, max_pixels=max_pixels)):
+        yield read_decoded_image(file, encoding, page=page, max_pixels=max_pixels)
 
 
 def read_pixels(source: ImageSource, encoding: Encoding, *, page: int = 0, max_pixels: int | None = None) -> np.ndarray:
@@ -213,6 +230,32 @@ def _read_tiff(file: Path | ImageContent, encoding: Encoding, page: int, max_pix
         except UnknownFormatError as error:
             raise DataError(f"{file}: holds {description}, which is not supported; save it as RGB or gray") from error
     return _add_note(decoded, SEVERAL_PAGES, page == 0 and count > 1)
+
+
+def _read_tiff_pages(file: Path | ImageContent, encoding: Encoding, max_pixels: int | None) -> Iterator[DecodedImage]:
+    with ExitStack() as stack:
+        images = stack.enter_context(open_tiff(file, max_pixels))
+        image = None
+        with suppress(UnknownFormatError):
+            image = stack.enter_context(open_image(file, max_pixels))
+        for page in range(len(images)):
+            yield _read_tiff_page(file, images, image, page, encoding)
+
+
+def _read_tiff_page(
+    file: Path | ImageContent, images: TiffImages, image: Image.Image | None, page: int, encoding: Encoding
+) -> DecodedImage:
+    """Read a page of a TIFF file that tifffile has opened, and Pillow too if it reads the file."""
+    directory = images.find_directory(page)
+    if encoding.is_picture and image is not None and directory is not None:
+        with suppress(UnknownFormatError):
+            return read_frame(file, image, directory, encoding)
+    samples = images.read(page, encoding)
+    if samples is not None:
+        return fit_samples(file, samples, encoding)
+    if image is None:
+        raise DataError(f"{file}: holds {images.describe(page)}, which is not supported; save it as RGB or gray")
+    return read_frame(file, image, directory or 0, encoding)
 
 
 def _find_directory(

@@ -48,7 +48,7 @@ def _find_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | s
     """The transform to sRGB; None if it changes nothing, or why there is none. Most files of a folder have the same profile."""
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        space = source.profile.xcolor_space
+        space = source.profile.xcolor_space  # pyright: ignore[reportAttributeAccessIssue]
         input_mode = _MODES.get((space, mode))
         if input_mode is None:
             return f"a profile for {space.strip()} does not describe an image of mode {mode}"

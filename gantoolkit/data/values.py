@@ -171,7 +171,7 @@ def _fit_range(name: object, samples: Samples, encoding: Encoding) -> DecodedIma
     low, high = values.min(), values.max()
     if not (np.float32(encoding.low) <= low and high <= np.float32(encoding.high)):  # also catches NaN
         raise DataError(f"{name}: {_describe_values(values, encoding)}")
-    return DecodedImage(values, nodata=None if missing is None else missing.any(axis=2), notes=samples.notes)
+    return DecodedImage(values, nodata=None if missing is None else np.any(missing, axis=2), notes=samples.notes)
 
 
 def _find_nodata(values: np.ndarray, encoding: Encoding) -> np.ndarray | None:

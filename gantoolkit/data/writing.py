@@ -196,5 +196,5 @@ def _tiff_options(attributes: Attributes, encoding: Encoding) -> dict[str, Any]:
 def _encode_png(flat: np.ndarray, path: Path, encoding: Encoding, attributes: Attributes) -> bytes:
     with requires_extra("depth", f"{path}: writing this PNG file", DataError):
         from imagecodecs import png_encode
-    content = png_encode(np.ascontiguousarray(np.rint(flat).astype(stored_dtype(path, encoding))))
+    content = bytes(png_encode(np.ascontiguousarray(np.rint(flat).astype(stored_dtype(path, encoding)))))
     return add_png_attributes(content, attributes, encoding.channels)

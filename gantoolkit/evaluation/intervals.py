@@ -41,7 +41,9 @@ def bootstrap(
     resampled = [compute(sums) for sums in torch.from_numpy(counts).to(rows) @ rows]
     tail = (1 - _CONFIDENCE) / 2
     intervals = {name: np.quantile([sample[name] for sample in resampled], [tail, 1 - tail]) for name in values}
-    return {name: Estimate(value, *(float(end) for end in intervals[name])) for name, value in values.items()}
+    return {
+        name: Estimate(value, float(intervals[name][0]), float(intervals[name][1])) for name, value in values.items()
+    }
 
 
 def wilson(hits: int, trials: int) -> Estimate:

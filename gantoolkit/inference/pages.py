@@ -10,7 +10,7 @@ from PIL import Image
 from gantoolkit.data.animation import Timing, is_animation, open_animation, write_animation
 from gantoolkit.data.attributes import Attributes
 from gantoolkit.data.notes import SEVERAL_FRAMES, SEVERAL_PAGES, Note
-from gantoolkit.data.pixels import DecodedImage, count_pages, decode_pil_image, read_decoded_image
+from gantoolkit.data.pixels import DecodedImage, count_pages, decode_pil_image, read_decoded_image, read_pages
 from gantoolkit.data.writing import holds_frames, holds_pages, write_pages
 from gantoolkit.inference.images import (
     ImageOptions,
@@ -88,10 +88,7 @@ class _Pages:
     def translate_stack(self) -> None:
         encoding = self.translator.generator.source
         count = count_pages(self.source, encoding)
-        images = (
-            read_decoded_image(self.source, encoding, page=page, max_pixels=self.options.max_pixels)
-            for page in range(count)
-        )
+        images = read_pages(self.source, encoding, max_pixels=self.options.max_pixels)
         self._write_pages(images, count)
 
     def translate_animation(self) -> None:

@@ -10,6 +10,8 @@ from _helpers.small import make_image
 from _helpers.translators import open_negative
 from PIL import Image
 
+from gantoolkit.data.encoding import PICTURE, Encoding
+from gantoolkit.data.pixels import count_pages, read_decoded_image, read_pages
 from gantoolkit.inference import FileResult, Translator, translate_files
 from gantoolkit.inference.sources import open_sources
 from gantoolkit.inference.targets import plan_targets
@@ -120,6 +122,26 @@ class TestStack:
             progress=lambda source, done, total: reports.append((done, total)),
         )
         assert reports == [(3, 5), (5, 5)]
+
+
+@pytest.mark.parametrize("encoding", [PICTURE, Encoding(1), Encoding(1, "16-bit"), Encoding(3, "16-bit")], ids=str)
+@pytest.mark.parametrize("kind", ["gray", "shaped", "color", "palette", "sizes"])
+def test_all_pages_are_read_as_each_alone(kind: str, encoding: Encoding, tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    images = [make_image(index, (20, 14 + index)) for index in range(3)]
+    match kind:
+        case "gray" | "shaped":
+            save_stack(path, metadata=None if kind == "gray" else {})
+        case "color":
+            tifffile.imwrite(path, np.zeros((3, 8, 9, 3), np.uint16) + 700, photometric="rgb")
+        case "palette":
+            images[0].quantize(9).save(path, save_all=True, append_images=[image.quantize(9) for image in images[1:]])
+        case "sizes":
+            images[0].save(path, save_all=True, append_images=images[1:])
+    pages = list(read_pages(path, encoding))
+    assert len(pages) == count_pages(path, encoding) > 1
+    for index, page in enumerate(pages):
+        assert np.array_equal(page.pixels, read_decoded_image(path, encoding, page=index).pixels)
 
 
 class TestAnimation:

@@ -22,6 +22,7 @@ from torch.utils import data as torch_data
 from torch.utils.data._utils import signal_handling
 
 from gantoolkit.errors import DataError, first_line
+from gantoolkit.runtime.threads import count_cores
 
 __all__ = [
     "SHARED_MEMORY",
@@ -95,7 +96,7 @@ _SHARED_MEMORY_REMEDY = (
 
 def warn_of_many_workers(workers: int) -> None:
     """Warn if there are more workers than cores that this process may use."""
-    cores = torch._utils.cpu_count() or workers
+    cores = count_cores()
     if workers > cores:
         warnings.warn(
             f"{workers} workers share {cores} core{'s' if cores > 1 else ''} with training, which may be slower than fewer "
@@ -173,7 +174,7 @@ def _start_workers(loader: "torch_data.DataLoader[Any]") -> Any:
         warnings.filterwarnings("ignore", "This DataLoader will create")
         iterator: Any = iter(loader)
     # The loader's handler of SIGCHLD would raise wherever the main process is when a worker ends.
-    signal_handling._remove_worker_pids(id(iterator))
+    signal_handling._remove_worker_pids(id(iterator))  # pyright: ignore[reportPrivateImportUsage]
     iterator._worker_pids_set = False
     return iterator
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["set_openmp_defaults", "time_threads", "warn_of_busy_cores", "warn_of_spinning_threads"]
+__all__ = ["count_cores", "set_openmp_defaults", "time_threads", "warn_of_busy_cores", "warn_of_spinning_threads"]
 
 _DEFAULTS = {
     # Threads that spin while they wait keep others, which they may wait for, from running on shared cores.
@@ -73,7 +73,12 @@ def _are_cores_taken() -> bool:
         running, _, _ = _LOAD.read_text(encoding="ascii").split()[3].partition("/")
     except OSError:  # not Linux
         return False
-    return int(running) - 1 + torch.get_num_threads() > (os.cpu_count() or 1)
+    return int(running) - 1 + torch.get_num_threads() > count_cores()
+
+
+def count_cores() -> int:
+    """The number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _threads_sleep() -> bool:

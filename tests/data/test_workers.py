@@ -105,15 +105,15 @@ class TestManyWorkers:
     def test_more_workers_than_cores_are_named_in_one_sentence_of_ours(
         self, dataset: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(torch._utils, "cpu_count", lambda: 2)
+        monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(2))
         data = DataSettings(crop_size=16, load_size=20)
-        with pytest.warns(UserWarning) as caught:
+        with pytest.warns(UserWarning, match="workers") as caught:
             TrainingBatches(open_dataset(dataset), data, batch_size=1, seed=0, workers=3, cache="none")
         (warning,) = caught
         assert str(warning.message).startswith("3 workers share 2 cores with training")
 
     def test_as_many_workers_as_cores_are_fine(self, dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(torch._utils, "cpu_count", lambda: 3)
+        monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(3))
         data = DataSettings(crop_size=16, load_size=20)
         TrainingBatches(open_dataset(dataset), data, batch_size=1, seed=0, workers=3, cache="none")
 
@@ -208,7 +208,7 @@ class TestLostWorkers:
         assert len(asked) > 10
 
     def test_torch_does_not_warn_of_many_workers_too(self, lost, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(torch._utils, "cpu_count", lambda: 1)
+        monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(1))
         batches = lost("", 2)
         with warnings.catch_warnings():
             warnings.simplefilter("error")

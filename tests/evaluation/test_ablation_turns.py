@@ -1,5 +1,6 @@
 """`gantoolkit ablate` shares time among trials: turns, failures, deadlines and interruptions, with stand-ins for processes."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -189,12 +190,12 @@ def test_calls_are_counted_from_the_slowest_trial_or_from_the_sum() -> None:
 
 def test_as_many_runs_train_at_once_as_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forecasting, "available_memory", lambda device: 80_000)
-    monkeypatch.setattr(forecasting.os, "cpu_count", lambda: 16)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(16))
     forecasts = [Forecast(trial, 0, 10, 9_000, None) for trial in make_trials(13)]
     assert choose_jobs(forecasts, ["cpu"]) == 1
     assert choose_jobs(forecasts, ["cuda:0"]) == 8
     assert choose_jobs(forecasts, ["cuda:0", "cuda:1"]) == 13  # all of them
-    monkeypatch.setattr(forecasting.os, "cpu_count", lambda: 4)  # each process needs a core
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(4))  # each process needs a core
     assert choose_jobs(forecasts, ["cuda:0", "cuda:1"]) == 4
     assert choose_jobs([Forecast(make_trials(1)[0], 0, 10, 90_000, None)], ["cuda:0"]) == 1
 

@@ -72,7 +72,7 @@ class TestBusyCores:
         monkeypatch.setattr("gantoolkit.runtime.threads._MIN_PARAMETERS", 1)
         monkeypatch.setattr("gantoolkit.runtime.threads._timed_processes", set())
         monkeypatch.setattr("gantoolkit.runtime.threads._LOAD", tmp_path / "loadavg")
-        monkeypatch.setattr(os, "cpu_count", lambda: 4)
+        monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(4))
         (tmp_path / "loadavg").write_text("0.20 0.20 0.20 1/200 4242\n")
         monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
         gantoolkit.load(run.path, "A2B", device="cpu")

@@ -1,7 +1,6 @@
 """What an ablation will need: steps, memory and time of each trial, how many fit on a device at once, and how many calls."""
 
 import math
-import os
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from gantoolkit.recipes import Recipe
 from gantoolkit.runs import RunFolder
 from gantoolkit.runs.log import read_log
 from gantoolkit.runtime.memory import available_memory
+from gantoolkit.runtime.threads import count_cores
 
 __all__ = ["Forecast", "choose_jobs", "count_calls", "forecast", "measure_step", "read_step_seconds", "refresh"]
 
@@ -108,7 +108,7 @@ def choose_jobs(forecasts: Sequence[Forecast], devices: Sequence[str]) -> int:
     # The trials are distributed evenly over the devices, so the one with the least memory decides.
     free = min(available_memory(torch.device(name)) or 0 for name in devices)
     fitting = len(devices) * (free // max(sizes) if sizes else 1)
-    limit = min(fitting, os.cpu_count() or 1, _LARGEST_JOBS * len(devices))
+    limit = min(fitting, count_cores(), _LARGEST_JOBS * len(devices))
     return max(1, min(len(forecasts), limit))
 
 

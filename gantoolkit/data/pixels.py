@@ -92,7 +92,7 @@ def read_pages(source: ImageSource, encoding: Encoding, *, max_pixels: int | Non
         if _detect_format(file) == "tiff":
             yield from _read_tiff_pages(file, encoding, max_pixels)
             return
-    for page in range(count_pages(file, encoding, max_pixels=max_pixels)):
+    for page in range(count_pages(file, encoding)):
         yield read_decoded_image(file, encoding, page=page, max_pixels=max_pixels)
 
 

@@ -6,7 +6,17 @@ from pydantic import BaseModel, Field
 
 from gantoolkit.runtime.version import __version__
 
-__all__ = ["TYPES", "Direction", "Health", "Limits", "ModelList", "Problem", "ServedModel", "describe_api"]
+__all__ = [
+    "NOTES_HEADER",
+    "TYPES",
+    "Direction",
+    "Health",
+    "Limits",
+    "ModelList",
+    "Problem",
+    "ServedModel",
+    "describe_api",
+]
 
 TYPES = (
     "image/bmp",
@@ -23,6 +33,10 @@ TYPES = (
     "image/x-portable-pixmap",
 )
 """Accepted content types. The actual format is determined from the content of the image."""
+
+
+NOTES_HEADER = "X-Notes"
+"""The response header that names what of an image is not used, and how its colors are read."""
 
 
 class Direction(BaseModel):
@@ -88,6 +102,11 @@ _TRANSLATION_ERRORS = {
 }
 
 
+_NOTES = (
+    "what of the image is not used and how its colors are read: `has several frames, of which only the first is used`"
+)
+
+
 def describe_api(limits: Limits) -> dict[str, Any]:
     """The OpenAPI description as a JSON object.
 
@@ -111,7 +130,11 @@ def describe_api(limits: Limits) -> dict[str, Any]:
         ],
         "requestBody": {"required": True, "content": dict.fromkeys(TYPES, image)},
         "responses": {
-            "200": {"description": "The translation, in the size of the image.", "content": {"image/png": image}},
+            "200": {
+                "description": "The translation, in the size of the image.",
+                "content": {"image/png": image},
+                "headers": {NOTES_HEADER: {"description": _NOTES, "schema": {"type": "string"}}},
+            },
             **_problems({**_COMMON_ERRORS, **_TRANSLATION_ERRORS}),
         },
     }

@@ -16,9 +16,19 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from gantoolkit.data.images import MAX_PIXELS, ImageContent, TooManyPixelsError
+from gantoolkit.data.pixels import read_decoded_image
 from gantoolkit.errors import DataError
 from gantoolkit.inference import Translator
-from gantoolkit.serving.description import TYPES, Direction, Health, Limits, ModelList, ServedModel, describe_api
+from gantoolkit.serving.description import (
+    NOTES_HEADER,
+    TYPES,
+    Direction,
+    Health,
+    Limits,
+    ModelList,
+    ServedModel,
+    describe_api,
+)
 from gantoolkit.serving.models import Model
 from gantoolkit.serving.queue import ClosedError, FullError, Queue
 from gantoolkit.web.guard import Guard
@@ -67,7 +77,7 @@ def make_app(models: Mapping[str, Model], queue: Queue, limits: Limits) -> Starl
             with queue.reserve():
                 content = await queue.unless_closed(_read(request))
                 computation = queue.compute(partial(_translate, translator, content, limits.pixels))
-                return Response(await _unless_disconnected(request, computation), media_type="image/png")
+                return await _unless_disconnected(request, computation)
         except FullError as error:
             headers = {"retry-after": str(error.seconds)}
             raise HTTPException(503, f"the queue is full with {queue.places} images; try again", headers) from error
@@ -165,7 +175,7 @@ async def _read(request: Request) -> bytes:
     return content
 
 
-async def _unless_disconnected(request: Request, computation: Coroutine[Any, Any, bytes]) -> bytes:
+async def _unless_disconnected(request: Request, computation: Coroutine[Any, Any, Response]) -> Response:
     """Await a computation, and cancel it when the client disconnects.
 
     Raises:
@@ -188,21 +198,23 @@ async def _wait_for_disconnect(request: Request) -> None:
         pass
 
 
-def _translate(translator: Translator, content: bytes, max_pixels: int) -> bytes:
-    """Translate an encoded image to PNG, entirely in memory."""
+def _translate(translator: Translator, content: bytes, max_pixels: int) -> Response:
+    """Translate an encoded image to PNG, entirely in memory. A header names what is not used, and how colors are read."""
+    upload = ImageContent(content, "the upload")
     try:
-        pixels = translator.read(ImageContent(content, "the upload"), max_pixels=min(max_pixels, MAX_PIXELS))
+        image = read_decoded_image(upload, translator.generator.source, max_pixels=min(max_pixels, MAX_PIXELS))
     except TooManyPixelsError as error:
         raise HTTPException(422, str(error)) from error
     except DataError as error:
         raise HTTPException(400, str(error)) from error
     try:
-        translation = translator.translate([pixels])[0]
+        translation = translator.translate([image.pixels])[0]
     except DataError as error:
         raise HTTPException(422, str(error)) from error
     stream = io.BytesIO()
     translation.save(stream, "PNG")
-    return stream.getvalue()
+    notes = "; ".join(note.text for note in image.notes)
+    return Response(stream.getvalue(), media_type="image/png", headers={NOTES_HEADER: notes} if notes else {})
 
 
 def _error_response(status: int, message: str) -> Response:

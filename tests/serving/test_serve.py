@@ -143,6 +143,13 @@ class TestResponses:
         with pytest.raises(TooManyPixelsError, match=r"(40×36|36×40) pixels are more than the 1,439 allowed"):
             read_image(ImageContent(path.read_bytes()), max_pixels=1439)
 
+    def test_a_header_names_what_is_not_used(self, client: TestClient) -> None:
+        frames = [make_image(index) for index in range(2)]
+        animation = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
+        response = client.post(A2B, content=animation, headers={"Content-Type": "image/gif"})
+        assert response.headers["X-Notes"] == "has several frames, of which only the first is used"
+        assert "X-Notes" not in client.post(A2B, content=PICTURE, headers=PNG).headers
+
     def test_page_is_self_contained(self, client: TestClient) -> None:
         page = client.get("/")
         assert page.headers["content-security-policy"].startswith("default-src 'none'; script-src 'self'")

@@ -109,6 +109,14 @@ def test_dropped_image_is_translated_and_too_large_image_is_rejected(page: Any, 
     playwright.expect(status).to_contain_text("Done in", timeout=TIMEOUT)
 
 
+def test_page_says_what_is_not_used(page: Any, folder: Path) -> None:
+    frames = [make_image(index, (30, 20)) for index in range(2)]
+    frames[0].save(folder / "walk.gif", save_all=True, append_images=frames[1:])
+    page.get_by_label("Choose an image").set_input_files(folder / "walk.gif")
+    sentence = "The image has several frames, of which only the first is used."
+    playwright.expect(model(page, "one").get_by_role("status")).to_contain_text(sentence, timeout=TIMEOUT)
+
+
 def test_page_works_with_the_keyboard_and_fits_a_phone(browser: Any, server: ModelServer, folder: Path) -> None:
     phone = browser.new_context(viewport={"width": 360, "height": 640}, has_touch=True, is_mobile=True)
     page = phone.new_page()

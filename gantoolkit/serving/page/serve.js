@@ -14,7 +14,7 @@ let chosenFile = null;
 
 class ServerError extends Error {}
 
-// Retries while the server is busy, but not after other errors.
+// The translation and what the server notes about the image. Retries while the server is busy, but not after other errors.
 async function translate(model, direction, image, signal, report) {
   const address = `/api/models/${encodeURIComponent(model)}/${direction}`;
   for (;;) {
@@ -26,7 +26,7 @@ async function translate(model, direction, image, signal, report) {
       if (signal.aborted) throw error;
       throw new ServerError("The server does not respond.");
     }
-    if (response.ok) return response.blob();
+    if (response.ok) return { image: await response.blob(), notes: response.headers.get("X-Notes") };
     if (response.status !== 429 && response.status !== 503) throw new ServerError(await messageOf(response));
     const seconds = Math.min(longestWait, Math.max(1, Number(response.headers.get("Retry-After")) || 1));
     report(`The server is busy; retrying in ${seconds} s.`);
@@ -137,8 +137,9 @@ class Row {
     try {
       const translation = await this.fill("translation", direction, chosenFile, signal, report, `${stem}-${this.name}-${direction}.png`);
       const reverse = this.reverse;
-      if (reverse) await this.fill("reconstruction", reverse, translation, signal, report, `${stem}-${this.name}-${direction}-${reverse}.png`);
-      this.setStatus(`Done in ${((performance.now() - start) / 1000).toFixed(1)} s.`);
+      if (reverse) await this.fill("reconstruction", reverse, translation.image, signal, report, `${stem}-${this.name}-${direction}-${reverse}.png`);
+      const notes = translation.notes ? ` The image ${translation.notes}.` : "";
+      this.setStatus(`Done in ${((performance.now() - start) / 1000).toFixed(1)} s.${notes}`);
     } catch (error) {
       if (signal.aborted) return;
       this.setStatus(error instanceof ServerError ? error.message : "Something went wrong on this page.", true);
@@ -152,7 +153,7 @@ class Row {
     try {
       const result = await translate(this.name, direction, image, signal, report);
       signal.throwIfAborted();
-      this.showImage(kind, result, `the ${kind} by ${this.name}, ${direction.replace("2", " to ")}`, file);
+      this.showImage(kind, result.image, `the ${kind} by ${this.name}, ${direction.replace("2", " to ")}`, file);
       return result;
     } finally {
       if (!signal.aborted) this.markIdle();

@@ -28,11 +28,11 @@ def train(
 ) -> int:
     """Train a recipe on a folder of images, or resume a run.
 
-    The folder holds `trainA` and `trainB`, or `train` with A and B side by side in each image. Samples are drawn from the
-    test images, if there are any. If --out holds a run of this recipe, it resumes. On Ctrl-C and SIGTERM the run finishes
-    its step and saves.
+    The folder holds `trainA` and `trainB`, or `train/A` and `train/B`, or `train` with A and B side by side in each image.
+    Samples are drawn from the test images, if there are any. If --out holds a run of this recipe, it resumes. On Ctrl-C and
+    SIGTERM the run finishes its step and saves.
 
-    What is not used of the data set is named: files that cannot be read, pages and frames, files that are no images. The exit
+    What is not used of the data set is named: files that cannot be read, pages and frames, files that are not images. The exit
     code is then 3 when training ends, unless a signal ended it.
 
     Under `torchrun -m gantoolkit`, all processes share each batch. Passed-over files do not change the exit code there, because

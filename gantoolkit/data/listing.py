@@ -117,10 +117,10 @@ def list_images(folder: str | Path, suffixes: Sequence[str] = SUFFIXES, *, depth
         os.scandir(folder).close()
     except OSError as error:
         raise DataError(f"{folder}: cannot be listed ({error.strerror or error})") from error
-    walk = _Walk(suffixes, depth)
+    walk = _Walk(folder, suffixes, depth)
     images: list[Path] = []
     unread: dict[Path, str] = {}
-    for path in walk.files(folder):
+    for path in walk.files():
         if path.name.lower().endswith(walk.suffixes):
             images.append(path)
         elif ending := unread_ending(path):
@@ -137,17 +137,17 @@ def _order(path: Path) -> tuple[list[str], Path]:
 class _Walk:
     """A walk through a folder and its subfolders, which records what it could not visit."""
 
-    def __init__(self, suffixes: Sequence[str], depth: int | None) -> None:
+    def __init__(self, root: Path, suffixes: Sequence[str], depth: int | None) -> None:
+        self.root = root
         self.suffixes = tuple(suffixes)
         self.depth = depth
-        self.above: _Identities = frozenset()
+        self.above: _Identities = frozenset(map(_identify, root.resolve().parents))
         self.obstacles: dict[str, list[Path]] = {}
         self.links: list[Path] = []
 
-    def files(self, root: Path) -> Iterator[Path]:
-        """Every regular file below a folder, in any order."""
-        self.above = frozenset(map(_identify, root.resolve().parents))
-        pending = [(root, 1, frozenset([_identify(root)]))]
+    def files(self) -> Iterator[Path]:
+        """Every regular file below the folder, in any order."""
+        pending = [(self.root, 1, frozenset([_identify(self.root)]))]
         while pending:
             folder, level, ancestors = pending.pop()
             try:
@@ -175,7 +175,7 @@ class _Walk:
             return []
         identity = _identify(path)
         if identity in self.above:
-            self._record("leads to a folder that contains all others, and is not followed", path)
+            self._record(f"leads to a folder that contains {self.root.name}, and is not followed", path)
         if identity in self.above or identity in ancestors:  # what lies in an ancestor is listed anyway
             return []
         if entry.is_symlink():

@@ -102,7 +102,7 @@ class TestLinks:
         (tmp_path / "set" / "y" / "above").symlink_to(tmp_path)  # contains the folder that is listed
         assert images_of(tmp_path / "set") == ["x/a.png", "y/b.png"]
         (note,) = list_images(tmp_path / "set").notes("set")
-        assert note == "set: y/above leads to a folder that contains all others, and is not followed"
+        assert note == "set: y/above leads to a folder that contains set, and is not followed"
 
     def test_folders_that_link_to_each_other_end(self, tmp_path: Path) -> None:
         make_files(tmp_path, "set/x/a.png", "set/y/b.png")

@@ -1,12 +1,14 @@
 """`gantoolkit train-segmenter`."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from gantoolkit.cli.exit_codes import SUCCESS
+from gantoolkit.cli.exit_codes import INCOMPLETE, SUCCESS
 from gantoolkit.errors import RecipeError
+from gantoolkit.files.atomic import printable
 
 __all__ = ["train_segmenter"]
 
@@ -71,6 +73,9 @@ def train_segmenter(
     if test_photographs is not None and test_maps is not None:
         test = LabeledSet.open(test_photographs, test_maps, colors)
     print(f"{len(training)} photographs, {len(colors)} classes of {colors.name}")
+    notes = [note for labeled_set in (training, test) if labeled_set for note in labeled_set.notes]
+    for note in notes:
+        print(f"note: {printable(note)}", file=sys.stderr)
 
     def show_epoch(epoch: int, loss: float, scores: dict[str, float]) -> None:
         print(f"epoch {epoch} of {segmenter_settings.epochs}: loss {loss:.3f}", flush=True)
@@ -80,4 +85,4 @@ def train_segmenter(
 
     train(training, segmenter_settings, out, test=test, device=select_device(device), progress=show_epoch)
     print(f"written: {out}")
-    return SUCCESS
+    return INCOMPLETE if notes else SUCCESS

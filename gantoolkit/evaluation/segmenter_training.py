@@ -65,11 +65,13 @@ class LabeledSet:
         maps: Files in the same order. Gray files hold class indices; other indices are not scored. Files with color are
             decoded by the palette.
         palette: The classes.
+        notes: Sentences about what the folders hold and is not used.
     """
 
     photographs: tuple[Path, ...]
     maps: tuple[Path, ...]
     palette: Palette
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, photographs: Path, maps: Path, palette: Palette) -> "LabeledSet":
@@ -78,8 +80,10 @@ class LabeledSet:
         Raises:
             DataError: If a folder is missing or empty, or a file has no counterpart.
         """
-        pairs = match_files(open_listing(photographs), open_listing(maps), (str(photographs), str(maps)))
-        return cls(tuple(photograph for photograph, _ in pairs), tuple(labels for _, labels in pairs), palette)
+        listings = (open_listing(photographs), open_listing(maps))
+        pairs = match_files(*listings, (str(photographs), str(maps)))
+        notes = tuple(note for listing in listings for note in listing.notes(str(listing.folder)))
+        return cls(tuple(photograph for photograph, _ in pairs), tuple(labels for _, labels in pairs), palette, notes)
 
     def __len__(self) -> int:
         return len(self.photographs)

@@ -5,6 +5,8 @@ from pathlib import Path
 from _helpers.small import make_dataset, make_files
 
 import gantoolkit
+from gantoolkit.blocks.metrics.palette import find_palette
+from gantoolkit.evaluation.segmenter_training import LabeledSet
 from gantoolkit.evaluation.study.materials import Materials
 from gantoolkit.recipes import Recipe
 
@@ -26,3 +28,12 @@ def test_study_names_what_is_not_read(tmp_path: Path) -> None:
     make_files(tmp_path, "real/a.png", "real/b.avif", "fake/a.png")
     problems = Materials.open(tmp_path / "real", {"one": tmp_path / "fake"}).problems
     assert any("1 file is not read (.avif 1)" in problem for problem in problems)
+
+
+def test_labeled_set_names_what_is_not_read(tmp_path: Path) -> None:
+    make_files(tmp_path, "photographs/a.png", "photographs/b.dng", "maps/a.png", "maps/b.xcf")
+    notes = LabeledSet.open(tmp_path / "photographs", tmp_path / "maps", find_palette("camvid")).notes
+    assert [note.partition(", such")[0].rpartition("/")[2] for note in notes] == [
+        "photographs: 1 file is not read (.dng 1)",
+        "maps: 1 file is not read (.xcf 1)",
+    ]

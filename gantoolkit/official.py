@@ -5,7 +5,7 @@ that shifted or renamed keys (dropout inside a residual block, the prefixes `mod
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from gantoolkit.errors import CheckpointError
+from gantoolkit.files.foreign_weights import describe_foreign_weights
 from gantoolkit.files.paths import user_path
+from gantoolkit.files.tensors import read_header
 from gantoolkit.files.untrusted_weights import read_weights
 from gantoolkit.plugins import Direction
 from gantoolkit.recipes import Recipe, find_recipe
@@ -71,7 +73,8 @@ def recognize_generator(weights: Mapping[str, Tensor]) -> OfficialGenerator:
             f"running statistics of {len(statistics)} instance norms, which the official code saved for some time in 2018 but "
             "never used, are dropped"
         )
-    if _is_resnet(shapes):
+    is_blurred = any(name.endswith("filt") for name in weights)  # as in CUT
+    if _is_resnet(shapes) and not is_blurred:
         block = {"name": "resnet", "blocks": (len(shapes) - 6) // 2, "width": shapes[0][0], "norm": norm}
         findings.insert(0, f"a ResNet generator with {block['blocks']} blocks, width {block['width']}, norm {norm}")
         residual = [match for name, _ in convolutions if (match := _RESIDUAL.search(name))]
@@ -97,6 +100,8 @@ def recognize_generator(weights: Mapping[str, Tensor]) -> OfficialGenerator:
                 "running statistics"
             )
         return OfficialGenerator(block, shapes[0][1], shapes[-1][1], tuple(findings))
+    if origin := describe_foreign_weights({name: tuple(tensor.shape) for name, tensor in _in_order(layers)}):
+        raise CheckpointError(f"these are not the weights of an official generator; they look like {origin}")
     if shapes and shapes[-1][0] == 1 and shapes[-1][2:] in ((4, 4), (1, 1)):
         raise CheckpointError(
             "these are the weights of a discriminator (latest_net_D…); use those of a generator (latest_net_G…)"
@@ -164,6 +169,7 @@ def convert_official(
     source, out = user_path(source), user_path(out)
     if out.exists() and source.exists() and out.samefile(source):
         raise CheckpointError(f"{source}: would be overwritten by its own conversion; choose another --out")
+    _refuse_own_file(source)
     weights = read_weights(source)
     try:
         official = recognize_generator(weights)
@@ -184,6 +190,22 @@ def convert_official(
     load_official_weights(network, weights)
     write_generator(out, network, direction=direction, recipe=recipe, step=0, origin=source.name)
     return ConversionResult(out, recipe, official.findings)
+
+
+def _refuse_own_file(path: Path) -> None:
+    """Refuse a generator file or a checkpoint of gantoolkit.
+
+    Raises:
+        CheckpointError: When the file is one.
+    """
+    try:
+        header = read_header(path)
+    except CheckpointError:
+        return
+    advice = (
+        "it needs no import: gantoolkit translate FILE IMAGES" if "direction" in header else "translate with its run"
+    )
+    raise CheckpointError(f"{path}: is a file of gantoolkit itself ({header.get('format')}); {advice}")
 
 
 def _dimensions(layer: Mapping[str, Tensor]) -> int:
@@ -220,6 +242,11 @@ def _by_layer(state: Mapping[str, Tensor]) -> list[tuple[str, dict[str, Tensor]]
         layer, _, name = key.rpartition(".")
         layers.setdefault(layer, {})[name] = tensor
     return sorted(layers.items(), key=lambda item: _sort_key(item[0]))
+
+
+def _in_order(layers: Sequence[tuple[str, Mapping[str, Tensor]]]) -> Iterator[tuple[str, Tensor]]:
+    for layer, tensors in layers:
+        yield from ((f"{layer}.{name}".lstrip("."), tensor) for name, tensor in tensors.items())
 
 
 def _sort_key(layer: str) -> list[tuple[int, int | str]]:

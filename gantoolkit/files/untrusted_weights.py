@@ -3,6 +3,7 @@
 import io
 import pickle
 import pickletools
+import re
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -15,6 +16,8 @@ from torch import Tensor
 
 from gantoolkit.errors import CheckpointError
 from gantoolkit.files.atomic import describe_missing_file
+from gantoolkit.files.foreign_files import describe_foreign_file
+from gantoolkit.files.foreign_weights import describe_foreign_weights
 from gantoolkit.files.paths import user_path
 
 __all__ = ["read_weights"]
@@ -42,6 +45,8 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     try:
         if _is_safetensors(path):
             return load_file(path)
+        if description := describe_foreign_file(path):
+            raise CheckpointError(f"{path}: is {description}")
         _check_unpacked_size(path)
         _check_tuple_depth(path)
         with warnings.catch_warnings():
@@ -52,16 +57,20 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     except pickle.UnpicklingError as error:
         if "Unsupported operand" in str(error):  # not a pickle
             raise CheckpointError(f"{path}: is damaged, or not a weight file") from error
+        match = re.search(r"GLOBAL ([\w.]{1,100}) was not", str(error))
+        kind = f" ({match[1]})" if match else ""
         raise CheckpointError(
-            f"{path}: contains other objects than tensors, and loading them could run untrusted code. In the project that "
-            "wrote it, save only the weights: torch.save(network.state_dict(), ...)"
+            f"{path}: contains other objects than tensors{kind}, and loading them could run untrusted code. In the project "
+            "that wrote it, save only the weights: torch.save(network.state_dict(), ...)"
         ) from error
     except Exception as error:  # a damaged pickle may raise any exception
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise CheckpointError(f"{path}: is damaged, or not a weight file ({reason})") from error
     tensors = _find_tensors(content)
     if not tensors:
-        raise CheckpointError(f"{path}: contains {_describe(content)}, not named tensors")
+        origin = describe_foreign_weights(_find_shapes(content))
+        hint = f"; it looks like {origin}" if origin else ""
+        raise CheckpointError(f"{path}: contains {_describe(content)}, not named tensors{hint}")
     for name, tensor in tensors.items():
         _check_tensor(path, name, tensor)
     return tensors
@@ -150,6 +159,17 @@ def _find_tensors(content: Any, depth: int = 0) -> dict[str, Tensor]:
     if tensors:
         return tensors
     return next((weights for key in _WRAPPERS if (weights := _find_tensors(content.get(key), depth + 1))), {})
+
+
+def _find_shapes(content: Any, prefix: str = "", depth: int = 0) -> dict[str, tuple[int, ...]]:
+    """The shapes of all tensors in nested dictionaries, by dotted name."""
+    if isinstance(content, Tensor):
+        return {prefix.removesuffix("."): tuple(content.shape)}
+    shapes: dict[str, tuple[int, ...]] = {}
+    if isinstance(content, Mapping) and depth <= _MAX_DEPTH:
+        for name, value in content.items():
+            shapes |= _find_shapes(value, f"{prefix}{name}.", depth + 1)
+    return shapes
 
 
 def _describe(content: Any) -> str:

@@ -258,7 +258,7 @@ def torch_tar() -> bytes:
         (torch_tar(), "net.pth: "),
         *[(storage(count, legacy), "net.pth: ") for count in (10**6, 2**40, 2**62, -1) for legacy in (False, True)],
         (b"", "is damaged, or not a weight file"),
-        (b"<html><body>404</body></html>", "is damaged, or not a weight file"),
+        (b"<html><body>404</body></html>", "is a web page, not weights"),
         (bytes(100_000), "is damaged, or not a weight file"),
         (b"\x80\x02}q\0h\0X\x05\0\0\0modelh\0s.", "net.pth: "),
     ],

@@ -105,17 +105,18 @@ def print_scores(results: "Sequence[RunScores]") -> None:
     console = Console(soft_wrap=True, highlight=False)
     for direction in map(Direction, directions_of(results)):
         rows = [scores for scores in results if direction in scores.directions]
-        count = rows[0].directions[direction].images
-        title = f"{direction.source} → {direction.target}, 95 % intervals over {count} images"
+        counts = sorted({scores.directions[direction].images for scores in rows})
+        number = "–".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+        title = f"{direction.source} → {direction.target}, 95 % intervals over {number} images"
         table = Table(box=None, padding=(0, 2, 0, 0), title=title, title_justify="left", title_style="bold")
         columns = list_columns(results, direction)
-        table.add_column("", no_wrap=True)
-        for column in columns:
-            table.add_column(str(column), no_wrap=True)
+        for heading in ("", *(["images"] if len(counts) > 1 else []), *map(str, columns)):
+            table.add_column(heading, no_wrap=True)
         for scores in rows:
-            values = scores.directions[direction].scores
-            style = None if scores.path else "italic"
-            table.add_row(scores.name, *(format_estimate(column.find(values)) for column in columns), style=style)
+            result = scores.directions[direction]
+            cells = [str(result.images)] if len(counts) > 1 else []
+            cells += [format_estimate(column.find(result.scores)) for column in columns]
+            table.add_row(scores.name, *cells, style=None if scores.path else "italic")
         print_whole(table)
         notes = [note for scores in rows for note in scores.directions[direction].notes]
         for note in dict.fromkeys([*describe_differences(rows, direction), *notes]):

@@ -1,7 +1,7 @@
 """Scores of runs on test images: values with intervals, and the values of every single image."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -182,10 +182,20 @@ def score_direction(
         scores |= {names[name]: estimate for name, estimate in estimates.items()}
         per_image |= {names[name]: values for name, values in singles.items()}
         signs[next(iter(names.values()))] = 1 if gauge.metric.higher_is_better else -1
-    notes = dict.fromkeys(f"{gauge.name}: {gauge.traits.notes}" for gauge in gauges if gauge.traits.notes)
+    notes = dict.fromkeys(note for gauge in gauges for note in _notes(gauge))
     names = [file.name for file in images.files(Direction(direction).source)]
     values = " → ".join(str(encoding_of(images.settings, domain)) for domain in Direction(direction).domains)
     return DirectionScores(direction, scores, per_image, names, signs, list(notes), values)
+
+
+def _notes(gauge: Gauge) -> Iterator[str]:
+    if gauge.traits.notes:
+        yield f"{gauge.name}: {gauge.traits.notes}"
+    if gauge.traits.excludes_nodata:
+        has_data = gauge.rows().any(dim=1)
+        if not has_data.all():
+            prefix = _RECONSTRUCTION if gauge.reconstruction else ""
+            yield f"{prefix}{gauge.name}: {int((~has_data).sum())} of {len(has_data)} images have no pixel with data"
 
 
 def _estimate(gauge: Gauge) -> tuple[dict[str, Estimate], dict[str, list[float]]]:

@@ -70,19 +70,24 @@ def describe_differences(scores: Sequence[RunScores], direction: str) -> list[st
     return [f"these runs read images differently, so compare only the scores of runs of one kind: {groups}"]
 
 
-def format_number(value: float) -> str:
+def format_number(value: float, like: float | None = None) -> str:
     """Format a value with at least about three significant digits.
+
+    Args:
+        value: The value.
+        like: Use as many digits as for this value, such as the one whose interval ends at `value`.
 
     >>> format_number(0.12345), format_number(23.456), format_number(float("inf"))
     ('0.123', '23.5', '∞')
-    >>> format_number(0.00012345), format_number(12345678.9)
-    ('0.000123', '1.23e+07')
+    >>> format_number(0.00012345), format_number(12345678.9), format_number(0.00012345, like=0.5)
+    ('0.000123', '1.23e+07', '0.000')
     """
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
-    if 0 < abs(value) < 0.01 or abs(value) >= 1e6:
+    size = abs(value if like is None or not math.isfinite(like) else like)
+    if 0 < size < 0.01 or size >= 1e6:
         return f"{value:.3g}"
-    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+    return f"{value:.3f}" if size < 10 else f"{value:.1f}"
 
 
 def format_estimate(estimate: Estimate | None) -> str:
@@ -91,7 +96,8 @@ def format_estimate(estimate: Estimate | None) -> str:
         return ""
     if estimate.low is None or estimate.high is None:
         return format_number(estimate.value)
-    return f"{format_number(estimate.value)} [{format_number(estimate.low)}, {format_number(estimate.high)}]"
+    low, high = (format_number(end, like=estimate.value) for end in (estimate.low, estimate.high))
+    return f"{format_number(estimate.value)} [{low}, {high}]"
 
 
 def write_scores(scores: Sequence[RunScores], folder: Path) -> list[Path]:

@@ -58,3 +58,16 @@ def test_a_card_counts_files_that_could_not_be_read(command, run: Run, tmp_path:
         "1 test file could not be read, and is not among the images." in make_card(run, scores=tmp_path / "scores").text
     )
     assert "1 file was skipped: " in (tmp_path / "scores" / "report.html").read_text()
+
+
+def test_runs_on_different_numbers_of_images_state_them(
+    command, run: Run, tiny: Recipe, dataset: Path, tmp_path: Path
+) -> None:
+    other = gantoolkit.train(tiny, dataset, tmp_path / "other", device="cpu", stop_at=1)
+    for domain in "AB":
+        (other.data / f"test{domain}" / "01.png").unlink()
+    paths = (run.path, other.path)
+    code, output, _ = command("evaluate", *paths, "--out", tmp_path / "scores", "--metric", "l1", "--device", "cpu")
+    assert code == 0
+    assert "A → B, 95 % intervals over 1–2 images" in output
+    assert [line.split()[1] for line in output.splitlines() if line.startswith(("run ", "other "))] == ["2", "1"] * 2

@@ -60,6 +60,7 @@ def test_scores_leave_out_pixels_without_data(command, recipe: Recipe, scans: Pa
     assert [l1.low, l1.high] == pytest.approx([min(expected), max(expected)], rel=1e-5)  # of the two images that count
     name, order = result.ranked() or ("", [])
     assert (name, order[-1]) == ("l1", 2)
+    assert "l1: 1 of 3 images have no pixel with data" in result.notes
 
     # The reconstructions of A's inputs are not affected; in the other direction, pixels without data are in the inputs.
     code, output, stderr = command("evaluate", run.path, "--out", tmp_path / "scores", "--device", "cpu")
@@ -70,6 +71,7 @@ def test_scores_leave_out_pixels_without_data(command, recipe: Recipe, scans: Pa
     for name in ("l1", "rec_l1"):
         values = scores.directions["B2A"].per_image[name]
         assert [math.isnan(value) for value in values] == [False, False, True]
+    assert "rec_l1: 1 of 3 images have no pixel with data" in output
 
 
 @pytest.mark.parametrize("resize", ["square", "shorter_side"])

@@ -96,7 +96,7 @@ def validate(folder: Path) -> dict[str, Any]:
     validation = Validation(recipe, system, make_dataset(folder), DEVICE)
     before = torch.cuda.memory_allocated(DEVICE), torch.cuda.memory_reserved(DEVICE)
     with record() as journal:
-        values = validation.measure()
+        values = validation.measure().values
     after = torch.cuda.memory_allocated(DEVICE), torch.cuda.memory_reserved(DEVICE)
     return {
         "values": sorted(values),

@@ -81,7 +81,11 @@ def score_references(
             scores.setdefault(name, {})[direction] = score_direction(
                 images, direction, metrics, lambda inputs, _, convert=convert: convert(inputs), device=torch_device
             )
-    return [RunScores(name, None, 0, by_direction) for name, by_direction in scores.items()]
+    measured = {
+        name: {direction: result for direction, result in by_direction.items() if result.scores}
+        for name, by_direction in scores.items()
+    }
+    return [RunScores(name, None, 0, by_direction) for name, by_direction in measured.items() if by_direction]
 
 
 def _input_as_output(images: EvaluationImages, direction: Direction) -> tuple[str, Callable[[Tensor], Tensor]]:

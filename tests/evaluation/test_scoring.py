@@ -101,6 +101,7 @@ def test_metrics_that_need_pairs_are_skipped_for_unpaired_data(command, tiny: Re
     assert code == 0
     assert {row["score"] for row in read_csv(tmp_path / "scores" / "scores.csv")} == {"rec_l1"}
     assert "ground truth" not in output
+    assert not re.search(r"^input", output, re.MULTILINE)
 
 
 def test_evaluate_writes_tables_and_a_page(command, run: Run, tiny: Recipe, tmp_path: Path) -> None:

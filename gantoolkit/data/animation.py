@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from gantoolkit.data.attributes import Attributes
-from gantoolkit.data.images import MAX_PIXELS, TooManyPixelsError, convert_read_errors, open_image
+from gantoolkit.data.images import ANY_NUMBER, MAX_PIXELS, TooManyPixelsError, convert_read_errors, open_image
 from gantoolkit.data.writing import UnwritableError, image_options
 from gantoolkit.files.atomic import atomic_write, describe_write_error
 
@@ -69,7 +69,7 @@ def is_animation(path: str | Path) -> bool:
     Raises:
         DataError: When the file cannot be read.
     """
-    with open_image(path, max_pixels=1 << 62) as file:
+    with open_image(path, max_pixels=ANY_NUMBER) as file:
         return file.format in _FORMATS and getattr(file, "n_frames", 1) > 1
 
 

@@ -15,7 +15,7 @@ from PIL import ExifTags, Image, TiffImagePlugin
 
 from gantoolkit.data.encoding import Encoding
 from gantoolkit.data.georeference import GEOREFERENCE_TAGS, Georeference, read_georeference
-from gantoolkit.data.images import open_image
+from gantoolkit.data.images import ANY_NUMBER, open_image
 from gantoolkit.errors import DataError
 
 __all__ = ["Attributes", "read_attributes", "text_tags"]
@@ -27,7 +27,6 @@ _TAGS = (ExifTags.Base.Orientation, _RESOLUTION_X, _RESOLUTION_Y, _RESOLUTION_UN
 _PER_INCH = {2: 1.0, 3: 2.54}
 """Units of resolution (TIFF 6.0, section 8) as a factor to pixels per inch; a file without a unit means inches."""
 _MAX_DPI = 65535
-_UNLIMITED = 1 << 62
 _DESCRIPTION = ExifTags.Base.ImageDescription
 _TEXT_TAGS = (
     _DESCRIPTION,
@@ -107,7 +106,7 @@ def text_tags(exif: bytes) -> list[tuple[int, str, int, Any, bool]]:
 def _read_with_pillow(path: Path) -> tuple[tuple[float, float] | None, Image.Exif, bytes, bool]:
     """Resolution, EXIF data, profile, and whether the pixels are turned, of a file that Pillow can open."""
     try:
-        with open_image(path, max_pixels=_UNLIMITED) as file, warnings.catch_warnings(action="ignore"):
+        with open_image(path, max_pixels=ANY_NUMBER) as file, warnings.catch_warnings(action="ignore"):
             exif = _load_safely(file)
             orientation = exif.get(ExifTags.Base.Orientation, 1)
             dpi = _valid_dpi(file.info.get("dpi")) or _tiff_dpi(exif)

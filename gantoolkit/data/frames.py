@@ -16,7 +16,7 @@ from gantoolkit.data.samples import decode_16_bit_png, find_scale, is_16_bit_col
 from gantoolkit.data.values import DecodedImage, Samples, fit_samples
 from gantoolkit.errors import DataError
 
-__all__ = ["convert_decoded", "is_animated", "list_frames", "read_frame"]
+__all__ = ["check_page", "convert_decoded", "is_animated", "list_frames", "read_frame"]
 
 _BYTES_OF_MODE = {"I": 4, "F": 4, "I;16": 2, "I;16B": 2}
 
@@ -28,6 +28,16 @@ def list_frames(image: Image.Image) -> Sequence[int]:
         kinds = [entry["Attribute"]["MPType"] for entry in entries]
         return [index for index, kind in enumerate(kinds) if index == 0 or kind.startswith("Multi-Frame")]
     return range(getattr(image, "n_frames", 1))
+
+
+def check_page(name: object, page: int, count: int) -> None:
+    """Check that a file with `count` pages has a page.
+
+    Raises:
+        DataError: When it does not.
+    """
+    if not 0 <= page < count:
+        raise DataError(f"{name}: has {count} page{'s' if count > 1 else ''}; there is no page {page + 1}")
 
 
 def is_animated(image: Image.Image) -> bool:

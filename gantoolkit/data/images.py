@@ -26,6 +26,7 @@ from gantoolkit.files.paths import user_path
 from gantoolkit.runtime.memory import available_memory, format_bytes
 
 __all__ = [
+    "ANY_NUMBER",
     "MAX_PIXELS",
     "ImageContent",
     "ImageFile",
@@ -45,6 +46,9 @@ __all__ = [
 
 MAX_PIXELS = 178_956_970
 """Larger images are rejected before they are decoded: a small file may decode to more than the memory. Pillow's limit."""
+
+ANY_NUMBER = 1 << 60
+"""As the largest number of pixels: for headers, which are read without decoding the image."""
 
 _NEGLIGIBLE_BYTES = 1 << 28
 """Below this size, the free memory is not read: it takes longer than it is worth."""

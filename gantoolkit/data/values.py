@@ -1,6 +1,6 @@
 """The values of an image file, converted to what its domain holds: 8 or 16 bits, or a range of values."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -30,6 +30,10 @@ class DecodedImage:
     alpha: np.ndarray | None = None
     nodata: np.ndarray | None = None
     notes: tuple[Note, ...] = ()
+
+    def with_note(self, note: Note) -> "DecodedImage":
+        """The same image with one more note."""
+        return replace(self, notes=(*self.notes, note))
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ from gantoolkit.errors import DataError
 __all__ = ["check_page", "convert_decoded", "is_animated", "list_frames", "read_frame"]
 
 _BYTES_OF_MODE = {"I": 4, "F": 4, "I;16": 2, "I;16B": 2}
+_BLENDING_BYTES = 13
+"""Three layers of 4 bytes and the opacity."""
 
 
 def list_frames(image: Image.Image) -> Sequence[int]:
@@ -59,7 +61,7 @@ def read_frame(file: Path | ImageContent, image: Image.Image, frame: int, encodi
     """
     if frame:
         image.seek(frame)
-    check_memory(file, *image.size, _decoded_bytes(image))
+    check_memory(file, *image.size, _decoded_bytes(image, encoding))
     if not encoding.is_picture and is_16_bit_color_png(image):
         values = turn_array(decode_16_bit_png(file), read_orientation(image))
         alpha = values.ndim == 3 and values.shape[2] in (2, 4)
@@ -92,7 +94,11 @@ def convert_decoded(name: object, image: Image.Image, encoding: Encoding, factor
     return fit_samples(name, samples, encoding)
 
 
-def _decoded_bytes(file: Image.Image) -> int:
-    """Bytes for each pixel while Pillow's image, which stores color in 4 bytes, is copied to an array."""
-    bands = len(file.getbands())
-    return (4 if bands > 1 else _BYTES_OF_MODE.get(file.mode, 1)) + 2 * bands
+def _decoded_bytes(image: Image.Image, encoding: Encoding) -> int:
+    """Bytes for each pixel that Pillow's image, its conversions and its copies as an array take at a time."""
+    stored = 4 if len(image.getbands()) > 1 else _BYTES_OF_MODE.get(image.mode, 1)
+    converted = (
+        0 if image.mode == {1: "L", 3: "RGB", 4: "RGBA"}.get(encoding.channels) else min(4, encoding.channels + 1)
+    )
+    blended = _BLENDING_BYTES if encoding.is_picture and image.has_transparency_data else 0
+    return stored + max(converted, blended) + 2 * encoding.bytes_per_pixel

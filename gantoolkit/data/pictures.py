@@ -21,7 +21,7 @@ from gantoolkit.data.orientation import turn_image
 from gantoolkit.data.profiles import ProfileError, convert_to_srgb
 from gantoolkit.errors import DataError
 
-__all__ = ["Picture", "convert_picture", "decode"]
+__all__ = ["Picture", "change_mode", "convert_picture", "decode"]
 
 _MODES = {1: "L", 3: "RGB"}
 _PHOTOMETRIC, _BITS = 262, 258  # TIFF tags
@@ -98,7 +98,13 @@ def convert_picture(image: Image.Image, encoding: Encoding) -> Picture:
         image = _apply_profile(image, profile, notes)
     if alpha is not None:
         image, notes = _blend_with_white(image, alpha), [*notes, TRANSPARENT_PIXELS]
-    return Picture(image.convert(_MODES[encoding.channels]), None if alpha is None else np.asarray(alpha), tuple(notes))
+    image = change_mode(image, _MODES[encoding.channels])
+    return Picture(image, None if alpha is None else np.asarray(alpha), tuple(notes))
+
+
+def change_mode(image: Image.Image, mode: str) -> Image.Image:
+    """Convert an image to a mode; unlike `Image.convert`, without a copy of an image that has it."""
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
@@ -114,7 +120,7 @@ def _split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
         image = image.convert("LA")
     if "transparency" not in image.info and image.mode not in ("LA", "PA", "RGBA", "RGBa"):
         return image, None
-    layer = image.convert("RGBA")
+    layer = change_mode(image, "RGBA")
     alpha = layer.getchannel("A")
     is_gray = image.mode in ("L", "LA")
     colors = layer.getchannel("R") if is_gray else layer.convert("RGB")

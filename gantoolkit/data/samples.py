@@ -8,6 +8,7 @@ from PIL import Image
 from gantoolkit.data.encoding import Encoding
 from gantoolkit.data.images import ImageContent
 from gantoolkit.data.notes import CMYK_CHANNELS, Note
+from gantoolkit.data.pictures import change_mode
 from gantoolkit.data.profiles import note_unused_profile
 from gantoolkit.data.values import Samples
 from gantoolkit.errors import DataError, requires_extra
@@ -40,7 +41,7 @@ def read_samples(name: object, image: Image.Image, encoding: Encoding) -> Sample
     notes: tuple[Note, ...] = (CMYK_CHANNELS,) if mode == "CMYK" and encoding.bits else ()
     if encoding.bits:
         notes += note_unused_profile(image.info.get("icc_profile"), _COLORS.get(mode, mode))
-    return Samples(np.asarray(image.convert(mode)), 8, alpha=mode in ("LA", "RGBA"), notes=notes)
+    return Samples(np.asarray(change_mode(image, mode)), 8, alpha=mode in ("LA", "RGBA"), notes=notes)
 
 
 def find_scale(name: object, file: Image.Image) -> int:

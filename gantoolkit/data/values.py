@@ -128,7 +128,7 @@ def _fit_levels(name: object, samples: Samples, encoding: Encoding) -> DecodedIm
             f"a recipe with {encoding.describe_settings(values.shape[2], values.dtype)} reads it"
         )
     if bits != encoding.bits:
-        values = np.rint(values * (encoding.high / ((1 << bits) - 1)))
+        values = _scale_levels(values, (1 << bits) - 1, int(encoding.high))
     opacity = values[..., -1:] if samples.alpha else None
     if opacity is not None and samples.premultiplied:
         values = _divide_by_opacity(values, opacity, encoding.high)
@@ -148,6 +148,11 @@ def _fit_levels(name: object, samples: Samples, encoding: Encoding) -> DecodedIm
         alpha=np.rint(255 * share[..., 0]).astype(np.uint8),
         notes=(*samples.notes, TRANSPARENT_PIXELS),
     )
+
+
+def _scale_levels(values: np.ndarray, white: int, new_white: int) -> np.ndarray:
+    """Scale levels, rounded; none lies halfway between two, because both whites are odd."""
+    return (values.astype(np.uint32) * (2 * new_white) + white) // (2 * white)
 
 
 def _convert_colors(values: np.ndarray, channels: int) -> np.ndarray:

@@ -158,7 +158,7 @@ def _scale_levels(values: np.ndarray, white: int, new_white: int) -> np.ndarray:
 def _convert_colors(values: np.ndarray, channels: int) -> np.ndarray:
     if values.shape[2] == channels:
         return values
-    return values.repeat(3, axis=2) if channels == 3 else np.rint(values @ _LUMINANCE)[..., None]
+    return values.repeat(3, axis=2) if channels == 3 else np.rint(values.astype(np.float64) @ _LUMINANCE)[..., None]
 
 
 def _divide_by_opacity(values: np.ndarray, opacity: np.ndarray, white: float) -> np.ndarray:

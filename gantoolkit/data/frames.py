@@ -59,7 +59,7 @@ def read_frame(file: Path | ImageContent, image: Image.Image, frame: int, encodi
         UnknownFormatError: When Pillow does not read samples of this kind.
         DataError: When the channels or values do not match the encoding, or the memory does not suffice.
     """
-    if frame:
+    if image.tell() != frame:
         image.seek(frame)
     check_memory(file, *image.size, _decoded_bytes(image, encoding))
     if not encoding.is_picture and is_16_bit_color_png(image):

@@ -187,7 +187,7 @@ class _Job:
 def _describe(error: DataError, source: SourceFile) -> str:
     message = str(error).replace(str(source.path), source.name)  # it may name a temporary path, or no file
     message = message if source.name in message else f"{source.name}: {message}"
-    return f"{message} (--max-pixels)" if isinstance(error, TooManyPixelsError) else message
+    return f"{message}; --max-pixels allows more" if isinstance(error, TooManyPixelsError) else message
 
 
 def _translate_all(translator: Translator, images: Sequence[np.ndarray]) -> list[np.ndarray | DataError]:

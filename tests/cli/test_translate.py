@@ -95,7 +95,7 @@ def test_the_limit_of_pixels_can_be_changed(
     monkeypatch.setattr("gantoolkit.data.images.MAX_PIXELS", 1000)
     code, _, errors = translate()
     assert code == 3
-    assert "a.png: 40×36 pixels are more than the 1,000 allowed (--max-pixels)" in errors
+    assert "a.png: 40×36 pixels are more than the 1,000 allowed; --max-pixels allows more" in errors
     code, output, _ = translate("--max-pixels", "1440")
     assert code == 0
     assert "1 file translated" in output

@@ -56,18 +56,20 @@ class Attributes:
         dpi: Pixels per inch, horizontally and vertically, of the upright image; None if not stated.
         exif: EXIF data, as Pillow writes them; empty if there are none.
         profile: The ICC profile; empty for pictures, whose colors are sRGB once they are read.
-        georeference: Where the image lies on the ground.
+        georeference: Where the image lies on the ground, before it is turned.
+        is_turned: Whether the orientation turns or mirrors the image when it is read.
     """
 
     dpi: tuple[float, float] | None = None
     exif: bytes = b""
     profile: bytes = b""
     georeference: Georeference = Georeference()
+    is_turned: bool = False
 
     def resized(self, size: tuple[int, int], new_size: tuple[int, int]) -> "Attributes":
         """The attributes of the image resized from one width and height to another: it covers the same area."""
         dpi = self.dpi and (self.dpi[0] * new_size[0] / size[0], self.dpi[1] * new_size[1] / size[1])
-        return replace(self, dpi=dpi, georeference=self.georeference.resized(size, new_size))
+        return replace(self, dpi=_valid_dpi(dpi), georeference=self.georeference.resized(size, new_size))
 
     def profile_for(self, channels: int) -> bytes:
         """The ICC profile, if it is one for images of that many channels, or of one fewer and transparency; else empty."""
@@ -92,7 +94,8 @@ def read_attributes(path: str | Path, encoding: Encoding) -> Attributes:
         dpi=dpi,
         exif=_clean(exif, is_srgb=encoding.is_picture),
         profile=b"" if encoding.is_picture else profile,
-        georeference=Georeference() if is_turned else read_georeference(tags),
+        georeference=read_georeference(tags),
+        is_turned=is_turned,
     )
 
 

@@ -9,6 +9,7 @@ from PIL import Image
 
 from gantoolkit.data.attributes import Attributes, read_attributes
 from gantoolkit.data.encoding import Encoding
+from gantoolkit.data.georeference import Georeference
 from gantoolkit.data.images import check_pixel_count
 from gantoolkit.data.notes import TRANSPARENT_PIXELS, Note
 from gantoolkit.data.pixels import DecodedImage, resize_pixels
@@ -134,12 +135,18 @@ def attributes_of_translation(
     georeference, notes = attributes.georeference, []
     if georeference.locates and not holds_pages(target_path):
         notes.append(Note("has a georeference, which only a TIFF file holds; --form tif keeps it", passed_over=True))
+    elif georeference.locates and attributes.is_turned:
+        notes.append(Note("has a georeference, which does not fit once its orientation is applied", passed_over=True))
+        georeference = Georeference(nodata=georeference.nodata)
     if not _knows_nodata(source, georeference.nodata):
         setting = source.name_setting("nodata")
         notes.append(Note(f"states a value of pixels without data, which {setting} does not name", passed_over=True))
     value = nodata_value(source, target, target_path)
-    text = "" if value is None else f"{value:.17g}"
-    attributes = replace(attributes, georeference=replace(georeference, nodata=text))
+    attributes = replace(
+        attributes,
+        profile=b"" if target.is_picture else attributes.profile,  # pictures are sRGB
+        georeference=replace(georeference, nodata="" if value is None else f"{value:.17g}"),
+    )
     return attributes.resized(size, resized_size(size, options.resize)), tuple(notes)
 
 

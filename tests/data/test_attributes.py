@@ -120,6 +120,7 @@ def test_a_resized_image_covers_the_same_area() -> None:
     attributes = Attributes(dpi=(300.0, 300.0), georeference=PLACE).resized((100, 80), (50, 20))
     assert attributes.dpi == (150, 75)
     assert attributes.georeference.scale[:2] == (4, 8)
+    assert Attributes(dpi=(40_000.0, 300.0)).resized((10, 10), (20, 20)).dpi is None, "no format holds it"
 
 
 @pytest.mark.parametrize("bigtiff", [False, True])

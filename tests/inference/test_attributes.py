@@ -12,7 +12,7 @@ import pytest
 import tifffile
 from _helpers.small import make_image
 from _helpers.translators import open_negative
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageCms
 
 from gantoolkit.data.georeference import Georeference, read_georeference
 from gantoolkit.inference import FileResult, Translator, translate_files
@@ -72,6 +72,20 @@ class TestPhotographs:
                 assert image.info["dpi"] == pytest.approx((75, 150), abs=0.02), "the size on paper stays"
                 assert image.getexif()[ExifTags.Base.Make] == "Camera 7"
                 assert image.getexif()[ExifTags.Base.Orientation] == 1
+
+    def test_a_profile_is_kept_for_values_that_are_not_converted(self, tmp_path: Path) -> None:
+        profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+        values = np.zeros((6, 9, 3), np.uint16)
+        tifffile.imwrite(tmp_path / "a.tif", values, iccprofile=profile, photometric="rgb", metadata=None)
+        deep = {"range_A": "16-bit"}
+        for changes, expects_profile in (
+            ({"range_B": "16-bit"}, True),
+            ({"range_B": "16-bit", "channels_B": 1}, False),
+            ({}, False),
+        ):
+            target = translate(open_negative(**deep, **changes), tmp_path / "a.tif", form="tif").target
+            with tifffile.TiffFile(target) as file:
+                assert (34675 in file.pages.first.tags) == expects_profile, changes
 
 
 class TestTransparency:
@@ -149,6 +163,14 @@ class TestGeoreference:
         result = translate(elevation(), tmp_path / "a.tif", resize=10)
         assert tifffile.imread(result.target).shape == (10, 15)
         assert self.read(result.target).scale == (4.0, 6.0, 0.0)
+
+    def test_an_orientation_that_turns_the_image_is_named(self, tmp_path: Path) -> None:
+        tags = [*PLACE.tags(), (274, "H", 1, 6, False)]
+        tifffile.imwrite(tmp_path / "a.tif", np.ones((20, 30), np.float32), extratags=tags, metadata=None)
+        result = translate(elevation(), tmp_path / "a.tif")
+        assert lost(result) == ["has a georeference, which does not fit once its orientation is applied"]
+        assert tifffile.imread(result.target).shape == (30, 20)
+        assert not self.read(result.target).locates
 
     @pytest.mark.parametrize("form", ["npy", "png"])
     def test_a_format_that_does_not_hold_it_is_named(self, form: str, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from gantoolkit.data.encoding import PICTURE, Encoding
 from gantoolkit.data.pixels import count_pages, read_decoded_image, read_pages
+from gantoolkit.errors import DataError
 from gantoolkit.inference import FileResult, Translator, translate_files
 from gantoolkit.inference.sources import open_sources
 from gantoolkit.inference.targets import plan_targets
@@ -218,6 +219,19 @@ class TestAnimation:
         translator = open_negative(range_A="16-bit", range_B="16-bit")
         result = translate(translator, tmp_path / "walk.webp", tmp_path / "out", form="tif")
         assert np.array_equal(tifffile.imread(result.target), 65535 - np.stack(frames).astype(np.uint16) * 257)
+
+
+@pytest.mark.parametrize("name", ["walk.gif", "stack.tif", "photo.png"])
+def test_a_folder_that_cannot_be_written_ends_the_command(name: str, tmp_path: Path) -> None:
+    """The next file would fail too. It is not reported as a fault of this one."""
+    save_animation(tmp_path / "walk.gif")
+    save_stack(tmp_path / "stack.tif")
+    make_image(0).save(tmp_path / "photo.png")
+    (tmp_path / "out").write_text("a file")
+    with open_sources([tmp_path / name]) as files:
+        targets = plan_targets(files, tmp_path / "out")
+        with pytest.raises(DataError, match=r"out.*: cannot be written"):
+            list(translate_files(open_negative(), targets))
 
 
 class TestNames:

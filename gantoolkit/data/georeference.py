@@ -13,7 +13,7 @@ _METADATA, _NODATA = 42112, 42113
 GEOREFERENCE_TAGS = (_SCALE, _TIEPOINTS, _TRANSFORMATION, _KEYS, _DOUBLES, _TEXT, _METADATA, _NODATA)
 """The codes of the TIFF tags, including GDAL's for metadata and for the value of pixels without data."""
 
-_RASTER_TYPE, _PIXEL_IS_POINT = 1025, 2
+_RASTER_TYPE, _PIXEL_IS_POINT, _MAX_KEY = 1025, 2, 65535
 _BAND_ITEM = re.compile(r'\s*<Item\b[^<>]*\bsample="[^<>]*>[^<>]*</Item>')
 _EMPTY_METADATA = re.compile(r"\s*<GDALMetadata>\s*</GDALMetadata>\s*")
 
@@ -96,11 +96,12 @@ def read_georeference(tags: Mapping[int, Any]) -> Georeference:
     transformation = _numbers(tags, _TRANSFORMATION)
     tiepoints = _numbers(tags, _TIEPOINTS)
     scale = _numbers(tags, _SCALE)
+    keys = _numbers(tags, _KEYS)
     return Georeference(
         scale=scale if len(scale) in (2, 3) and all(scale[:2]) else (),
         tiepoints=tiepoints if len(tiepoints) % 6 == 0 else (),
         transformation=transformation if len(transformation) == 16 else (),
-        keys=tuple(int(value) for value in _numbers(tags, _KEYS)),
+        keys=keys if all(isinstance(key, int) and 0 <= key <= _MAX_KEY for key in keys) else (),
         doubles=_numbers(tags, _DOUBLES),
         text=_string(tags, _TEXT),
         metadata=_EMPTY_METADATA.sub("", _BAND_ITEM.sub("", _string(tags, _METADATA))),

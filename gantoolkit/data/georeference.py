@@ -9,11 +9,14 @@ __all__ = ["GEOREFERENCE_TAGS", "Georeference", "read_georeference"]
 
 _SCALE, _TIEPOINTS, _TRANSFORMATION = 33550, 33922, 34264
 _KEYS, _DOUBLES, _TEXT = 34735, 34736, 34737
-_METADATA, _NODATA = 42112, 42113
-GEOREFERENCE_TAGS = (_SCALE, _TIEPOINTS, _TRANSFORMATION, _KEYS, _DOUBLES, _TEXT, _METADATA, _NODATA)
+_METADATA, _NODATA, _COEFFICIENTS = 42112, 42113, 50844
+GEOREFERENCE_TAGS = (_SCALE, _TIEPOINTS, _TRANSFORMATION, _KEYS, _DOUBLES, _TEXT, _METADATA, _NODATA, _COEFFICIENTS)
 """The codes of the TIFF tags, including GDAL's for metadata and for the value of pixels without data."""
 
 _RASTER_TYPE, _PIXEL_IS_POINT, _MAX_KEY = 1025, 2, 65535
+_COEFFICIENT_COUNT = 92
+_ROW_OFFSET, _COLUMN_OFFSET, _ROW_SCALE, _COLUMN_SCALE = 2, 3, 7, 8
+"""Where the rational polynomial coefficients hold the row and column of the center, and half the height and width."""
 _BAND_ITEM = re.compile(r'\s*<Item\b[^<>]*\bsample="[^<>]*>[^<>]*</Item>')
 _EMPTY_METADATA = re.compile(r"\s*<GDALMetadata>\s*</GDALMetadata>\s*")
 
@@ -31,6 +34,7 @@ class Georeference:
         text: Text that keys refer to.
         metadata: GDAL's metadata (XML) about the whole image. Items about one band describe the values, and are left out.
         nodata: The value of pixels without data, as text; empty if not stated.
+        coefficients: The rational polynomial coefficients of a satellite's camera (RPC); empty if not stated.
     """
 
     scale: tuple[float, ...] = ()
@@ -41,11 +45,12 @@ class Georeference:
     text: str = ""
     metadata: str = ""
     nodata: str = ""
+    coefficients: tuple[float, ...] = ()
 
     @property
     def locates(self) -> bool:
         """Whether the tags say where the image lies, or in which coordinate system."""
-        return bool(self.scale or self.tiepoints or self.transformation or self.keys)
+        return bool(self.scale or self.tiepoints or self.transformation or self.keys or self.coefficients)
 
     def resized(self, size: tuple[int, int], new_size: tuple[int, int]) -> "Georeference":
         """The georeference of the image resized from one width and height to another: it covers the same area."""
@@ -63,6 +68,7 @@ class Georeference:
                 for index, value in enumerate(self.tiepoints)
             ),
             transformation=_compose(self.transformation, x, y, origin),
+            coefficients=_resize_coefficients(self.coefficients, x, y),
         )
 
     @property
@@ -83,6 +89,7 @@ class Georeference:
             self.text,
             self.metadata,
             self.nodata,
+            self.coefficients,
         )
         return [_tag(code, value) for code, value in zip(GEOREFERENCE_TAGS, values, strict=True) if value]
 
@@ -97,6 +104,7 @@ def read_georeference(tags: Mapping[int, Any]) -> Georeference:
     tiepoints = _numbers(tags, _TIEPOINTS)
     scale = _numbers(tags, _SCALE)
     keys = _numbers(tags, _KEYS)
+    coefficients = _numbers(tags, _COEFFICIENTS)
     return Georeference(
         scale=scale if len(scale) in (2, 3) and all(scale[:2]) else (),
         tiepoints=tiepoints if len(tiepoints) % 6 == 0 else (),
@@ -106,6 +114,7 @@ def read_georeference(tags: Mapping[int, Any]) -> Georeference:
         text=_string(tags, _TEXT),
         metadata=_EMPTY_METADATA.sub("", _BAND_ITEM.sub("", _string(tags, _METADATA))),
         nodata=_string(tags, _NODATA).strip(),
+        coefficients=coefficients if len(coefficients) == _COEFFICIENT_COUNT else (),
     )
 
 
@@ -120,6 +129,17 @@ def _compose(matrix: tuple[float, ...], x: float, y: float, origin: float) -> tu
         for column, row, level, constant in rows
         for value in (column / x, row / y, level, constant + column * shifts[0] + row * shifts[1])
     )
+
+
+def _resize_coefficients(coefficients: tuple[float, ...], x: float, y: float) -> tuple[float, ...]:
+    """Coefficients for the rows and columns of the resized image, which count from the center of the first pixel."""
+    if not coefficients:
+        return ()
+    values = list(coefficients)
+    for factor, offset, scale in ((y, _ROW_OFFSET, _ROW_SCALE), (x, _COLUMN_OFFSET, _COLUMN_SCALE)):
+        values[offset] = (values[offset] + 0.5) * factor - 0.5
+        values[scale] *= factor
+    return tuple(values)
 
 
 def _numbers(tags: Mapping[int, Any], code: int) -> tuple[Any, ...]:

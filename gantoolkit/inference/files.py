@@ -180,8 +180,14 @@ class _Job:
             pixels, notes = finish_translation(
                 translation, image.decoded, generator.source, generator.target, target, self.options
             )
-            write_pixels(pixels, target, generator.target, attributes=image.attributes)
-            yield FileResult(source, target, notes=(*notes, *image.notes))
+            try:
+                write_pixels(pixels, target, generator.target, attributes=image.attributes)
+            except UnwritableError:
+                raise
+            except DataError as error:  # the format needs a package that is not installed
+                yield FileResult(source, target, problem=_describe(error, source))
+            else:
+                yield FileResult(source, target, notes=(*notes, *image.notes))
 
 
 def _describe(error: DataError, source: SourceFile) -> str:

@@ -54,6 +54,21 @@ def test_the_third_coordinate_is_not_resized() -> None:
     assert after.tiepoints == (2.0, 2.0, 8.0, 1.0, 2.0, 3.0)
 
 
+def test_coefficients_of_a_camera_normalize_positions_alike() -> None:
+    """They are functions of (row - offset) / scale, and of the same for columns."""
+    numbers = tuple(float(number) for number in range(92))
+    before = Georeference(coefficients=(*numbers[:2], 14.5, 19.5, *numbers[4:7], 15.0, 20.0, *numbers[9:]))
+    after = before.resized(SIZE, NEW_SIZE)
+    assert after.locates
+    for old, new, factor in ((2, 7, 3), (3, 8, 2)):
+        for edge in (0, 6, 30):
+            expected = (edge - 0.5 - before.coefficients[old]) / before.coefficients[new]
+            actual = (edge / factor - 0.5 - after.coefficients[old]) / after.coefficients[new]
+            assert actual == pytest.approx(expected)
+    untouched = [index for index in range(92) if index not in (2, 3, 7, 8)]
+    assert all(after.coefficients[index] == before.coefficients[index] for index in untouched)
+
+
 def test_metadata_of_bands_is_left_out() -> None:
     """Its statistics, scales and offsets are those of the image, not of its translation."""
     image = '<Item name="AREA">forest</Item>'
@@ -73,6 +88,7 @@ def test_metadata_of_bands_is_left_out() -> None:
         {34735: b"\1\2"},
         {34735: (1, 1, 0, 70_000)},
         {42113: 7},
+        {50844: (1.0,) * 90},
     ],
     ids=repr,
 )

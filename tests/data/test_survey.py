@@ -194,6 +194,15 @@ class TestLabelMaps:
         assert problems_of(root, DataSettings(resample_A="nearest")) == ""
         assert problems_of(root, DataSettings(resize="none", crop_size=32)) == ""
 
+    def test_scans_on_black_are_no_label_maps(self, tmp_path: Path) -> None:
+        """Half of the pixels have equal neighbors, but the others have many levels."""
+        root = self.make_maps(tmp_path)
+        for number, path in enumerate(sorted((root / "trainA").iterdir())):
+            scan = np.zeros((64, 64), dtype=np.uint8)
+            scan[:24] = np.asarray(make_image(number, (64, 24)).convert("L"))
+            Image.fromarray(scan).save(path)
+        assert "label maps" not in problems_of(root)
+
     def test_photographs_are_no_label_maps(self, tmp_path: Path) -> None:
         root = self.make_maps(tmp_path, ".jpg")
         assert "label maps" not in problems_of(root)

@@ -22,7 +22,7 @@ import platformdirs
 
 from gantoolkit.errors import DataError
 
-__all__ = ["MAX_TEXT_BYTES", "SHARE_OF_DISK", "PixelFile", "find_cache_folder"]
+__all__ = ["CACHE_VARIABLE", "MAX_TEXT_BYTES", "SHARE_OF_DISK", "PixelFile", "find_cache_folder"]
 
 SHARE_OF_DISK = 0.5
 """The largest share of the disk space, free or taken by these files, that all of them may grow to."""
@@ -30,7 +30,9 @@ SHARE_OF_DISK = 0.5
 MAX_TEXT_BYTES = 1000
 """The space for the text about an image."""
 
-_FOLDER = "GANTOOLKIT_CACHE"
+CACHE_VARIABLE = "GANTOOLKIT_CACHE"
+"""The environment variable with the folder of the cache files."""
+
 _SUFFIX = ".pixels"
 _HEADER = struct.Struct("<24s32sQ")
 _MAGIC = b"gantoolkit pixels 2"
@@ -45,14 +47,15 @@ def find_cache_folder() -> Path:
     Raises:
         DataError: When it is not set and the user has no home folder, as in a container that runs under any user id.
     """
-    if folder := os.environ.get(_FOLDER):
+    if folder := os.environ.get(CACHE_VARIABLE):
         return Path(folder)
     with contextlib.suppress(RuntimeError):  # without a home folder, platformdirs raises, or returns a relative path
         folder = platformdirs.user_cache_path("gantoolkit")
         if folder.is_absolute():
             return folder / "images"
     raise DataError(
-        f"this user has no home folder, in which decoded images could be cached; set {_FOLDER} to a folder that can be written"
+        f"this user has no home folder, in which decoded images could be cached; set {CACHE_VARIABLE} to a folder that can be "
+        "written"
     )
 
 
@@ -198,7 +201,7 @@ def _make_room(folder: Path, size: int) -> None:
     if size > limit:
         raise DataError(
             f"{folder}: the decoded images would take {size / 1e6:,.0f} MB, but only {limit / 1e6:,.0f} MB of the disk may be "
-            f"used for them; set {_FOLDER} to a folder on a larger disk"
+            f"used for them; set {CACHE_VARIABLE} to a folder on a larger disk"
         )
     total = size + sum(file_size for _, file_size, _ in files)
     for _, file_size, path in sorted(files):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gantoolkit.data.augmentation import Window, crop_pixels
-from gantoolkit.data.cache import PixelFile, find_cache_folder
+from gantoolkit.data.cache import CACHE_VARIABLE, PixelFile, find_cache_folder
 from gantoolkit.data.device_cache import DeviceSource
 from gantoolkit.data.folders import Dataset
 from gantoolkit.data.notes import Note
@@ -115,9 +115,16 @@ def open_source(dataset: Dataset, settings: DataSettings, cache: CacheMode, devi
                 warnings.warn(f"{error}; they are cached in a file instead", stacklevel=2)
     try:
         return HostSource(reader, _open_cache_file(reader))
-    except (DataError, OSError) as error:
+    except DataError as error:
         warnings.warn(f"{error}; images are decoded each time", stacklevel=2)
-        return HostSource(reader)
+    except OSError as error:
+        reason = error.strerror or error
+        warnings.warn(
+            f"{error.filename or find_cache_folder()}: decoded images cannot be cached ({reason}); set {CACHE_VARIABLE} to a "
+            "folder that can be written; images are decoded each time",
+            stacklevel=2,
+        )
+    return HostSource(reader)
 
 
 def _open_cache_file(reader: ImageReader) -> PixelFile:

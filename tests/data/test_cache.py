@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import get_args
 
 import numpy as np
+import platformdirs
 import pytest
 import torch
 from _helpers.small import make_image
@@ -203,9 +204,30 @@ class TestDisk:
         plain = load(dataset, "none")
         (tmp_path / "occupied").touch()
         monkeypatch.setenv("GANTOOLKIT_CACHE", str(tmp_path / "occupied"))
-        with pytest.warns(UserWarning, match=r"occupied.*; images are decoded each time") as warnings:
+        with pytest.warns(
+            UserWarning, match=r"occupied.*set GANTOOLKIT_CACHE.*; images are decoded each time"
+        ) as warnings:
             assert_same(plain, load(dataset))
         assert len(warnings) == 1
+
+    @pytest.mark.parametrize("error", [RuntimeError("could not determine the home directory"), None])
+    def test_user_without_a_home_folder_has_no_cache(
+        self, error: Exception | None, dataset: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def find_folder(name: str) -> Path:
+            if error:
+                raise error
+            return Path("~", ".cache", name)  # what older versions of platformdirs return
+
+        plain = load(dataset, "none")
+        monkeypatch.delenv("GANTOOLKIT_CACHE")
+        monkeypatch.setattr(platformdirs, "user_cache_path", find_folder)
+        with pytest.warns(
+            UserWarning, match=r"no home folder.*set GANTOOLKIT_CACHE to .*; images are decoded"
+        ) as caught:
+            assert_same(plain, load(dataset))
+        assert len(caught) == 1
+        assert not Path("~").exists()
 
     def test_full_disk_disables_the_cache(self, dataset: Path) -> None:
         plain = load(dataset, "none")

@@ -178,15 +178,15 @@ class TestLostWorkers:
             list(batches)
 
     def test_waiting_stops_when_asked_and_leaves_no_worker(self, lost) -> None:
-        asked: list[bool] = []
+        calls: list[bool] = []
 
         def should_stop() -> bool:
-            asked.append(True)
-            return len(asked) == 2
+            calls.append(True)
+            return len(calls) == 2
 
         with pytest.raises(workers.LoadingInterruptedError):
             next(lost("hang", 2).iterate(0, 4, should_stop=should_stop))
-        assert len(asked) == 2
+        assert len(calls) == 2
         assert children() == []
 
     def test_waiting_ends_after_the_timeout_and_names_the_files(self, lost, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,11 +201,11 @@ class TestLostWorkers:
         self, lost, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(workers, "_POLL_SECONDS", 0.01)  # shorter than a worker takes to start
-        asked: list[bool] = []
-        waiting = lost("", 2).iterate(0, 10, should_stop=lambda: bool(asked.append(True)))
+        calls: list[bool] = []
+        waiting = lost("", 2).iterate(0, 10, should_stop=lambda: bool(calls.append(True)))
         for batch, other in zip(waiting, lost("", 0).iterate(0, 10), strict=True):
             assert all(torch.equal(images, other.images[domain]) for domain, images in batch.images.items())
-        assert len(asked) > 10
+        assert len(calls) > 10
 
     def test_torch_does_not_warn_of_many_workers_too(self, lost, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(1))
@@ -238,6 +238,6 @@ class TestLostWorkers:
 
 def children() -> list[int]:
     """The processes that load images for this one."""
-    processes = list(Path("/proc/self/task").glob("*/children"))
-    found = [int(child) for path in processes for child in path.read_text().split()]
-    return [child for child in found if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    lists = list(Path("/proc/self/task").glob("*/children"))
+    processes = [int(child) for path in lists for child in path.read_text().split()]
+    return [child for child in processes if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]

@@ -294,3 +294,14 @@ def test_recipe_that_needs_pairs_is_refused_without(dataset: Path, command) -> N
     code, output, _ = command("data", "check", dataset, "--recipe", "pix2pix")
     assert code == 2
     assert "error: the recipe learns from pairs: 1 file has no partner, trainA/04.png first" in output
+
+
+def test_files_that_cannot_be_read_for_many_reasons_are_all_counted(dataset: Path) -> None:
+    for number, kind in enumerate(
+        [np.float32, np.float64, np.int16, np.complex64, np.complex128, np.bool_, np.uint32, str]
+    ):
+        np.save(dataset / "trainA" / f"{number}.npy", np.zeros((36, 40), dtype=kind))
+    texts = [problem.text for problem in find_problems(survey(dataset)) if "cannot be read" in problem.text]
+    counts = [int(text.split()[1]) for text in texts]
+    assert sum(counts) == len(survey(dataset).domains["trainA"].bad) > 5
+    assert "cannot be read, for other reasons; the first is " in texts[-1]

@@ -71,10 +71,16 @@ def _find_unreadable(name: str, domain: DomainSurvey) -> Iterator[Problem]:
     for path, reason in domain.bad.items():
         if path not in domain.outside:
             kinds.setdefault(_NUMBERS.sub("", reason), {})[path] = reason
-    for damaged in sorted(kinds.values(), key=len, reverse=True)[:_MAX_REASONS]:
+    ordered = sorted(kinds.values(), key=len, reverse=True)
+    for damaged in ordered[:_MAX_REASONS]:
         path, reason = next(iter(damaged.items()))
         yield Problem(
             f"{name}: {len(damaged)} of {total} files cannot be read; the first, {path}, {reason}",
+            serious=len(domain.bad) == total,
+        )
+    if others := [path for damaged in ordered[_MAX_REASONS:] for path in damaged]:
+        yield Problem(
+            f"{name}: {count_of(len(others), 'other file')} cannot be read, for other reasons; the first is {others[0]}",
             serious=len(domain.bad) == total,
         )
     if domain.outside:

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 import gantoolkit
-from gantoolkit.errors import CheckpointError
+from gantoolkit.errors import CheckpointError, DataError
+from gantoolkit.evaluation.study import Protocol, Store
 from gantoolkit.files import drives
 from gantoolkit.files.atomic import atomic_write
 from gantoolkit.files.tensors import read_tensors, write_tensors
@@ -134,6 +135,72 @@ def test_a_disk_that_fails_to_sync_a_checkpoint_keeps_the_old_one(tmp_path: Path
     with pytest.raises(CheckpointError, match=r"cannot be written .Input/output error"):
         write_tensors(tmp_path / "a.safetensors", {"weight": torch.zeros(2)}, {})
     assert read_tensors(tmp_path / "a.safetensors")["weight"].tolist() == [1, 1]
+
+
+def test_one_warning_says_that_a_drive_cannot_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(handle: int) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "fsync", fail)  # neither files nor folders
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        write(tmp_path / "one.txt", "1")
+    assert [str(warning.message).partition(": ")[2] for warning in caught] == [
+        "this drive cannot sync a file (Invalid argument); after a power failure, new files may be incomplete or missing"
+    ]
+
+
+class TestStudy:
+    @pytest.fixture
+    def refuse_step(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, int], None]:
+        def patch(step: str, code: int) -> None:
+            def fail(*_: object, **__: object) -> None:
+                raise OSError(code, os.strerror(code))
+
+            module, name = {"sync": (os, "fsync"), "lock": (fcntl, "lockf"), "map": (drives.mmap, "mmap")}[step]
+            monkeypatch.setattr(module, name, fail)
+
+        return patch
+
+    def open(self, path: Path) -> Store:
+        return Store(path / "study.sqlite", Protocol(practice=0, counted=1), ["a.png"], {"x": ["b.png"]})
+
+    def read_modes(self, store: Store) -> list[object]:
+        connection = store._connection
+        return [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")]
+
+    @pytest.mark.filterwarnings("ignore:.*this drive cannot sync")
+    @pytest.mark.parametrize(
+        ("missing", "modes"),
+        [
+            ({}, ["wal", 2]),
+            ({"map": errno.ENODEV}, ["delete", 2]),
+            ({"sync": errno.EINVAL}, ["wal", 0]),
+            ({"sync": errno.EINVAL, "map": errno.ENODEV}, ["delete", 0]),
+        ],
+        ids=str,
+    )
+    def test_answers_are_stored_as_safely_as_the_drive_allows(
+        self, missing, modes, refuse_step, tmp_path: Path
+    ) -> None:
+        for step, code in missing.items():
+            refuse_step(step, code)
+        store = self.open(tmp_path)
+        assert self.read_modes(store) == modes
+        assert store.next_trial(store.begin()) is not None
+        store.close()
+
+    def test_a_drive_without_locks_is_refused(self, refuse_step, tmp_path: Path) -> None:
+        refuse_step("lock", errno.ENOLCK)
+        with pytest.raises(
+            DataError, match=r"this drive cannot lock a file \(.*\); choose --database on another drive"
+        ):
+            self.open(tmp_path)
+
+    def test_a_failing_disk_is_an_error(self, refuse_step, tmp_path: Path) -> None:
+        refuse_step("sync", errno.EIO)
+        with pytest.raises(DataError, match="Input/output error"):
+            self.open(tmp_path)
 
 
 @pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS])

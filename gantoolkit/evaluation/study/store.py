@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gantoolkit.errors import DataError, GantoolkitError
+from gantoolkit.files.drives import LOCK, MAP, SYNC_FILE, find_missing_steps, report
 from gantoolkit.runtime.seeds import derive_seed
 
 __all__ = ["Answer", "Protocol", "RefusedError", "Side", "Store", "Trial", "read_trials"]
@@ -123,9 +124,10 @@ class Store:
         self._max_trials = 4 * (protocol.practice + protocol.counted)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            journal, synchronous = _choose_modes(path)
             self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-            self._connection.execute("PRAGMA journal_mode = WAL")
-            self._connection.execute("PRAGMA synchronous = FULL")
+            self._connection.execute(f"PRAGMA synchronous = {synchronous}")
+            self._connection.execute(f"PRAGMA journal_mode = {journal}")
             self._connection.executescript(_SCHEMA)
             self._claim()
         except (sqlite3.Error, OSError) as error:
@@ -311,6 +313,25 @@ class Store:
                 self._connection.execute("ROLLBACK")
                 raise
             self._connection.execute("COMMIT")
+
+
+def _choose_modes(path: Path) -> tuple[str, str]:
+    """The modes `journal_mode` and `synchronous` of a database: the safest ones that its drive allows.
+
+    Raises:
+        DataError: When the drive has no locks.
+        OSError: When the folder cannot be written.
+    """
+    missing = find_missing_steps(path.parent)
+    if error := missing.get(LOCK):
+        raise DataError(
+            f"{path}: cannot be opened as a study database: this drive cannot lock a file ({error.strerror or error}); choose "
+            "--database on another drive"
+        )
+    if error := missing.get(SYNC_FILE):
+        report(SYNC_FILE, path.parent, error)
+    # A write-ahead log needs memory that processes share.
+    return "DELETE" if MAP in missing else "WAL", "OFF" if SYNC_FILE in missing else "FULL"
 
 
 def read_trials(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:

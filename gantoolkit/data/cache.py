@@ -21,6 +21,7 @@ import numpy as np
 import platformdirs
 
 from gantoolkit.errors import DataError
+from gantoolkit.files.paths import user_path
 
 __all__ = ["CACHE_VARIABLE", "MAX_TEXT_BYTES", "SHARE_OF_DISK", "PixelFile", "find_cache_folder"]
 
@@ -48,7 +49,7 @@ def find_cache_folder() -> Path:
         DataError: When it is not set and the user has no home folder, as in a container that runs under any user id.
     """
     if folder := os.environ.get(CACHE_VARIABLE):
-        return Path(folder)
+        return user_path(folder)
     with contextlib.suppress(RuntimeError):  # without a home folder, platformdirs raises, or returns a relative path
         folder = platformdirs.user_cache_path("gantoolkit")
         if folder.is_absolute():

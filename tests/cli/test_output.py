@@ -184,6 +184,7 @@ def test_names_that_are_not_unicode_are_printed(run_encoded, files: Path, tmp_pa
 PROCESS = [sys.executable, "-m", "gantoolkit"]
 
 
+@pytest.mark.slow(reason="starts processes")
 def test_a_process_in_the_c_locale(files: Path, tmp_path: Path) -> None:
     c_locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     arguments = ["evaluate", files / "run", f"--data={files / 'images'}", f"--out={tmp_path / NAME}", "--metric=l1"]
@@ -193,6 +194,7 @@ def test_a_process_in_the_c_locale(files: Path, tmp_path: Path) -> None:
     assert (tmp_path / NAME / "scores.json").is_file()
 
 
+@pytest.mark.slow(reason="starts processes")
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full exists only on Linux")
 @pytest.mark.parametrize("option", ["-u", "-Wdefault"])
 def test_lost_output_is_an_error_only_where_it_is_the_result(option: str, files: Path, tmp_path: Path) -> None:
@@ -216,6 +218,7 @@ def test_lost_output_is_an_error_only_where_it_is_the_result(option: str, files:
     assert len(list(tmp_path.glob("*.png"))) == 2
 
 
+@pytest.mark.slow(reason="starts processes")
 def test_a_reader_that_leaves_ends_no_work(files: Path, tmp_path: Path) -> None:
     read_end, write_end = os.pipe()
     os.close(read_end)
@@ -227,6 +230,7 @@ def test_a_reader_that_leaves_ends_no_work(files: Path, tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("*.png"))) == 2
 
 
+@pytest.mark.slow(reason="starts processes")
 def test_closed_streams(files: Path) -> None:
     for closed in (">&-", "2>&-", ">&- 2>&-"):
         command = f"{shlex.join([*PROCESS, 'data', 'check', str(files / 'images')])} {closed}"

@@ -14,6 +14,7 @@ from gantoolkit.blocks.features import TimmFeatures
 from gantoolkit.blocks.metrics.palette import find_palette
 from gantoolkit.blocks.metrics.segmenter import load_segmenter
 from gantoolkit.data import find_images, open_dataset, read_image, write_image
+from gantoolkit.data.cache import find_cache_folder
 from gantoolkit.data.evaluation_images import EvaluationImages
 from gantoolkit.errors import DataError, GantoolkitError
 from gantoolkit.files.paths import user_path
@@ -123,7 +124,7 @@ class TestPython:
             Translator.load("~/run/generators/A2B.safetensors", device="cpu"),
         ):
             image = translator("~/images/testA/00.png")
-            assert np.array_equal(image, translator(home / "images" / "testA" / "00.png"))
+            assert np.array_equal(np.asarray(image), np.asarray(translator(home / "images" / "testA" / "00.png")))
         assert list(open_models(["horses=~/run"], device="cpu")) == ["horses"]
         assert list(open_models(["~/run"], device="cpu")) == ["run"]
 
@@ -140,6 +141,10 @@ class TestPython:
         assert len(EvaluationImages.open("~/images", make_tiny().data).files("A")) == 2
         write_image(make_image(0), "~/new.png")
         assert read_image("~/new.png").size == (40, 36)
+
+    def test_cache_folder(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("GANTOOLKIT_CACHE", "~/cache")  # as in a file of environment variables, which no shell reads
+        assert find_cache_folder() == home / "cache"
 
     def test_weights_and_toml(self, home: Path) -> None:
         assert read_weights("~/official.pth")

@@ -60,6 +60,10 @@ class Records:
         self._samples = {domain: images.to(device) for domain, images in samples.items()}
         self._last_samples: dict[str, Tensor] = {}
         self._validation = Validation(recipe, system, data, device) if recipe.training.evaluate_every else None
+        if self._validation is not None:
+            measured = self._validation.images.file_notes
+            self.notes += measured.sentences()
+            self.passed_over += measured.sentences(passed_over_only=True)
         self._log = Log(folder.log, folder.table, folder.tensorboard, step=step)
 
     def draw_samples(self, step: int) -> Path:

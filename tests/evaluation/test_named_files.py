@@ -71,3 +71,15 @@ def test_runs_on_different_numbers_of_images_state_them(
     assert code == 0
     assert "A → B, 95 % intervals over 1–2 images" in output
     assert [line.split()[1] for line in output.splitlines() if line.startswith(("run ", "other "))] == ["2", "1"] * 2
+
+
+def test_training_names_what_it_does_not_use_of_the_images_that_it_measures(
+    command, tiny: Recipe, tmp_path: Path
+) -> None:
+    data = make_dataset(tmp_path / "measured")
+    add_frames(data)
+    (tmp_path / "tiny.toml").write_text(tiny.swap({"metric": "l1", "training.evaluate_every": 2}).to_toml())
+    words = ("train", tmp_path / "tiny.toml", "--data", data, "--out", tmp_path / "run", "--stop-at", 2)
+    code, output, stderr = command(*words)
+    assert code == 3
+    assert (output + stderr).count("00.gif has several frames, of which only the first is used") == 1

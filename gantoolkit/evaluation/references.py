@@ -91,7 +91,8 @@ def score_references(
 def _input_as_output(images: EvaluationImages, direction: Direction) -> tuple[str, Callable[[Tensor], Tensor]]:
     """The name of the reference, and the conversion of inputs in [−1, 1] to results of the direction."""
     source, target = (encoding_of(images.settings, domain) for domain in direction.domains)
-    if (source.bits and target.bits) or (source.range, source.unit) == (target.range, target.unit):
+    may_be_equal = source.unit == target.unit or not (source.unit and target.unit)
+    if (source.bits and target.bits) or (source.range == target.range and may_be_equal):
         return "input", lambda inputs: inputs
     if source.unit and source.unit == target.unit:
         return "input", lambda inputs: _convert(inputs, source, target)

@@ -158,6 +158,7 @@ def print_plan(forecasts: "Sequence[Forecast]", devices: Sequence[str], jobs: in
     """Print steps, memory and time of each trial, and how many train at once."""
     import torch
     from rich.table import Table
+    from rich.text import Text
 
     from gantoolkit.cli.bench import format_seconds
     from gantoolkit.cli.evaluate import print_whole
@@ -168,7 +169,7 @@ def print_plan(forecasts: "Sequence[Forecast]", devices: Sequence[str], jobs: in
         table.add_column(heading, no_wrap=True)
     for each in forecasts:
         table.add_row(
-            str(each.trial),
+            Text(str(each.trial)),
             f"{each.step:,}",
             f"{each.steps:,}",
             "not known" if each.needed_bytes is None else format_bytes(each.needed_bytes),
@@ -330,6 +331,7 @@ def _format_minutes(seconds: float) -> str:
 def print_rows(rows: "list[Row]") -> None:
     """Print one table for each direction, and where the order of its rows differs from the paper's."""
     from rich.table import Table
+    from rich.text import Text
 
     from gantoolkit.cli.evaluate import print_whole
     from gantoolkit.evaluation.ablation import describe_order, table_cells
@@ -340,9 +342,9 @@ def print_rows(rows: "list[Row]") -> None:
         title = f"{direction[0]} → {direction[-1]}"
         table = Table(box=None, padding=(0, 2, 0, 0), title=title, title_justify="left")
         for name in heading:
-            table.add_column(name, no_wrap=True)
+            table.add_column(Text(name), no_wrap=True)
         for line in lines:
-            table.add_row(*line)
+            table.add_row(*map(Text, line))
         print_whole(table)
         for note in dict.fromkeys(note for row in direction_rows for note in row.notes):
             print(f"† {note}")

@@ -5,6 +5,7 @@ import inspect
 import cyclopts
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from gantoolkit.errors import PluginError, did_you_mean
 from gantoolkit.plugins import REGISTRIES
@@ -55,7 +56,8 @@ def show(name: str, /) -> None:
             table.add_column(heading)
         for parameter in read_parameters(block).values():
             type_text, _, default = str(parameter).rpartition(", ")
-            table.add_row(parameter.name, type_text, default.removeprefix("default "), parameter.doc)
+            cells = (parameter.name, type_text, default.removeprefix("default "), parameter.doc)
+            table.add_row(*map(Text, cells))  # brackets are markup in a str
         if table.row_count:
             console.print(table)
 
@@ -66,10 +68,10 @@ def recipes() -> None:
 
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
     for name in REGISTRIES["recipes"].names():
-        table.add_row(name, _summary(REGISTRIES["recipes"].get(name)).partition("\n")[0])
+        table.add_row(Text(name), Text(_summary(REGISTRIES["recipes"].get(name)).partition("\n")[0]))
     for name, path in list_recipe_files().items():
         first = path.read_text(encoding="utf-8").partition("\n")[0]
-        table.add_row(name, first.removeprefix("# "))
+        table.add_row(Text(name), Text(first.removeprefix("# ")))
     Console(soft_wrap=True, highlight=False).print(table)
 
 

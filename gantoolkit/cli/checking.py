@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 from rich.console import Console
+from rich.markup import escape
 
 from gantoolkit.cli.blocks import find_kinds
 from gantoolkit.cli.exit_codes import INCOMPLETE
@@ -59,7 +60,7 @@ def check(
         for device_name in devices:
             subject = Subject(kind, block, select_device(device_name), sizes, layers or ())
             subject.factory()  # a block that cannot be loaded, or a wrong parameter, is an error and not a broken rule
-            console.print(f"[bold]{subject}[/], on {subject.device}")
+            console.print(f"[bold]{escape(str(subject))}[/], on {subject.device}")
             for rule in RULEBOOKS[kind].rules:
                 outcome = rule.run(subject)
                 reason = f": {outcome.message}" if outcome.state in ("expected failure", "not applicable") else ""

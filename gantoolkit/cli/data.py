@@ -145,6 +145,7 @@ def stats(folder: Path, /, *, sheet: Path | None = None, recipe: str = "") -> in
         A recipe's name or file that defines the encoding if it is not 8-bit RGB.
     """
     from rich.table import Table
+    from rich.text import Text
 
     from gantoolkit.cli.evaluate import print_whole
     from gantoolkit.data import write_image
@@ -159,7 +160,7 @@ def stats(folder: Path, /, *, sheet: Path | None = None, recipe: str = "") -> in
         mean, std = (" ".join(format(value, form) for value in values) for values in (domain.mean, domain.std))
         sizes = describe_sizes(domain.sizes.values())
         counts = (str(count) for count in (len(domain.files), len(domain.bad), domain.gray))
-        table.add_row(name, *counts, sizes, mean, std, domain.encoding.value_unit)
+        table.add_row(name, *counts, sizes, mean, std, Text(domain.encoding.value_unit))
     print_whole(table)
     target = sheet or folder.with_name(f"{folder.resolve().name}-sheet.png")
     write_image(draw_contact_sheet(result), target)

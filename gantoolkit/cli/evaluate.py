@@ -98,6 +98,7 @@ def print_scores(results: "Sequence[RunScores]") -> None:
     """Print one table for each direction."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text  # names and units may have brackets, which are markup in a str
 
     from gantoolkit.evaluation.tables import describe_differences, directions_of, format_estimate, list_columns
     from gantoolkit.plugins import Direction
@@ -111,12 +112,12 @@ def print_scores(results: "Sequence[RunScores]") -> None:
         table = Table(box=None, padding=(0, 2, 0, 0), title=title, title_justify="left", title_style="bold")
         columns = list_columns(results, direction)
         for heading in ("", *(["images"] if len(counts) > 1 else []), *map(str, columns)):
-            table.add_column(heading, no_wrap=True)
+            table.add_column(Text(heading), no_wrap=True)
         for scores in rows:
             result = scores.directions[direction]
             cells = [str(result.images)] if len(counts) > 1 else []
             cells += [format_estimate(column.find(result.scores)) for column in columns]
-            table.add_row(scores.name, *cells, style=None if scores.path else "italic")
+            table.add_row(*map(Text, (scores.name, *cells)), style=None if scores.path else "italic")
         print_whole(table)
         notes = [note for scores in rows for note in scores.directions[direction].notes]
         for note in dict.fromkeys([*describe_differences(rows, direction), *notes]):

@@ -117,6 +117,7 @@ def report(database: Path, /, *, out: Path) -> int:
         Folder for study.csv, study.json, trials.csv and study.html.
     """
     from rich.table import Table
+    from rich.text import Text
 
     from gantoolkit.cli.evaluate import print_whole
     from gantoolkit.evaluation.study.summary import summarize_study, write_summary
@@ -131,7 +132,7 @@ def report(database: Path, /, *, out: Path) -> int:
         if row.trials and row.share.low is not None and row.share.high is not None:
             interval = f"{100 * row.share.low:.1f} to {100 * row.share.high:.1f} %"
             cells = (f"{100 * row.share.value:.1f} %", interval, row.interval)
-        table.add_row(row.algorithm, *cells, str(row.trials), str(row.participants), str(row.unfinished))
+        table.add_row(Text(row.algorithm), *cells, str(row.trials), str(row.participants), str(row.unfinished))
     print_whole(table)
     print("written: " + ", ".join(str(path) for path in files))
     return SUCCESS

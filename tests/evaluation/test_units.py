@@ -266,3 +266,13 @@ def test_health_states_differences_as_shares_of_the_range() -> None:
     findings = examine({"real_A": images, "fake_B": images + 0.2, "real_B": images}, [])
     (evidence,) = [finding.evidence for finding in findings if finding.name.endswith("output equals input")]
     assert evidence.startswith("outputs differ from their inputs by 10.0% of the range on average")
+
+
+def test_brackets_in_names_and_units_are_printed(command, recipe: Recipe, scans: Path, tmp_path: Path) -> None:
+    """They are markup in the tables of rich."""
+    named = recipe.swap({"data.unit_B": "[/m]"})
+    run = gantoolkit.train(named, scans, tmp_path / "run[lr]", device="cpu", stop_at=1)
+    code, output, stderr = command("evaluate", run.path, "--out", tmp_path / "scores", "--metric", "l1")
+    assert code == 0, stderr
+    assert "l1 ([/m])" in output
+    assert "run[lr]  " in output

@@ -24,7 +24,7 @@ from gantoolkit.errors import DataError
 __all__ = ["Picture", "change_mode", "convert_picture", "decode"]
 
 _MODES = {1: "L", 3: "RGB"}
-_PHOTOMETRIC, _BITS = 262, 258  # TIFF tags
+_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # TIFF tags
 
 
 @dataclass(frozen=True)
@@ -84,9 +84,9 @@ def convert_picture(image: Image.Image, encoding: Encoding) -> Picture:
         DataError: When its mode does not define white, or cannot be converted to RGB.
     """
     if image.mode in ("I", "F"):
-        kind, dtype = ("floats", np.float32) if image.mode == "F" else ("integers with a sign or 32 bits", np.int32)
+        dtype = np.float32 if image.mode == "F" else np.int32
         raise DataError(
-            f"holds 1 band of {kind}, whose type does not define which value is white; a recipe with "
+            f"holds 1 band of {_name_type(image)}, whose type does not define which value is white; a recipe with "
             f"{encoding.describe_settings(1, np.dtype(dtype))} reads it"
         )
     if image.mode == "LAB":
@@ -100,6 +100,15 @@ def convert_picture(image: Image.Image, encoding: Encoding) -> Picture:
         image, notes = _blend_with_white(image, alpha), [*notes, TRANSPARENT_PIXELS]
     image = change_mode(image, _MODES[encoding.channels])
     return Picture(image, None if alpha is None else np.asarray(alpha), tuple(notes))
+
+
+def _name_type(image: Image.Image) -> str:
+    """The type of the values of an image of mode I or F, as a dtype if its TIFF file states it."""
+    tags = getattr(image, "tag_v2", {})
+    kind = {1: "uint", 2: "int", 3: "float"}.get(next(iter(tags.get(_SAMPLE_FORMAT, ())), 0))
+    if kind and _BITS in tags:
+        return f"{kind}{tags[_BITS][0]}"
+    return "floats" if image.mode == "F" else "integers with a sign or 32 bits"
 
 
 def change_mode(image: Image.Image, mode: str) -> Image.Image:

@@ -36,6 +36,7 @@ _XML_START = 2000
 _MANY_PAGES = 1000
 """More pages, of which no description says how they belong together, are not compared with each other: it takes long."""
 _REDUCED_OR_MASK = 1 | 4  # of the tag NewSubfileType
+_GDAL_NODATA = 42113
 _ASSOCIATED, _UNASSOCIATED = 1, 2  # values of the tag ExtraSamples
 
 # tifffile logs irregularities of files; without a handler, they are printed.
@@ -125,7 +126,7 @@ class TiffImages:
         values = turn_array(values, getattr(orientation, "value", None))
         colors = values.shape[2] - alpha
         notes = note_unused_profile(keyframe.iccprofile, "L" if colors == 1 else "RGB") if encoding.bits else ()
-        return Samples(values, bits, alpha=alpha, premultiplied=extra == _ASSOCIATED, notes=notes)
+        return Samples(values, bits, alpha, extra == _ASSOCIATED, notes, _read_nodata(keyframe))
 
     def describe(self, page: int) -> str:
         """What an image holds, for a file that cannot be read, such as `3 bands of uint8 (CIELAB)`."""
@@ -149,6 +150,14 @@ class TiffImages:
             raise DataError(f"{self.source}: contains an array {axes} {values.shape}; an image is YX or YXS")
         values = np.moveaxis(values, (axes.index("Y"), axes.index("X")), (0, 1))
         return values.reshape(stack.keyframe.imagelength, stack.keyframe.imagewidth, -1)
+
+
+def _read_nodata(keyframe: Any) -> str:
+    """The value of pixels without data that GDAL wrote into a file; empty if there is none."""
+    try:
+        return str(float(keyframe.tags.valueof(_GDAL_NODATA)))
+    except (TypeError, ValueError):
+        return ""
 
 
 @dataclass(frozen=True)

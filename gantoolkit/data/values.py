@@ -46,6 +46,7 @@ class Samples:
         alpha: Whether the last channel is the opacity.
         premultiplied: Whether the other channels are multiplied by it.
         notes: How they were read.
+        declared_nodata: The value of pixels without data that the file states, as text; empty if it states none.
     """
 
     values: np.ndarray
@@ -53,6 +54,7 @@ class Samples:
     alpha: bool = False
     premultiplied: bool = False
     notes: tuple[Note, ...] = ()
+    declared_nodata: str = ""
 
     @classmethod
     def of(cls, values: np.ndarray) -> "Samples":
@@ -179,7 +181,7 @@ def _fit_range(name: object, samples: Samples, encoding: Encoding) -> DecodedIma
         np.clip(values, encoding.low, encoding.high, out=values)
     low, high = values.min(), values.max()
     if not (np.float32(encoding.low) <= low and high <= np.float32(encoding.high)):  # also catches NaN
-        raise DataError(f"{name}: {_describe_values(values, encoding)}")
+        raise DataError(f"{name}: {_describe_values(values, encoding, samples.declared_nodata)}")
     return DecodedImage(values, nodata=None if missing is None else np.any(missing, axis=2), notes=samples.notes)
 
 
@@ -192,7 +194,7 @@ def _find_nodata(values: np.ndarray, encoding: Encoding) -> np.ndarray | None:
         return values == encoding.nodata
 
 
-def _describe_values(values: np.ndarray, encoding: Encoding) -> str:
+def _describe_values(values: np.ndarray, encoding: Encoding, declared_nodata: str) -> str:
     """What is outside of the range, and which settings read it."""
     numbers = values[~np.isnan(values)]
     low, high = (numbers.min(), numbers.max()) if numbers.size else (encoding.low, encoding.high)
@@ -207,7 +209,9 @@ def _describe_values(values: np.ndarray, encoding: Encoding) -> str:
         problems.append(f"values from {low:g} to {high:g}")
         hints.append(f"{encoding.name_setting('clip')} = true moves values to the nearest end of the range")
         if encoding.nodata is None:
-            hints.append(f"{encoding.name_setting('nodata')} names a value of pixels without data")
+            nodata = encoding.name_setting("nodata")
+            stated = f"{nodata} = {declared_nodata} is the value of pixels without data that the file states"
+            hints.append(stated if declared_nodata else f"{nodata} names a value of pixels without data")
     return (
         f"contains {' and '.join(problems)}; the range of its domain is {encoding.low:g} to {encoding.high:g}; "
         f"{', and '.join(dict.fromkeys(hints))}"

@@ -84,7 +84,7 @@ BANDS = np.random.default_rng(0).integers(0, 4096, (9, 7, 4)).astype(np.uint16)
         (BANDS[..., :2].astype(np.float32), "2 bands of float32; images of its domain are RGB, 8-bit", 2, None),
         (
             BANDS[..., 0].astype(np.float32),
-            "1 band of floats, whose type does not define which value is white",
+            "1 band of float32, whose type does not define which value is white",
             1,
             None,
         ),

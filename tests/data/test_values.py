@@ -111,3 +111,15 @@ def test_message_about_NaN_beside_other_values(tmp_path: Path) -> None:
         read_pixels(path, Encoding(1, HOUNSFIELD))
     with pytest.raises(DataError, match=r"contains NaN values; .* NaN is not the value of pixels without data, -1$"):
         read_pixels(path, Encoding(1, (0.0, 1e4), nodata=-1.0))
+
+
+def test_value_without_data_that_a_file_states_is_in_the_message(tmp_path: Path) -> None:
+    values = np.array([[-9999, 40, 50]], np.int16)
+    tifffile.imwrite(tmp_path / "x.tif", values, metadata=None, extratags=[(42113, 2, 0, "-9999", True)])
+    settings = DataSettings(channels_A=1, range_A=(0.0, 100.0))
+    with pytest.raises(
+        DataError, match=r"data\.nodata_A = -9999\.0 is the value of pixels without data that the file states$"
+    ):
+        read_pixels(tmp_path / "x.tif", encoding_of(settings, "A"))
+    encoding = encoding_of(settings.model_copy(update={"nodata_A": -9999.0}), "A")
+    assert read_pixels(tmp_path / "x.tif", encoding).ravel().tolist() == [0, 40, 50]

@@ -201,12 +201,12 @@ def test_16_bit_color(tmp_path: Path) -> None:
     [
         (
             tiff(b"abcd", 1, 1, 32),
-            "holds 1 band of integers with a sign or 32 bits, whose type does not define which value is white",
+            "holds 1 band of uint32, whose type does not define which value is white",
         ),
-        (tiff(LEVELS, 4, 1, 16, sample_format=2), "holds 1 band of integers with a sign or 32 bits"),
+        (tiff(LEVELS, 4, 1, 16, sample_format=2), "holds 1 band of int16"),
         (
             tiff(b"abcd", 1, 1, 32, sample_format=3),
-            "holds 1 band of floats, whose type does not define which value is white",
+            "holds 1 band of float32, whose type does not define which value is white",
         ),
         (b"Pf\n1 1\n-1.0\nabcd", "holds 1 band of floats"),
         (encode(Image.new("LAB", (2, 2)), "TIFF"), "LAB colors are not supported"),

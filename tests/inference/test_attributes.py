@@ -130,6 +130,13 @@ class TestTransparency:
         assert small.shape == (10, 15)
         assert np.abs(small - alpha.reshape(10, 2, 15, 2).mean((1, 3))).max() < 6
 
+    def test_nothing_is_mixed_if_the_domain_mixes_nothing(self, tmp_path: Path) -> None:
+        alpha = self.save(tmp_path / "a.png")
+        translator = open_negative(resample_A="nearest")
+        result = translate(translator, tmp_path / "a.png", keep_alpha=True, resize=7)
+        with Image.open(result.target) as image:
+            assert set(np.unique(np.asarray(image)[..., 3])) <= set(np.unique(alpha))
+
     def test_a_format_that_does_not_hold_it_is_named(self, tmp_path: Path) -> None:
         self.save(tmp_path / "a.png")
         (tmp_path / "a.png").rename(tmp_path / "a.jpg")  # names may be wrong

@@ -172,7 +172,8 @@ class TestAnimation:
             assert file.info["default_image"]
         assert read_durations(result.target)[1:] == DURATIONS[1:]
 
-    def test_transparent_frames_keep_their_transparency(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(("channels", "mode"), [(1, "LA"), (3, "RGBA")])
+    def test_transparent_frames_keep_their_transparency(self, channels: int, mode: str, tmp_path: Path) -> None:
         frames = [make_image(index, (24, 16)) for index in range(3)]
         mask = Image.new("L", (24, 16), 0)
         mask.paste(255, (4, 4, 20, 12))
@@ -180,8 +181,10 @@ class TestAnimation:
             frame.putalpha(mask)
         frames[0].putalpha(255)
         frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:], lossless=True, exact=True)
-        result = translate(open_negative(), tmp_path / "a.webp", tmp_path / "out", keep_alpha=True)
+        translator = open_negative(channels_A=channels, channels_B=channels)
+        result = translate(translator, tmp_path / "a.webp", tmp_path / "out", keep_alpha=True)
         with Image.open(result.target) as file:
+            assert file.mode == mode
             alphas = []
             for index in range(3):
                 file.seek(index)

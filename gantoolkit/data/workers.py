@@ -25,6 +25,7 @@ from gantoolkit.errors import DataError, first_line
 from gantoolkit.runtime.threads import count_cores
 
 __all__ = [
+    "POLL_SECONDS",
     "SHARED_MEMORY",
     "WORKER_TIMEOUT_SECONDS",
     "LoadingInterruptedError",
@@ -43,7 +44,7 @@ WORKER_TIMEOUT_SECONDS = 600.0
 SHARED_MEMORY = Path("/dev/shm")
 """The folder of shared memory, in which batches are passed between processes on Linux."""
 
-_POLL_SECONDS = 1.0
+POLL_SECONDS = 1.0
 """Seconds between two checks for a signal while the main process waits for a batch."""
 
 _PREFETCH = 2
@@ -159,7 +160,7 @@ def _make_loader(
             batch_sampler=batches,
             num_workers=workers,
             prefetch_factor=_PREFETCH if workers else None,
-            timeout=_POLL_SECONDS if workers else 0,
+            timeout=POLL_SECONDS if workers else 0,
             collate_fn=collate,
             pin_memory=pin_memory,
             # Spawning costs a second, but a forked process may deadlock on the locks of torch's threads.

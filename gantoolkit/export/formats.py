@@ -93,7 +93,8 @@ def _read_onnx(generator: LoadedGenerator, path: Path) -> tuple[Callable[[Tensor
 
 def _write_torch(generator: LoadedGenerator, path: Path, description: Mapping[str, str]) -> None:
     buffer = io.BytesIO()  # a path must end in .pt2
-    torch.export.save(_trace(generator), buffer, extra_files={METADATA_FILE: json.dumps(dict(description))})
+    with _quiet_exporter():
+        torch.export.save(_trace(generator), buffer, extra_files={METADATA_FILE: json.dumps(dict(description))})
     path.write_bytes(buffer.getbuffer())
 
 
@@ -149,7 +150,9 @@ def _import_for_onnx() -> tuple[Any, Any]:
 
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Silence the warnings of torch.onnx about its own use of deprecated functions of copyreg and onnxscript."""
+    """Silence warnings of torch.onnx about its own use of deprecated functions of copyreg and onnxscript, and of torch.export
+    about weights that are views of larger tensors. Every exported file is verified.
+    """
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -157,6 +160,7 @@ def _quiet_exporter() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             warnings.simplefilter("ignore", FutureWarning)
+            warnings.filterwarnings("ignore", "No complete tensor found")
             yield
     finally:
         logger.setLevel(level)

@@ -200,7 +200,7 @@ class TestLostWorkers:
     def test_batches_are_the_same_after_many_timeouts_of_the_loader(
         self, lost, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(workers, "_POLL_SECONDS", 0.01)  # shorter than a worker takes to start
+        monkeypatch.setattr(workers, "POLL_SECONDS", 0.01)  # shorter than a worker takes to start
         calls: list[bool] = []
         waiting = lost("", 2).iterate(0, 10, should_stop=lambda: bool(calls.append(True)))
         for batch, other in zip(waiting, lost("", 0).iterate(0, 10), strict=True):

@@ -277,6 +277,11 @@ def test_run_exports_with_images_of_its_data_set(tiny: Recipe, dataset: Path, tm
     assert "synthetic smooth images" in run.export("A2B", tmp_path / "net.safetensors", "safetensors").images
 
 
+def test_a_run_exports_without_warnings_of_torch(tiny: Recipe, dataset: Path, tmp_path: Path) -> None:
+    run = gantoolkit.train(tiny, dataset, tmp_path / "run", device="cpu", stop_at=1)
+    run.export("A2B", tmp_path / "horse.pt2", "torch")  # a warning is an error in tests
+
+
 def test_the_command(command: Any, generator: LoadedGenerator, tmp_path: Path) -> None:
     make_dataset(tmp_path / "images")
     model = tmp_path / "A2B.safetensors"

@@ -4,6 +4,7 @@
 """
 
 import io
+import logging
 import os
 import threading
 import warnings
@@ -53,6 +54,9 @@ ANY_NUMBER = 1 << 60
 _NEGLIGIBLE_BYTES = 1 << 28
 """Below this size, the free memory is not read: it takes longer than it is worth."""
 _LIMIT_LOCK = threading.RLock()
+
+# Pillow logs irregularities of files; without a handler, they are printed.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 class TooManyPixelsError(DataError):

@@ -3,6 +3,7 @@
 import io
 import os
 import struct
+import subprocess
 import sys
 import zlib
 from collections.abc import Callable
@@ -363,6 +364,19 @@ def test_endless_tiff_directories(tmp_path: Path) -> None:
         offset = len(pages) + 4
         pages += struct.pack("<I", offset) + struct.pack("<HHHII", 1, 256, 4, 1, number + 1)
     assert read(bytes(pages + bytes(4)), tmp_path) == [[[7] * 3]]
+
+
+def test_readers_print_nothing_of_their_own(tmp_path: Path) -> None:
+    """In a process of its own: pytest handles what libraries log, which Python prints otherwise."""
+    content = tiff(b"\x07", 1, 1, 8)
+    samples = struct.pack("<HHII", 277, 4, 1, 1)
+    assert samples in content
+    (tmp_path / "samples.tif").write_bytes(content.replace(samples, struct.pack("<HHII", 277, 4, 1, 65535)))
+    program = "import sys; from gantoolkit.data.pixels import count_pages; from gantoolkit.data.encoding import PICTURE"
+    program += "; count_pages(sys.argv[1], PICTURE)"
+    command = [sys.executable, "-c", program, str(tmp_path / "samples.tif")]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (result.stdout, result.stderr) == ("", "")
 
 
 # Files that are not images

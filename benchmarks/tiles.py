@@ -21,8 +21,8 @@ from benchmarks.timing import describe_machine, write_result
 from gantoolkit.cost.memory_meter import MemoryMeter
 from gantoolkit.demo.photographs import load_photograph
 from gantoolkit.inference import Translator
+from gantoolkit.inference.memory import CACHE_SHARE
 from gantoolkit.inference.tiling import measure_reach, translate_in_tiles
-from gantoolkit.inference.translator import CACHE_SHARE
 from gantoolkit.recipes import cyclegan
 from gantoolkit.recipes.building import build_system, initialize
 from gantoolkit.runs import LoadedGenerator
@@ -97,9 +97,9 @@ def main() -> None:
         modes = {"tiles_anew": arguments.tile, "tiles": arguments.tile}  # the one with the least memory first
         modes |= {"whole": None} if side <= arguments.whole_up_to else {}
         for mode, tile in modes.items():
-            translator.tile = tile
-            translator.cache_share = 0.0 if mode == "tiles_anew" else CACHE_SHARE
-            bound = translator.memory_bound(side, side)
+            translator.memory.tile = tile
+            translator.memory.cache_share = 0.0 if mode == "tiles_anew" else CACHE_SHARE
+            bound = translator.memory.bound(side, side)
             meter.restart()
             start = time.perf_counter()
             (translations[mode],) = translator.translate_pixels([pixels])
@@ -112,9 +112,9 @@ def main() -> None:
                 del translations[mode]  # it would count as memory of the next one
         if "whole" in translations:
             images = translator.generator.source.to_floats(pixels)[None]
-            translator.tile = None
+            translator.memory.tile = None
             expected = translator.translate_tensor(images).cpu()
-            translator.tile = arguments.tile
+            translator.memory.tile = arguments.tile
             case["tiles"] |= compare(translator.translate_tensor(images).cpu(), expected, arguments.tile)
             separate = translate_separately(translator, images.to(device), arguments.tile).cpu()
             case["separate_tiles"] = compare(separate, expected, arguments.tile)

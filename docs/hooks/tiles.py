@@ -37,7 +37,7 @@ def draw() -> bytes:
         torch.manual_seed(0)
         translator = _train_on_cyanotypes()
     whole = translator(photograph)
-    translator.tile = TILE
+    translator.memory.tile = TILE
     separate = translate_separately(translator, to_tensor(photograph)[None], TILE)
     images = [photograph, whole, translator(photograph), from_tensor(separate[0])]
     sheet = Image.new("RGB", (len(images) * (SIDE + GAP) - GAP, SIDE), "white")

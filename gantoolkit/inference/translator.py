@@ -2,9 +2,7 @@
 
 import functools
 import itertools
-import math
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -13,46 +11,27 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from gantoolkit.cost.step_cost import count_translation_bytes
-from gantoolkit.data.images import MAX_PIXELS
 from gantoolkit.data.inputs import ImageInput, decode_input
 from gantoolkit.errors import DataError, first_line
 from gantoolkit.files.paths import user_path
 from gantoolkit.inference.captured import CapturedFunction
 from gantoolkit.inference.feature_cache import FeatureCache
+from gantoolkit.inference.memory import Tile, TranslationMemory
 from gantoolkit.inference.padding import acceptable_size, mirror_pad, mirrored_indices
-from gantoolkit.inference.tiling import measure_reach, padded_tile_length, translate_in_tiles, uses_image_statistics
+from gantoolkit.inference.tiling import translate_in_tiles, uses_image_statistics
 from gantoolkit.plugins import NetworkTraits, read_traits
-from gantoolkit.recipes.building import size_multiple_of
 from gantoolkit.runs import LoadedGenerator, load_generator
 from gantoolkit.runtime.device import is_out_of_memory, select_device
 from gantoolkit.runtime.graphs import GraphRecorder
-from gantoolkit.runtime.memory import MARGIN, available_memory, format_bytes
 from gantoolkit.runtime.memory_format import memory_format_of
 from gantoolkit.runtime.precision import Precision, backend_flags
 from gantoolkit.runtime.threads import warn_of_spinning_threads
 from gantoolkit.training import run_generator
 
-__all__ = ["Tile", "Translator"]
+__all__ = ["Translator"]
 
-Tile = int | Literal["auto"] | None
-"""Largest side of a tile in pixels. `auto` uses tiles only if the free memory requires them, and as large ones as it allows;
-None never does."""
-
-CACHE_SHARE = 0.5
-_CPU = torch.device("cpu")
-_ALWAYS_WHOLE = 1 << 20
-"""Images of up to this many pixels are always translated whole, and by CUDA graphs: for larger ones, launches do not matter."""
-_SCRATCH = 2 * 16 * 4
-"""Bytes for each pixel of a tile: CPU convolutions pad the inputs and outputs of narrow layers to 16 channels."""
-_PINNED_ROUNDING = 2
-"""PyTorch rounds the size of a block of pinned memory up to a power of two."""
-_LIBRARIES = 200_000_000
-"""Bytes by which a process grows at its first convolution: 160 MB were measured."""
-_PILLOW_BYTES = 4
-"""Bytes in which Pillow stores a color while it writes an image."""
-_SIDES = (4096, 2048, 1024, 512, 256)
-"""Tile sides from which `auto` chooses."""
+_CAPTURED_PIXELS = 1 << 20
+"""CUDA graphs replay batches of up to this many pixels: for larger ones, launches do not matter."""
 
 
 class Translator:
@@ -83,14 +62,11 @@ class Translator:
         if isinstance(tile, int) and tile < 1:
             raise DataError(f"tile={tile}: must be at least 1 pixel; use 512, for example")
         self.generator = generator
-        self.tile: Tile = tile
-        self.cache_share = CACHE_SHARE
-        """Share of the free memory, of the device and then of the host, in which tiles may cache features; less is slower."""
-        self._auto_tiles: dict[tuple[int, ...], int | None] = {}
         if compile:
             generator.network.compile(dynamic=True)
         tensors = itertools.chain(generator.network.parameters(), generator.network.buffers())
         self.device = next(tensors, torch.empty(0)).device
+        self.memory = TranslationMemory(generator, self.device, tile)
         if self.device.type == "cpu":
             warn_of_spinning_threads(generator.network)
         memory_format = memory_format_of(generator.precision, self.device)
@@ -181,8 +157,8 @@ class Translator:
             indices_by_size.setdefault(values.shape[:2], []).append(index)
         translations: dict[int, np.ndarray] = {}
         for (height, width), indices in indices_by_size.items():
-            self._check_memory(height, width)
-            if tile := self._choose_tile(1, height, width):
+            self.memory.check(height, width)
+            if tile := self.memory.choose_tile(1, height, width):
                 translations |= {index: self._translate_large(pixels[index], tile) for index in indices}
                 continue
             batch = torch.stack([source.to_floats(pixels[index]) for index in indices])
@@ -199,9 +175,9 @@ class Translator:
             DataError: When the network does not accept the size, or there is not enough memory.
         """
         count, _, height, width = images.shape
-        if count > 1 and self._choose_tile(count, height, width):
+        if count > 1 and self.memory.choose_tile(count, height, width):
             return torch.cat([self.translate_tensor(image[None]) for image in images])
-        tile = self._choose_tile(1, height, width)
+        tile = self.memory.choose_tile(1, height, width)
         if tile is None:
             padded = mirror_pad(images.to(self.device), self.generator.network)
             return self._run(padded, (height, width))[..., :height, :width]
@@ -250,7 +226,7 @@ class Translator:
         network, (height, width) = self.generator.network, size
         may_replay = not uses_image_statistics(network)  # otherwise each pass runs other layers
         try:
-            reach = self._reach
+            reach = self.memory.reach
         except DataError as error:
             raise DataError(f"an image of {width}×{height} pixels: {error}") from error
         translate_in_tiles(
@@ -261,12 +237,12 @@ class Translator:
             lambda down, right, part: write(*_crop(down, right, part, size)),
             tile=tile,
             reach=reach,
-            cache=FeatureCache(*self._cache_bytes(size, tile)),
+            cache=FeatureCache(*self.memory.cache_bytes(size, tile)),
         )
 
     def _run(self, images: Tensor, size: tuple[int, int], *, may_replay: bool = True) -> Tensor:
         """Translate padded images or a tile; `size` is that of the image, for messages."""
-        is_small = len(images) * images.shape[-2] * images.shape[-1] <= _ALWAYS_WHOLE
+        is_small = len(images) * images.shape[-2] * images.shape[-1] <= _CAPTURED_PIXELS
         run = self._captured if self._captured and may_replay and is_small else self._network
         try:
             with torch.inference_mode(), backend_flags(self.generator.precision, try_algorithms=False):
@@ -276,108 +252,6 @@ class Translator:
             raise DataError(
                 f"an image of {size[1]}×{size[0]} pixels cannot be translated: {first_line(error)}{hint}"
             ) from error
-
-    @cached_property
-    def _reach(self) -> int:
-        return measure_reach(self.generator.network, self.generator.source.channels)
-
-    def _choose_tile(self, count: int, height: int, width: int) -> int | None:
-        """The side of the tiles for images of a size, or None to translate them whole."""
-        if self.tile is None or isinstance(self.tile, int):
-            return self.tile if self.tile and max(height, width) > self.tile else None
-        if count * height * width <= _ALWAYS_WHOLE:
-            return None
-        if (count, height, width) not in self._auto_tiles:
-            self._auto_tiles[count, height, width] = self._largest_fitting_tile(count, height, width)
-        return self._auto_tiles[count, height, width]
-
-    def memory_bound(self, height: int, width: int) -> int:
-        """An upper bound on the bytes that translating one image takes at a time.
-
-        It covers the pixels of the image and of its translation, the network's computation (for a tile with its border, or for
-        the whole image), and the cached features of tiles. In tiles and with `cache_share = 0`, everything but the pixels is
-        bounded by what a full tile takes, however large the image is. On CUDA, it is the sum for host and device.
-        docs/tutorials/large-images.md compares the bound with measurements.
-        """
-        tile = self._choose_tile(1, height, width)
-        bound = self._pixel_bytes(height, width, tile) + self._network_bytes(height, width, tile)
-        if tile is None:
-            return bound
-        own_bytes, pinned_bytes = self._cache_bytes((height, width), tile)
-        return bound + own_bytes + _PINNED_ROUNDING * pinned_bytes
-
-    def _written_bytes(self, height: int, width: int) -> int:
-        """Bytes of a translation's values, and of their copy while they are written."""
-        pixel_bytes = self.generator.target.bytes_per_pixel
-        return height * width * (pixel_bytes + max(pixel_bytes, _PILLOW_BYTES))
-
-    def _pixel_bytes(self, height: int, width: int, tile: int | None) -> int:
-        """Bytes of an image and its translation: their values, or floats if the image is translated whole."""
-        source, target = self.generator.source, self.generator.target
-        if tile is None:
-            return 4 * height * width * (source.channels + target.channels)
-        return height * width * (source.bytes_per_pixel + target.bytes_per_pixel)
-
-    def _network_bytes(self, height: int, width: int, tile: int | None) -> int:
-        """Bytes of the network's computation for the whole image, or for a tile with its border."""
-        if tile is None:
-            return int(self._required_bytes(1, height, width))
-        tile_size = self._padded_tile_size(height, width, tile)
-        return int(self._required_bytes(1, *tile_size)) + _SCRATCH * math.prod(tile_size) + _LIBRARIES
-
-    def _check_memory(self, height: int, width: int) -> None:
-        """Check that a large image, whose pixels are in memory, can be translated and written with the free memory.
-
-        Raises:
-            DataError: When the memory is not enough.
-        """
-        if height * width <= MAX_PIXELS:
-            return
-        tile, needed = self._choose_tile(1, height, width), self._written_bytes(height, width)
-        needed += self._network_bytes(height, width, tile) if self.device.type == "cpu" else 0
-        free = available_memory(_CPU)
-        if free is not None and needed > free:
-            raise DataError(
-                f"an image of {width}×{height} pixels takes {format_bytes(needed)} of memory to translate"
-                f"{'' if tile else ' without tiles'}, and {format_bytes(free)} are free"
-            )
-
-    def _cache_bytes(self, size: tuple[int, int], tile: int) -> tuple[int, int]:
-        """Bytes in which tiles may cache features on the device, and beyond them in the host's memory."""
-        host = int(self.cache_share * (available_memory(_CPU) or 0))
-        if self.device.type == "cpu":
-            return host, 0
-        free = available_memory(self.device) or 0
-        remaining = free - self._required_bytes(1, *self._padded_tile_size(*size, tile))
-        return max(0, int(min(self.cache_share * free, remaining))), host // _PINNED_ROUNDING
-
-    def _largest_fitting_tile(self, count: int, height: int, width: int) -> int | None:
-        free = available_memory(self.device)
-        if free is None or self._required_bytes(count, height, width) <= free:
-            return None
-        if self.device.type == "cpu":
-            limit = free - self._written_bytes(height, width)
-            fitting = (side for side in _SIDES if self._network_bytes(height, width, side) <= limit)
-        else:  # there is room for the cached features of large images only if tiles leave some of it
-            fitting = (
-                side
-                for side in _SIDES
-                if self._required_bytes(1, *self._padded_tile_size(height, width, side)) <= free / 2
-            )
-        return next(fitting, _SIDES[-1])
-
-    def _padded_tile_size(self, height: int, width: int, tile: int) -> list[int]:
-        """Height and width of a tile with its border."""
-        network = self.generator.network
-        multiple = size_multiple_of(network)
-        return [
-            padded_tile_length(side, tile, self._reach, multiple) for side in acceptable_size((height, width), network)
-        ]
-
-    def _required_bytes(self, count: int, height: int, width: int) -> float:
-        network = self.generator.network
-        shape = (count, self.generator.source.channels, *acceptable_size((height, width), network))
-        return (1 + MARGIN) * count_translation_bytes(network, shape)
 
 
 def _translate(network: nn.Module, memory_format: torch.memory_format, images: Tensor) -> Tensor:

@@ -301,7 +301,7 @@ class TestTranslating:
         translator = identity_translator(
             channels_A=encoding.channels, channels_B=encoding.channels, range_A=encoding.range, range_B=encoding.range
         )
-        translator.tile = tile
+        translator.memory.tile = tile
         pixels = random_values((30, 21, encoding.channels), encoding)
         (translation,) = translator.translate_pixels([translator.read(pixels)])
         assert translation.dtype == encoding.dtype

@@ -167,7 +167,7 @@ def test_the_networks_norms_are_restored() -> None:
     image = uneven_image(48, 48)
     translator.translate_tensor(image)
     assert not [layer for layer in translator.generator.network.modules() if "forward" in vars(layer)]
-    translator.tile = None
+    translator.memory.tile = None
     whole = translator.translate_tensor(image)
     assert torch.equal(whole, open_translator(RESNET, tile=None).translate_tensor(image))
 
@@ -214,22 +214,22 @@ class TestAuto:
         return sizes
 
     def test_whole_image_if_it_fits(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("gantoolkit.inference.translator._ALWAYS_WHOLE", 0)
+        monkeypatch.setattr("gantoolkit.inference.memory._WHOLE_PIXELS", 0)
         assert self.input_sizes(open_translator(RESNET), make_image(0, (512, 400))) == [(400, 512)]
 
     def test_tiles_if_it_does_not_fit(self, monkeypatch: pytest.MonkeyPatch) -> None:
         translator = open_translator(RESNET)
         free = count_translation_bytes(translator.generator.network, (1, 3, 400, 512))
-        monkeypatch.setattr("gantoolkit.inference.translator.available_memory", lambda device: free)
-        monkeypatch.setattr("gantoolkit.inference.translator._ALWAYS_WHOLE", 0)
+        monkeypatch.setattr("gantoolkit.inference.memory.available_memory", lambda device: free)
+        monkeypatch.setattr("gantoolkit.inference.memory._WHOLE_PIXELS", 0)
         sizes = self.input_sizes(translator, make_image(0, (512, 400)))
         assert max(height * width for height, width in sizes) < 400 * 512
 
     def test_batch_that_does_not_fit_is_translated_one_by_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
         translator = open_translator(RESNET)
         free = 2 * count_translation_bytes(translator.generator.network, (1, 3, 64, 64))
-        monkeypatch.setattr("gantoolkit.inference.translator.available_memory", lambda device: free)
-        monkeypatch.setattr("gantoolkit.inference.translator._ALWAYS_WHOLE", 0)
+        monkeypatch.setattr("gantoolkit.inference.memory.available_memory", lambda device: free)
+        monkeypatch.setattr("gantoolkit.inference.memory._WHOLE_PIXELS", 0)
         images = torch.cat([uneven_image(64, 64)] * 4)
         assert torch.equal(
             translator.translate_tensor(images)[:1], open_translator(RESNET).translate_tensor(images[:1])
@@ -243,13 +243,13 @@ class TestAuto:
         translator = open_translator(RESNET, tile=1024)
         required = 1.5 * count_translation_bytes(translator.generator.network, (1, 3, 1052, 1052))
         monkeypatch.setattr(
-            "gantoolkit.inference.translator.available_memory",
+            "gantoolkit.inference.memory.available_memory",
             lambda device: free if device.type == "cuda" else 10**7,
         )
-        translator.device = torch.device("cuda")
-        bound = translator.memory_bound(2048, 2048)
-        translator.cache_share = 0
-        cached = bound - translator.memory_bound(2048, 2048) - 5 * 10**6
+        translator.memory.device = torch.device("cuda")
+        bound = translator.memory.bound(2048, 2048)
+        translator.memory.cache_share = 0
+        cached = bound - translator.memory.bound(2048, 2048) - 5 * 10**6
         assert cached == pytest.approx(free - required if on_device is None else on_device, abs=1)
 
     def test_counted_bytes_are_those_of_the_layers(self) -> None:
@@ -275,7 +275,7 @@ def test_the_command(tmp_path: Path, dataset: Path) -> None:
         assert main([*command, "--out", str(tmp_path / tile), "--tile", tile]) == 0
     whole, tiled = (np.asarray(Image.open(tmp_path / tile / "large.png")).astype(int) for tile in ("none", "24"))
     assert np.abs(tiled - whole).max() <= 1
-    assert Run.open(folder).translator("A2B", device="cpu", tile=24).tile == 24
+    assert Run.open(folder).translator("A2B", device="cpu", tile=24).memory.tile == 24
 
 
 @given(
@@ -311,7 +311,7 @@ def test_two_tiles_need_one_border_each() -> None:
 
 def test_memory_stays_below_the_bound_which_grows_with_the_pixels_alone() -> None:
     translator = open_translator(RESNET, tile=64)
-    translator.cache_share = 0
+    translator.memory.cache_share = 0
     for height, width in ((200, 328), (400, 328)):
         pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
         with LiveBytes() as ledger:
@@ -319,9 +319,9 @@ def test_memory_stays_below_the_bound_which_grows_with_the_pixels_alone() -> Non
             before = ledger.now
             translator.translate_pixels([pixels])
             memory = ledger.peak - before
-        assert 0 < memory <= translator.memory_bound(height, width)
-    bounds = [translator.memory_bound(side, side) for side in (512, 1024, 2048)]
+        assert 0 < memory <= translator.memory.bound(height, width)
+    bounds = [translator.memory.bound(side, side) for side in (512, 1024, 2048)]
     pixels_alone = [6 * side * side for side in (512, 1024, 2048)]
     assert len({bound - alone for bound, alone in zip(bounds, pixels_alone, strict=True)}) == 1
-    translator.tile = None
-    assert translator.memory_bound(4096, 4096) > 3 * translator.memory_bound(2048, 2048) > bounds[-1]
+    translator.memory.tile = None
+    assert translator.memory.bound(4096, 4096) > 3 * translator.memory.bound(2048, 2048) > bounds[-1]

@@ -71,7 +71,7 @@ def test_bad_files_are_skipped_and_counted(command, dataset: Path, tmp_path: Pat
     (dataset / "trainA" / "01.png").write_bytes(content[: len(content) // 2])
     (dataset / "trainA" / "02.jpg").write_text("text")
     code, _, errors = command("train", "cyclegan", "--data", dataset, "--out", tmp_path / "run", *TINY)
-    assert code == 0
+    assert code == 3
     assert errors.count("another image is used instead") == 2
     assert "02.jpg is not a readable image" in errors
     assert "01.png is damaged or cannot be read" in errors

@@ -277,7 +277,12 @@ class TurnsProgress:
         self.steps = {each.trial: each.steps for each in forecasts}
         self.deadline = deadline
         console = Console(soft_wrap=True, highlight=False)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
         self.bars = Progress(*columns, console=console, disable=not console.is_terminal)
         self.is_terminal = console.is_terminal
         self.tasks: dict[Trial, TaskID] = {}

@@ -27,7 +27,11 @@ class TrainingProgress:
     def __init__(self, run: Run) -> None:
         self.run = run
         self.console = Console(stderr=False, soft_wrap=True, highlight=False)
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TextColumn("{task.completed}/{task.total}"),
+        )
         self.bar = Progress(
             *columns,
             TextColumn("{task.fields[speed]}"),

@@ -169,6 +169,8 @@ def _describe_missing(root: Path, split: str) -> str:
     similar = {name: similar for name in (f"{split}A", f"{split}B") if (similar := _similar_name(root, name))}
     if similar:
         return "; ".join(f"rename {old} to {new}" for new, old in similar.items())
+    if whole := _similar_name(root, split):
+        return f"rename {whole} to {split}"
     inner = [name for name in names if _has_domains(root / name, split) or (root / name / split).is_dir()]
     if inner:
         return f"did you mean {root / inner[0]}?"

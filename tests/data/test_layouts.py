@@ -140,6 +140,7 @@ PROBLEMS = [
     (("horses/a.png", "zebras/b.png"), "found the folders horses and zebras: rename them to trainA and trainB"),
     (("Train_A/a.png", "Train_B/b.png"), "rename Train_A to trainA; rename Train_B to trainB"),
     (("train/a/x.png", "train/b/y.png"), "rename a to A and b to B"),
+    (("Train/A/x.png", "Train/B/y.png"), "rename Train to train"),
     (("set/trainA/a.png", "set/trainB/b.png"), r"did you mean .*set\?"),
     (("train/trainA/a.png", "train/trainB/b.png"), r"did you mean .*train\?"),
     (("a.png", "b.png"), "it holds 2 images itself, and a data set holds folders of images"),

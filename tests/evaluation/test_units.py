@@ -1,5 +1,6 @@
 """Scores are in the unit of the domain: in tables, files, pages, logs and cards."""
 
+import contextlib
 import csv
 import json
 import shutil
@@ -13,8 +14,10 @@ from _helpers.small import make_dataset
 import gantoolkit
 from gantoolkit.data.encoding import encoding_of
 from gantoolkit.data.evaluation_images import EvaluationImages
-from gantoolkit.evaluation.ablation import Row, table_cells
+from gantoolkit.evaluation.ablation import Ablation, Row, table_cells
+from gantoolkit.evaluation.ablation.results import MetricChoice
 from gantoolkit.evaluation.ablation.rows import plain_rows
+from gantoolkit.evaluation.ablation.trials import Trial
 from gantoolkit.evaluation.references import score_references
 from gantoolkit.evaluation.scoring import choose_metrics, score_run
 from gantoolkit.evaluation.tables import Column, describe_differences, format_number, list_columns, read_scores
@@ -276,3 +279,15 @@ def test_brackets_in_names_and_units_are_printed(command, recipe: Recipe, scans:
     assert code == 0, stderr
     assert "l1 ([/m])" in output
     assert "run[lr]  " in output
+
+
+def test_scores_in_another_unit_are_measured_again(recipe: Recipe, scans: Path, tmp_path: Path) -> None:
+    """A unit may change when a run is resumed, because it has no effect on the weights."""
+    choice, ablation = MetricChoice(["l1"], {}), Ablation(tmp_path / "out", scans)
+    units = []
+    for unit in ("HU", "HU", "mGy"):
+        trial = Trial("scans", 0, recipe.swap({"data.unit_B": unit}), tmp_path / "out" / "scans" / "seed-0")
+        with contextlib.nullcontext() if unit == "HU" else pytest.warns(UserWarning, match="unit_B"):
+            Run.start(trial.recipe, scans, trial.path).train(device="cpu", stop_at=1)
+        units.append(ablation.measure(trial, choice, device="cpu").directions["A2B"].scores["l1"].unit)
+    assert units == ["HU", "HU", "mGy"]

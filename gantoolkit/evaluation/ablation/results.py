@@ -17,6 +17,7 @@ from gantoolkit.evaluation.ablation.trials import SETS, Trial, count_steps, read
 from gantoolkit.evaluation.scoring import DirectionScores, RunScores, choose_metrics, score_run
 from gantoolkit.evaluation.tables import Column, read_scores, write_scores
 from gantoolkit.files.text import write_csv, write_json, write_text
+from gantoolkit.recipes import Recipe
 from gantoolkit.run import Run
 from gantoolkit.runs.log import read_log
 from gantoolkit.runtime.device import select_device
@@ -39,9 +40,10 @@ class MetricChoice:
         self.names, self.settings, self.images = list(names), dict(settings), images
         choose_metrics(self.names, self.settings)  # before anything is trained
 
-    def request(self, step: int) -> dict[str, Any]:
-        """What determines the scores of a run."""
-        return {"metrics": self.names, "settings": self.settings, "images": self.images, "step": step}
+    def request(self, step: int, recipe: Recipe) -> dict[str, Any]:
+        """What determines the scores of a run. Another unit is no other run, but gives other scores."""
+        units = [recipe.data.unit_A, recipe.data.unit_B]
+        return {"metrics": self.names, "settings": self.settings, "images": self.images, "step": step, "units": units}
 
 
 class Ablation:
@@ -64,7 +66,8 @@ class Ablation:
         about = trial.path / "scores" / "about.json"
         if not about.is_file() or not (about.parent / _SCORES).is_file():
             return False
-        return _read_json(about)["request"] == choice.request(read_step(Run.open(trial.path, data=self.data)))
+        run = Run.open(trial.path, data=self.data)
+        return _read_json(about)["request"] == choice.request(read_step(run), run.recipe)
 
     def measure(self, trial: Trial, choice: MetricChoice, *, device: str | None, jobs: int = 1) -> RunScores:
         """Score a trial, or read its scores from disk if they are of the same metrics, images and step.
@@ -98,7 +101,7 @@ class Ablation:
         about = {
             "recipe": trial.name,
             "seed": trial.seed,
-            "request": choice.request(scores.step),
+            "request": choice.request(scores.step, run.recipe),
             "setting": setting,
             "steps": count_steps(run.recipe, self.data),
             "seconds": next((row["seconds"] for row in reversed(log) if "seconds" in row), 0.0),

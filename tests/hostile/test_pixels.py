@@ -12,8 +12,8 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gantoolkit.data.encoding import Encoding
-from gantoolkit.data.pixels import read_pixel_size, read_pixels
+from gantoolkit.data.encoding import PICTURE, Encoding
+from gantoolkit.data.pixels import count_pages, read_pixel_size, read_pixels
 from gantoolkit.errors import DataError
 
 UNIT = Encoding(2, (0.0, 1.0))
@@ -23,6 +23,12 @@ DEEP = Encoding(3, "16-bit")
 def _tiff(values: np.ndarray, **options: object) -> bytes:
     stream = io.BytesIO()
     tifffile.imwrite(stream, values, metadata=None, **options)  # type: ignore[arg-type]
+    return stream.getvalue()
+
+
+def _stack(values: np.ndarray, **options: object) -> bytes:
+    stream = io.BytesIO()
+    tifffile.imwrite(stream, values, photometric="minisblack", **options)  # type: ignore[arg-type]
     return stream.getvalue()
 
 
@@ -39,6 +45,13 @@ FILES = {
     "plain.tif": (_tiff(_FLOATS, planarconfig="contig", photometric="minisblack"), UNIT),
     "packed.tif": (_tiff(_FLOATS, planarconfig="contig", photometric="minisblack", compression="zlib"), UNIT),
     "tiled.tif": (_tiff(_LEVELS, photometric="rgb", tile=(16, 16), compression="lzw"), DEEP),
+    "channels.ome.tif": (_stack(np.moveaxis(_FLOATS, 2, 0), ome=True, metadata={"axes": "CYX"}), UNIT),
+    "stack.tif": (_stack(_LEVELS, metadata=None), Encoding(1, "16-bit")),
+    "imagej.tif": (_stack(_LEVELS, imagej=True, metadata={"axes": "ZYX"}, truncate=True), Encoding(1, "16-bit")),
+    "color.ome.tif": (
+        _stack((_LEVELS // 257).astype(np.uint8).transpose(2, 0, 1), ome=True, metadata={"axes": "CYX"}),
+        PICTURE,
+    ),
     "values.npy": (_npy(_FLOATS), UNIT),
     "deep.png": (imagecodecs.png_encode(_LEVELS), DEEP),
 }
@@ -75,6 +88,8 @@ def test_any_change_gives_an_image_or_an_error(name: str, data: st.DataObject, t
         assert np.isfinite(result).all()
     with contextlib.suppress(DataError):
         read_pixel_size(path, encoding)
+    with contextlib.suppress(DataError):
+        assert count_pages(path, encoding) >= 1
 
 
 @pytest.mark.parametrize("tag", [256, 257], ids=["width", "height"])

@@ -5,8 +5,8 @@ The order is therefore the same with any number of workers, and a run resumes in
 
 import random
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -156,7 +156,7 @@ class TrainingBatches:
 
     def iterate(
         self, start: int, stop: int, *, should_stop: Callable[[], bool] = lambda: False
-    ) -> Iterator[LoadedBatch]:
+    ) -> Generator[LoadedBatch, None, None]:
         """Yield this rank's part of the batches of steps `start` to `stop` (exclusive), counted over the whole run.
 
         Args:
@@ -177,19 +177,22 @@ class TrainingBatches:
             should_stop=should_stop,
         )
         warned = False
-        for step, batch in zip(range(start, stop), batches, strict=True):
-            if batch.failure and not warned:  # once for all workers
-                warnings.warn(f"{batch.failure}; images are decoded each time", stacklevel=2)
-                warned = True
-            if batch.error:
-                raise DataError(batch.error)
-            for domain in "AB":
-                if domain not in batch.images:
-                    path, reason = next(reversed(batch.bad_files.items()))
-                    folder = Path(path).parent
-                    missing = "" if folder.is_dir() else f"; the folder {folder} no longer exists"
-                    raise DataError(f"domain {domain}: no image can be read; the last one, {path}, {reason}{missing}")
-            yield replace(batch, share=self._rank_part(step)[1])
+        with closing(batches):  # an exception may keep this generator alive, and workers with it
+            for step, batch in zip(range(start, stop), batches, strict=True):
+                if batch.failure and not warned:  # once for all workers
+                    warnings.warn(f"{batch.failure}; images are decoded each time", stacklevel=2)
+                    warned = True
+                if batch.error:
+                    raise DataError(batch.error)
+                for domain in "AB":
+                    if domain not in batch.images:
+                        path, reason = next(reversed(batch.bad_files.items()))
+                        folder = Path(path).parent
+                        missing = "" if folder.is_dir() else f"; the folder {folder} no longer exists"
+                        raise DataError(
+                            f"domain {domain}: no image can be read; the last one, {path}, {reason}{missing}"
+                        )
+                yield replace(batch, share=self._rank_part(step)[1])
 
     def positions(self, step: int) -> list[_Position]:
         """The samples of a step, over all ranks."""

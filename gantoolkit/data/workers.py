@@ -9,7 +9,7 @@ import os
 import signal
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing import resource_tracker
@@ -72,7 +72,7 @@ def check_shared_memory(batch_bytes: int, workers: int, processes: int) -> None:
         DataError: When they do not fit.
     """
     free = _free_shared_memory()
-    batches = processes * (_PREFETCH * workers + 1)  # and the one that is used
+    batches = processes * (_PREFETCH * workers + 2)  # and those of this step and of the step before
     if workers and free is not None and batches * batch_bytes > free:
         raise DataError(
             f"{SHARED_MEMORY}: has {_format_size(free)} free, and {processes * workers} workers need "
@@ -115,7 +115,7 @@ def load_ahead(
     pin_memory: bool,
     describe: Callable[[int], str],
     should_stop: Callable[[], bool],
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Load batches in order, in worker processes if there are any.
 
     Args:

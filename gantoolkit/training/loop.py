@@ -3,8 +3,8 @@
 import gc
 import math
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import astuple
 from functools import partial
 from pathlib import Path
@@ -186,10 +186,15 @@ class _Session:
 
     def advance(self, interrupts: Interrupts) -> str:
         """Run steps until the session stops or is interrupted; the problem if training cannot continue from here."""
+        with closing(self.load(interrupts)) as batches:  # an exception would keep the generator alive, and its workers
+            return self.take_steps(batches)
+
+    def take_steps(self, batches: Iterator[LoadedBatch]) -> str:
+        """Take one step per batch; the problem if training cannot continue from here."""
         cadence, settings = self.cadence, self.recipe.training
         self.pending.clear()
         start = time.perf_counter() - self.state.progress.seconds
-        for batch in self.load(interrupts):
+        for batch in batches:
             progress = self.state.progress
             if batch.share:  # otherwise another process counts these images
                 self.state.add_flat_images(batch.images)
@@ -222,7 +227,7 @@ class _Session:
                 self.write_report()
         return self.pending.settle(all_steps=True) or self.state.find_non_finite()
 
-    def load(self, interrupts: Interrupts) -> Iterator[LoadedBatch]:
+    def load(self, interrupts: Interrupts) -> Generator[LoadedBatch, None, None]:
         """The batches of the session; if no more can be loaded, the run is saved first.
 
         Raises:
@@ -230,11 +235,12 @@ class _Session:
         """
         step = self.state.progress.step
         try:
-            batches = self.batches.iterate(step, self.cadence.stop, should_stop=lambda: interrupts.received is not None)
-            for batch in load_together(batches, interrupts, self.process_group):
-                self.state.note_bad_files(batch.bad_files, allowed=self.recipe.data.max_bad_files)
-                self.state.note_files(batch.notes)
-                yield batch
+            loaded = self.batches.iterate(step, self.cadence.stop, should_stop=lambda: interrupts.received is not None)
+            with closing(loaded):
+                for batch in load_together(loaded, interrupts, self.process_group):
+                    self.state.note_bad_files(batch.bad_files, allowed=self.recipe.data.max_bad_files)
+                    self.state.note_files(batch.notes)
+                    yield batch
         except DataError:
             problem = self.pending.settle(all_steps=True) or self.pending.bad_in_a_row or self.state.find_non_finite()
             if self.state.progress.step and not problem:

@@ -49,30 +49,30 @@ class TestSharedMemory:
         with pytest.raises(DataError) as error:
             make_batches(dataset, 4)
         message = str(error.value)
-        assert "/dev/shm: has 64 MiB free, and 4 workers need 216 MiB there" in message  # 9 batches of 24 MiB
+        assert "/dev/shm: has 64 MiB free, and 4 workers need 240 MiB there" in message  # 10 batches of 24 MiB
         assert "docker run --shm-size" in message
         assert "--ipc=host" in message
         assert "--workers 0" in message
 
-    def test_the_limit_is_the_batches_of_all_workers_and_the_one_that_is_used(self, dataset: Path, free) -> None:
-        free(5 * 24 * MIB)
+    def test_the_limit_is_the_batches_of_all_workers_and_of_two_steps(self, dataset: Path, free) -> None:
+        free(6 * 24 * MIB)
         make_batches(dataset, 2)
-        free(5 * 24 * MIB - 1)
-        with pytest.raises(DataError, match="2 workers need 120 MiB"):
+        free(6 * 24 * MIB - 1)
+        with pytest.raises(DataError, match="2 workers need 144 MiB"):
             make_batches(dataset, 2)
 
     @pytest.mark.parametrize("changes", [{"channels_A": 1}, {"channels_B": 1}, {"crop_size": 128}])
     def test_channels_of_both_domains_and_the_crop_count(self, changes: dict, dataset: Path, free) -> None:
-        free(5 * 24 * MIB - 1)
+        free(6 * 24 * MIB - 1)
         make_batches(dataset, 2, settings=changes)
 
     def test_processes_of_one_machine_share_it(self, dataset: Path, free, monkeypatch: pytest.MonkeyPatch) -> None:
-        free(5 * 24 * MIB)  # half a batch for each process
+        free(6 * 24 * MIB)  # half a batch for each process
         make_batches(dataset, 2, world_size=2)
         monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
         make_batches(dataset, 2, world_size=2)
-        free(5 * 24 * MIB - 1)
-        with pytest.raises(DataError, match="4 workers need 120 MiB"):
+        free(6 * 24 * MIB - 1)
+        with pytest.raises(DataError, match="4 workers need 144 MiB"):
             make_batches(dataset, 2, world_size=2)
 
     def test_without_workers_it_is_not_needed(self, dataset: Path, free) -> None:
@@ -213,6 +213,14 @@ class TestLostWorkers:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             next(batches.iterate(0, 4))
+
+    def test_no_worker_outlives_an_error_that_is_still_handled(self, dataset: Path, lost) -> None:
+        for path in (dataset / "trainA").iterdir():
+            path.write_text("not an image")
+        with pytest.raises(DataError, match="domain A: no image can be read") as error:
+            next(lost("").iterate(0, 4))
+        assert children() == []
+        del error
 
     def test_workers_end_when_a_consumer_stops_early(self, lost) -> None:
         batches = lost("", 2).iterate(0, 20)

@@ -151,6 +151,10 @@ class RunFolder:
 
     def _describe_alternatives(self) -> str:
         """What can be done instead of continuing the run here with another recipe."""
+        if not self.list_checkpoints() and not any(
+            self.generators.glob("*.safetensors")
+        ):  # a pulled run has no checkpoint
+            return f"no step of that run was saved: remove {self.path}, or choose another --out"
         with contextlib.suppress(CheckpointError, IndexError, KeyError):
             progress = read_header(self.list_checkpoints()[-1])["progress"]
             if progress["step"] == progress["steps"]:

@@ -189,6 +189,14 @@ class TestAdvice:
         with pytest.raises(CheckpointError, match=r"or resume that run as it is with --resume"):
             Run.start(tiny.swap({"training.epochs": 3}), dataset, tmp_path / "run")
 
+    def test_a_run_that_saved_no_step_can_be_removed(self, tiny: Recipe, dataset: Path, tmp_path: Path) -> None:
+        """Such as one whose images cannot be read with its settings: resuming it as it is would fail again."""
+        Run.start(tiny, dataset, tmp_path / "run")
+        with pytest.raises(
+            CheckpointError, match=r"no step of that run was saved: remove .*run, or choose another --out"
+        ):
+            Run.start(tiny.swap({"training.epochs": 3}), dataset, tmp_path / "run")
+
     def test_a_finished_run_says_that_nothing_was_left(
         self, command, tiny: Recipe, dataset: Path, tmp_path: Path
     ) -> None:

@@ -41,7 +41,7 @@ class MetricChoice:
         choose_metrics(self.names, self.settings)  # before anything is trained
 
     def request(self, step: int, recipe: Recipe) -> dict[str, Any]:
-        """What determines the scores of a run. Another unit is no other run, but gives other scores."""
+        """What determines the scores of a run. A run may be resumed with another unit, which changes its scores."""
         units = [recipe.data.unit_A, recipe.data.unit_B]
         return {"metrics": self.names, "settings": self.settings, "images": self.images, "step": step, "units": units}
 

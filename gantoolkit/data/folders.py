@@ -109,5 +109,5 @@ def _describe_halves(files: tuple[Path, ...], name: str) -> str:
         width, height = read_size(files[0])
     except DataError:
         return f"{name}: {effect}: {halves}"
-    advice = f"; single images belong into {name}A and {name}B" if width <= height else ""
+    advice = f"; single images belong in {name}A and {name}B" if width <= height else ""
     return f"{name}: {effect} ({files[0].name} is {width}×{height}): {halves}{advice}"

@@ -149,7 +149,7 @@ def _describe_unused(root: Path, split: str) -> tuple[str, ...]:
     """What lies in the folder `<split>` beside the folders of both domains."""
     whole = root / split
     images = count_images(whole)
-    others = [name for name in _folder_names(whole) if name not in "AB" and count_images(whole / name)]
+    others = [name for name in _folder_names(whole) if name not in ("A", "B") and count_images(whole / name)]
     parts = [count_of(images, "image")] if images else []
     parts += [_enumerate_folders(others)] if others else []
     if not parts:

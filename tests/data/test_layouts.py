@@ -51,7 +51,7 @@ class TestLayouts:
         )
         assert dataset.passed_over == ()
         make_image(0, (40, 40)).save(tmp_path / "train" / "a.png")
-        assert open_dataset(tmp_path).notes[0].endswith("; single images belong into trainA and trainB")
+        assert open_dataset(tmp_path).notes[0].endswith("; single images belong in trainA and trainB")
         (tmp_path / "train" / "a.png").write_text("damaged")
         assert open_dataset(tmp_path).notes == (
             "train: 2 pictures are cut in half: the left half is A, the right half B",
@@ -71,8 +71,8 @@ class TestLayouts:
         assert all(file.half is None for file in (images.files("A") if images else ()))
 
     def test_images_beside_the_folders_of_domains_are_named(self, tmp_path: Path) -> None:
-        open_files(tmp_path, *NESTED, "train/x.png", "train/C/y.png")
-        note = "train: 1 image and the folder C beside the folders of A and B are not used"
+        open_files(tmp_path, *NESTED, "train/x.png", "train/C/y.png", "train/AB/z.png")
+        note = "train: 1 image and the folders AB and C beside the folders of A and B are not used"
         assert open_dataset(tmp_path).passed_over == (note,)
 
     @pytest.mark.parametrize(

@@ -51,13 +51,13 @@ class TestEndings:
         assert read_image(find_images(tmp_path)[0]).size == (40, 36)
 
     def test_formats_that_are_not_read_are_counted_by_ending(self, tmp_path: Path) -> None:
-        unread = ("a.heic", "b.HEIC", "sub/c.avif", "d.jp2", "e.tga", "f.ico", "g.dcm", "h.nii.gz", "i.mp4")
+        unread = ("a.heic", "b.HEIC", "sub/c.avif", "d.jp2", "e.tga", "f.ico", "g.dcm", "h.nii.gz", "i.mp4", "j.pam")
         others = ("labels.txt", "meta.json", "Thumbs.db", ".DS_Store", "._a.heic", "readme", "x.csv.gz", "page.html")
         make_files(tmp_path, "good.png", *unread, *others)
         assert images_of(tmp_path) == ["good.png"]
         (note,) = list_images(tmp_path).notes("trainA")
-        assert note.startswith("trainA: 9 files are not read (.heic 2, ")
-        for ending in (".avif 1", ".jp2 1", ".tga 1", ".ico 1", ".dcm 1", ".nii.gz 1", ".mp4 1"):
+        assert note.startswith("trainA: 10 files are not read (.heic 2, ")
+        for ending in (".avif 1", ".jp2 1", ".tga 1", ".ico 1", ".dcm 1", ".nii.gz 1", ".mp4 1", ".pam 1"):
             assert ending in note
         assert note.endswith("such as a.heic; convert them to PNG or TIFF")
 

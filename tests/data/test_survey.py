@@ -35,13 +35,13 @@ def test_every_flaw_is_found(dataset: Path, capsys) -> None:
     texts = "\n".join(problem.text for problem in find_problems(survey(dataset)))
     for expected in (
         "trainA: 1 of 8 files cannot be read; the first, ",
-        "trainA: 1 images show a single color",
-        "trainA: 1 images have duplicates",
-        "1 images are in trainA and in trainB, so the domains overlap",
-        "1 images are in trainA and in testA, so test scores are too good",
-        "trainB: 1 images are smaller than 32 pixels, such as 20×20",
-        "trainB: 1 images have an aspect ratio above 1.5, such as 200×50",
-        "trainB: 1 of 8 images are gray",
+        "trainA: 1 image shows a single color",
+        "trainA: 1 image has duplicates",
+        "1 image is in trainA and in trainB, so the domains overlap",
+        "1 image is in trainA and in testA, so test scores are too good",
+        "trainB: 1 image is smaller than 32 pixels, such as 20×20",
+        "trainB: 1 image has an aspect ratio above 1.5, such as 200×50",
+        "trainB: 1 of 8 images is gray",
     ):
         assert expected in texts
     assert main(["data", "check", str(dataset)]) == 3
@@ -149,7 +149,8 @@ class TestUnequalPairs:
 
     def test_other_aspect_ratios_are_named_and_shorter_side_is_not_advised(self, tmp_path: Path) -> None:
         text = problems_of(self.make_pairs(tmp_path, (120, 60), (60, 60)))
-        assert "trainA and trainB: 3 pairs of 3 differ in size, such as " in text
+        first, second = tmp_path / "trainA" / "0.png", tmp_path / "trainB" / "0.png"
+        assert f"trainA and trainB: 3 pairs of 3 differ in size, such as {first} and {second} (120×60" in text
         assert (
             '(120×60 and 60×60); data.resize = "square" stretches both to 286×286, "shorter_side" refuses 3 of them, "none" '
             "refuses 3 of them"
@@ -236,8 +237,21 @@ class TestRanges:
         text = problems_of(self.make_scans(tmp_path, inside, above, padded), settings)
         assert "trainA: 2 of 3 files have values from -9999 to 130, outside of the range 0 to 100, such as " in text
         assert "data.nodata_A = -9999.0 if that means no data" in text
-        assert "data.clip_A = true" in text
+        assert ", and for the other values data.clip_A = true" in text
         assert "cannot be read" not in text
+
+    def test_one_setting_is_advised_only_if_it_suffices(self, settings: DataSettings, tmp_path: Path) -> None:
+        rng = np.random.default_rng(5)
+        padded, deep = rng.uniform(0, 100, (2, 40, 40))
+        padded[:5] = deep[:5] = -9999
+        deep[20] = -20
+        single = self.make_scans(tmp_path / "single", padded)
+        assert "if that means no data; or data.clip_A = true" in problems_of(single, settings)
+        assert problems_of(single, settings.model_copy(update={"nodata_A": -9999.0})) == ""
+        both = self.make_scans(tmp_path / "both", deep)
+        assert "if that means no data, and for the other values data.clip_A = true" in problems_of(both, settings)
+        assert "from -20 to" in problems_of(both, settings.model_copy(update={"nodata_A": -9999.0}))
+        assert problems_of(both, settings.model_copy(update={"nodata_A": -9999.0, "clip_A": True})) == ""
 
     def test_nan_is_named_with_the_setting_that_reads_it(self, settings: DataSettings, tmp_path: Path) -> None:
         rng = np.random.default_rng(4)
@@ -246,7 +260,7 @@ class TestRanges:
         root = self.make_scans(tmp_path, inside, edge)
         text = problems_of(root, settings)
         assert "trainA: 1 of 2 files have NaN, outside of the range 0 to 100, such as " in text
-        assert 'set data.nodata_A = "nan"' in text
+        assert text.endswith('set data.nodata_A = "nan"')
         assert problems_of(root, settings.model_copy(update={"nodata_A": "nan"})) == ""
 
     def test_all_files_outside_is_an_error(self, settings: DataSettings, tmp_path: Path) -> None:

@@ -40,9 +40,10 @@ def describe_unequal_pairs(data: Survey) -> Iterator[str]:
         for resize in ("shorter_side", "none"):
             count = len(find_unequal_pairs(data, split, resize))
             effects.append(f'"{resize}" {f"refuses {count} of them" if count else "gives both the same size"}')
+        verb = "differs" if len(unequal) == 1 else "differ"
         yield (
-            f"{names[0]} and {names[1]}: {count_of(len(unequal), 'pair')} of {len(pairs)} differ in size, such as {first} and "
-            f"{second.name} ({sizes}); data.resize = {', '.join(effects)}"
+            f"{names[0]} and {names[1]}: {count_of(len(unequal), 'pair')} of {len(pairs)} {verb} in size, such as {first} and "
+            f"{second} ({sizes}); data.resize = {', '.join(effects)}"
         )
 
 

@@ -93,51 +93,62 @@ def _describe_outside(name: str, domain: DomainSurvey) -> str:
     low, high = min(value.low for value in values), max(value.high for value in values)
     problems = [f"values from {low:g} to {high:g}"] if low < encoding.low or high > encoding.high else []
     problems += ["NaN"] if any(value.has_nan for value in values) else []
-    advice = "; or ".join(_suggest_settings(values, name[-1]))
+    advice = _suggest_settings(values, name[-1])
     return (
         f"{name}: {len(values)} of {len(domain.files)} files have {' and '.join(problems)}, outside of the range "
         f"{encoding.low:g} to {encoding.high:g}, such as {next(iter(domain.outside))}; set {advice}"
     )
 
 
-def _suggest_settings(values: list[OutsideValues], domain: str) -> list[str]:
+def _suggest_settings(values: list[OutsideValues], domain: str) -> str:
+    """The settings that read all of these values; alternatives only where each of them suffices."""
     repeated = [value.repeated for value in values if value.repeated is not None]
-    advice = [f'data.nodata_{domain} = "nan"'] if any(value.has_nan for value in values) else []
-    if repeated:
-        common = max(set(repeated), key=repeated.count)
-        advice.append(f"data.nodata_{domain} = {common!r} if that means no data")
-    if any(value.low < value.high for value in values):
-        advice.append(
-            f"data.clip_{domain} = true, which moves values to the nearest end, or a wider data.range_{domain}"
-        )
-    return advice
+    clip = f"data.clip_{domain} = true, which moves values to the nearest end, or a wider data.range_{domain}"
+    if any(value.has_nan for value in values):  # NaN is not clipped, and a domain has one value of pixels without data
+        nodata = f'data.nodata_{domain} = "nan"'
+        return f"{nodata}, and {clip}" if repeated or any(value.others_outside for value in values) else nodata
+    if not repeated:
+        return clip
+    common = max(set(repeated), key=repeated.count)
+    suffices = all(value.repeated == common and not value.others_outside for value in values)
+    nodata = f"data.nodata_{domain} = {common!r} if that means no data"
+    return f"{nodata}; or {clip}" if suffices else f"{nodata}, and for the other values {clip}"
 
 
 def _find_odd_images(name: str, domain: DomainSurvey) -> Iterator[Problem]:
     if domain.flat:
-        yield Problem(f"{name}: {len(domain.flat)} images show a single color; the first: {domain.flat[0]}")
+        verb = "shows" if len(domain.flat) == 1 else "show"
+        yield Problem(
+            f"{name}: {count_of(len(domain.flat), 'image')} {verb} a single color; the first: {domain.flat[0]}"
+        )
     duplicates = [files for files in domain.checksums.values() if len(files) > 1]
     if duplicates:
         first, second = duplicates[0][:2]
-        yield Problem(f"{name}: {len(duplicates)} images have duplicates; {first} and {second} are identical")
+        images = _images_have(len(duplicates))
+        yield Problem(f"{name}: {images} duplicates; {first} and {second} are identical")
     if 0 < domain.gray < len(domain.sizes):
-        yield Problem(f"{name}: {domain.gray} of {len(domain.sizes)} images are gray")
+        verb = "is" if domain.gray == 1 else "are"
+        yield Problem(f"{name}: {domain.gray} of {len(domain.sizes)} images {verb} gray")
+
+
+def _images_have(number: int) -> str:
+    return f"{count_of(number, 'image')} {'has' if number == 1 else 'have'}"
 
 
 def _find_odd_sizes(name: str, domain: DomainSurvey, data: Survey) -> Iterator[Problem]:
     sizes = domain.sizes.values()
     small = [size for size in sizes if min(size) < _MIN_SIDE]
     if small:
-        yield Problem(
-            f"{name}: {len(small)} images are smaller than {_MIN_SIDE} pixels, such as {small[0][0]}×{small[0][1]}"
-        )
+        verb = "is" if len(small) == 1 else "are"
+        example = f"such as {small[0][0]}×{small[0][1]}"
+        yield Problem(f"{name}: {count_of(len(small), 'image')} {verb} smaller than {_MIN_SIDE} pixels, {example}")
     long = [size for size in sizes if max(size) > _MAX_ASPECT_RATIO * min(size)]
     if long and data.settings.resize == "square":
         advice = '; data.resize = "shorter_side" keeps their aspect ratio'
         if any(find_unequal_pairs(data, split, "shorter_side") for split in data.pairs):
             advice = ""  # the windows of unequal images would not show the same place
         yield Problem(
-            f"{name}: {len(long)} images have an aspect ratio above {_MAX_ASPECT_RATIO}, such as {long[0][0]}×{long[0][1]}, "
+            f"{name}: {_images_have(len(long))} an aspect ratio above {_MAX_ASPECT_RATIO}, such as {long[0][0]}×{long[0][1]}, "
             f"and would be squeezed to a square{advice}"
         )
 
@@ -156,7 +167,7 @@ def _find_odd_halves(data: Survey) -> Iterator[Problem]:
         domain = data.domains.get(f"{split}A")
         if domain is None or not domain.files[0].half:
             continue
-        layout = f"single images belong into {split}A and {split}B, or {split}/A and {split}/B"
+        layout = f"single images belong in {split}A and {split}B, or {split}/A and {split}/B"
         odd = [
             (width, height)
             for width, height in _picture_sizes(domain)
@@ -186,7 +197,8 @@ def _compare(data: Survey, name: str, other_name: str, consequence: str, *, seri
     if shared:
         first = min(shared, key=lambda digest: domain.checksums[digest][0])
         example = f"{domain.checksums[first][0]} and {other.checksums[first][0]} are identical"
+        verb = "is" if len(shared) == 1 else "are"
         yield Problem(
-            f"{len(shared)} images are in {name} and in {other_name}, {consequence}; {example}",
+            f"{count_of(len(shared), 'image')} {verb} in {name} and in {other_name}, {consequence}; {example}",
             serious=serious and len(shared) * 2 > min(len(domain.files), len(other.files)),
         )

@@ -34,12 +34,14 @@ class OutsideValues:
         high: The largest value of the file.
         has_nan: Whether some of its values are not numbers.
         repeated: A value outside the range that many pixels have, such as -9999; None if there is none.
+        others_outside: Whether other values, which are neither NaN nor that one, leave the range.
     """
 
     low: float
     high: float
     has_nan: bool
     repeated: float | None
+    others_outside: bool
 
 
 @dataclass
@@ -196,4 +198,6 @@ def _describe_values(image: DecodedImage, encoding: Encoding, *, has_nan: bool) 
     ends = float(values.min()), float(values.max())
     outside = [end for end in ends if not encoding.low <= end <= encoding.high]
     repeated = next((end for end in outside if (values == end).mean() >= _MIN_SHARE_OF_NODATA), None)
-    return OutsideValues(*ends, has_nan, repeated)
+    others = values if repeated is None else values[values != repeated]
+    others_outside = bool(((others < encoding.low) | (others > encoding.high)).any())
+    return OutsideValues(*ends, has_nan, repeated, others_outside)

@@ -5,15 +5,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 from gantoolkit.data.encoding import Encoding
 from gantoolkit.data.images import ImageContent, check_memory
+from gantoolkit.data.notes import EXTRA_BANDS, FEW_LEVELS
 from gantoolkit.data.orientation import read_orientation, turn_array
 from gantoolkit.data.pictures import convert_picture, decode
 from gantoolkit.data.profiles import note_unused_profile
 from gantoolkit.data.samples import decode_16_bit_png, find_scale, is_16_bit_color_png, read_samples
-from gantoolkit.data.values import DecodedImage, Samples, fit_samples
+from gantoolkit.data.values import DecodedImage, Samples, fit_samples, has_few_levels
 from gantoolkit.errors import DataError
 
 __all__ = ["check_page", "convert_decoded", "is_animated", "list_frames", "read_frame"]
@@ -69,7 +70,11 @@ def read_frame(file: Path | ImageContent, image: Image.Image, frame: int, encodi
         samples = Samples(values, 16, alpha=alpha, notes=notes)
         return fit_samples(file, samples, encoding)
     factor = 1 if encoding.bits else find_scale(file, image)
-    return convert_decoded(file, decode(image), encoding, factor)
+    has_extra_bands, has_16_bits = _has_extra_bands(image), _has_16_bits(image)
+    decoded = convert_decoded(file, decode(image), encoding, factor)
+    if has_extra_bands:
+        decoded = decoded.with_note(EXTRA_BANDS)
+    return decoded.with_note(FEW_LEVELS) if has_16_bits and has_few_levels(decoded.pixels, encoding) else decoded
 
 
 def convert_decoded(name: object, image: Image.Image, encoding: Encoding, factor: int = 1) -> DecodedImage:
@@ -92,6 +97,20 @@ def convert_decoded(name: object, image: Image.Image, encoding: Encoding, factor
     if factor != 1:
         samples = replace(samples, values=samples.values // factor)
     return fit_samples(name, samples, encoding)
+
+
+def _has_extra_bands(image: Image.Image) -> bool:
+    """Whether an open TIFF file has more bands than those that Pillow reads."""
+    return getattr(image, "tag_v2", {}).get(ExifTags.Base.SamplesPerPixel, 1) > len(image.getbands())
+
+
+def _has_16_bits(image: Image.Image) -> bool:
+    """Whether the levels of an open file have 16 bits. Pillow keeps the upper 8 bits of colors."""
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        return True
+    if 16 in getattr(image, "tag_v2", {}).get(ExifTags.Base.BitsPerSample, ()):
+        return True
+    return any(";16" in str(part.args) or "65535" in str(part.args) for part in getattr(image, "tile", ()))
 
 
 def _decoded_bytes(image: Image.Image, encoding: Encoding) -> int:

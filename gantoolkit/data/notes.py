@@ -5,6 +5,8 @@ from dataclasses import dataclass
 __all__ = [
     "CMYK_CHANNELS",
     "CONVERTED_COLORS",
+    "EXTRA_BANDS",
+    "FEW_LEVELS",
     "IGNORED_PROFILE",
     "SEVERAL_FRAMES",
     "SEVERAL_PAGES",
@@ -32,6 +34,11 @@ SEVERAL_PAGES = Note("has several pages, of which only the first is used", passe
 """Of page 0 only. It does not apply to a command that reads the other pages too."""
 SEVERAL_FRAMES = Note("has several frames, of which only the first is used", passed_over=True)
 """The same for an animation."""
+EXTRA_BANDS = Note("has bands besides its colors, such as near infrared, which are not used", passed_over=True)
+FEW_LEVELS = Note(
+    "has 16 bits, and its levels use less than an eighth of them, so that it is almost black; data.range_A or data.range_B = "
+    "[low, high] reads them as values"
+)
 TRANSPARENT_PIXELS = Note("has transparent pixels, which are blended with white")
 CONVERTED_COLORS = Note("has a color profile, and its colors are converted to sRGB")
 IGNORED_PROFILE = Note("has a color profile that is damaged or is for other channels, and it is ignored")

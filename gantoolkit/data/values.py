@@ -1,15 +1,16 @@
 """The values of an image file, converted to what its domain holds: 8 or 16 bits, or a range of values."""
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from gantoolkit.data.encoding import Encoding
 from gantoolkit.data.images import check_memory, check_pixel_count
-from gantoolkit.data.notes import TRANSPARENT_PIXELS, Note
+from gantoolkit.data.notes import FEW_LEVELS, TRANSPARENT_PIXELS, Note
 from gantoolkit.errors import DataError
 
-__all__ = ["DecodedImage", "Samples", "check_shape", "fit_samples"]
+__all__ = ["DecodedImage", "Samples", "check_shape", "fit_samples", "has_few_levels"]
 
 _LUMINANCE = np.array([299, 587, 114]) / 1000  # ITU-R BT.601, as in Pillow
 
@@ -76,9 +77,15 @@ def fit_samples(name: object, samples: Samples, encoding: Encoding) -> DecodedIm
     """
     values = samples.values
     _check_channels(name, values.shape, values.dtype, encoding, bits=samples.bits, alpha=samples.alpha)
-    if encoding.bits:
-        return _fit_levels(name, samples, encoding)
-    return _fit_range(name, samples, encoding)
+    if not encoding.bits:
+        return _fit_range(name, samples, encoding)
+    decoded = _fit_levels(name, samples, encoding)
+    return decoded.with_note(FEW_LEVELS) if samples.bits == 16 and has_few_levels(decoded.pixels, encoding) else decoded
+
+
+def has_few_levels(pixels: np.ndarray, encoding: Encoding) -> bool:
+    """Whether the colors of an image are all below an eighth of white, as those of 12-bit cameras in 16-bit files are."""
+    return encoding.bits == 8 and bool(pixels[..., :3].max() < encoding.high / 8)
 
 
 def check_shape(
@@ -173,6 +180,7 @@ def _fit_range(name: object, samples: Samples, encoding: Encoding) -> DecodedIma
     if values.dtype.kind not in "uif":
         raise DataError(f"{name}: has dtype {values.dtype}; an image has integers or floats")
     missing = _find_nodata(values, encoding)
+    is_unnamed = _has_unnamed_nodata(values, missing, samples.declared_nodata)
     with np.errstate(over="ignore"):  # what float32 cannot represent becomes infinite, which is outside of the range
         values = values.astype(np.float32)
     if missing is not None:
@@ -182,7 +190,11 @@ def _fit_range(name: object, samples: Samples, encoding: Encoding) -> DecodedIma
     low, high = values.min(), values.max()
     if not (np.float32(encoding.low) <= low and high <= np.float32(encoding.high)):  # also catches NaN
         raise DataError(f"{name}: {_describe_values(values, encoding, samples.declared_nodata)}")
-    return DecodedImage(values, nodata=None if missing is None else np.any(missing, axis=2), notes=samples.notes)
+    notes = samples.notes
+    if is_unnamed:
+        setting = encoding.name_setting("nodata")
+        notes += (Note(f"states a value of pixels without data, which {setting} does not name", passed_over=True),)
+    return DecodedImage(values, nodata=None if missing is None else np.any(missing, axis=2), notes=notes)
 
 
 def _find_nodata(values: np.ndarray, encoding: Encoding) -> np.ndarray | None:
@@ -192,6 +204,17 @@ def _find_nodata(values: np.ndarray, encoding: Encoding) -> np.ndarray | None:
         return np.isnan(values)
     with np.errstate(over="ignore"):
         return values == encoding.nodata
+
+
+def _has_unnamed_nodata(values: np.ndarray, missing: np.ndarray | None, declared: str) -> bool:
+    """Whether a pixel has the value of pixels without data that its file declares, and the recipe does not name it."""
+    if not declared:
+        return False
+    stated = float(declared)
+    with np.errstate(over="ignore"):
+        value = np.float32(stated) if values.dtype == np.float32 else stated
+    is_stated = np.isnan(values) if math.isnan(stated) else values == value
+    return bool((is_stated if missing is None else is_stated & ~missing).any())
 
 
 def _describe_values(values: np.ndarray, encoding: Encoding, declared_nodata: str) -> str:

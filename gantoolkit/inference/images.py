@@ -138,7 +138,7 @@ def attributes_of_translation(
     elif georeference.locates and attributes.is_turned:
         notes.append(Note("has a georeference, which does not fit once its orientation is applied", passed_over=True))
         georeference = Georeference(nodata=georeference.nodata)
-    if not _knows_nodata(source, georeference.nodata):
+    if source.bits and _is_number(georeference.nodata):  # reading a range of values notes it
         setting = source.name_setting("nodata")
         notes.append(Note(f"states a value of pixels without data, which {setting} does not name", passed_over=True))
     value = nodata_value(source, target, target_path)
@@ -150,15 +150,12 @@ def attributes_of_translation(
     return attributes.resized(size, resized_size(size, options.resize)), tuple(notes)
 
 
-def _knows_nodata(encoding: Encoding, text: str) -> bool:
-    """Whether the value of pixels without data that a file states, as text, is that of its domain. Invalid text states none."""
+def _is_number(text: str) -> bool:
     try:
-        stated = np.float32(text)
+        float(text)
     except ValueError:
-        return True
-    if encoding.nodata is None:
         return False
-    return bool(np.array_equal(stated, np.float32(encoding.nodata), equal_nan=True))
+    return True
 
 
 def _mark_nodata(pixels: np.ndarray, mask: np.ndarray, value: float, encoding: Encoding, dtype: np.dtype) -> np.ndarray:

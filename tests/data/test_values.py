@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from gantoolkit.data.encoding import Encoding, encoding_of
 from gantoolkit.data.images import ImageFile
+from gantoolkit.data.notes import EXTRA_BANDS, FEW_LEVELS
 from gantoolkit.data.pixels import read_decoded_image, read_pixels
 from gantoolkit.errors import DataError
 from gantoolkit.recipes.settings import DataSettings
@@ -123,3 +125,73 @@ def test_value_without_data_that_a_file_states_is_in_the_message(tmp_path: Path)
         read_pixels(tmp_path / "x.tif", encoding_of(settings, "A"))
     encoding = encoding_of(settings.model_copy(update={"nodata_A": -9999.0}), "A")
     assert read_pixels(tmp_path / "x.tif", encoding).ravel().tolist() == [0, 40, 50]
+
+
+class TestStatedNodata:
+    """GDAL's value of pixels without data, which a recipe may name or not."""
+
+    def read(self, path: Path, encoding: Encoding) -> list[str]:
+        values = np.array([[-9999, 3, 8]], np.float32)
+        tifffile.imwrite(path, values, metadata=None, extratags=[(42113, "s", 0, "-9999", True)])
+        return [note.text for note in read_decoded_image(path, encoding).notes if note.passed_over]
+
+    def test_a_value_that_the_recipe_does_not_name_is_noted(self, tmp_path: Path) -> None:
+        encoding = encoding_of(DataSettings(channels_A=1, range_A=(0.0, 9.0), clip_A=True), "A")
+        notes = self.read(tmp_path / "x.tif", encoding)
+        assert notes == ["states a value of pixels without data, which data.nodata_A does not name"]
+
+    def test_a_value_that_the_recipe_names_is_not_noted(self, tmp_path: Path) -> None:
+        assert self.read(tmp_path / "x.tif", Encoding(1, (0.0, 9.0), nodata=-9999.0)) == []
+
+
+class TestLevels:
+    """16-bit files whose levels are those of 12 bits become almost black pictures."""
+
+    @pytest.mark.parametrize("name", ["x.png", "x.tif", "x.pgm"])
+    @pytest.mark.parametrize(("highest", "is_noted"), [(4095, True), (60000, False)])
+    def test_few_levels_of_16_bits_are_noted(self, name: str, highest: int, is_noted: bool, tmp_path: Path) -> None:
+        levels = np.linspace(0, highest, 64).astype(np.uint16).reshape(8, 8)
+        Image.fromarray(levels).save(tmp_path / name)
+        for channels in (1, 3, 4):
+            assert (FEW_LEVELS in read_decoded_image(tmp_path / name, Encoding(channels)).notes) == is_noted
+        assert FEW_LEVELS not in read_decoded_image(tmp_path / name, Encoding(1, "16-bit")).notes
+
+    def test_few_levels_of_16_bit_color_are_noted(self, tmp_path: Path) -> None:
+        tifffile.imwrite(tmp_path / "x.tif", np.full((8, 8, 3), 4095, np.uint16), photometric="rgb", metadata=None)
+        assert FEW_LEVELS in read_decoded_image(tmp_path / "x.tif", Encoding(3)).notes
+
+    def test_dark_8_bit_pictures_are_not_noted(self, tmp_path: Path) -> None:
+        Image.new("RGB", (8, 8), (9, 9, 9)).save(tmp_path / "x.png")
+        assert read_decoded_image(tmp_path / "x.png", Encoding(3)).notes == ()
+
+
+BANDS = [
+    (4, "rgb", [0], np.uint8),
+    (4, "rgb", [0], np.uint16),
+    (5, "rgb", [2, 0], np.uint8),
+    (2, "minisblack", [0], np.uint8),
+]
+"""Near infrared; opacity and near infrared; gray and another band: as GDAL writes satellite images."""
+
+
+@pytest.mark.parametrize(("bands", "photometric", "extrasamples", "dtype"), BANDS)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_bands_besides_the_colors_are_noted(
+    bands: int, photometric: str, extrasamples: list[int], dtype: type, channels: int, tmp_path: Path
+) -> None:
+    values = np.full((8, 8, bands), np.iinfo(dtype).max, dtype)
+    options = {"photometric": photometric, "extrasamples": extrasamples, "planarconfig": "contig", "metadata": None}
+    tifffile.imwrite(tmp_path / "x.tif", values, **options)
+    assert read_decoded_image(tmp_path / "x.tif", Encoding(channels)).notes == (EXTRA_BANDS,)
+    assert EXTRA_BANDS.passed_over
+
+
+@pytest.mark.parametrize(("bands", "photometric", "extrasamples", "dtype"), BANDS)
+def test_bands_besides_the_colors_in_planes_are_refused(
+    bands: int, photometric: str, extrasamples: list[int], dtype: type, tmp_path: Path
+) -> None:
+    values = np.zeros((bands, 8, 8), dtype)
+    options = {"photometric": photometric, "extrasamples": extrasamples, "planarconfig": "separate", "metadata": None}
+    tifffile.imwrite(tmp_path / "x.tif", values, **options)
+    with pytest.raises(DataError, match=f"holds {bands} bands"):
+        read_decoded_image(tmp_path / "x.tif", Encoding(3))

@@ -108,7 +108,8 @@ def print_scores(results: "Sequence[RunScores]") -> None:
         rows = [scores for scores in results if direction in scores.directions]
         counts = sorted({scores.directions[direction].images for scores in rows})
         number = "–".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
-        title = f"{direction.source} → {direction.target}, 95 % intervals over {number} images"
+        over = "1 image" if counts == [1] else f"95 % intervals over {number} images"
+        title = f"{direction.source} → {direction.target}, {over}"
         table = Table(box=None, padding=(0, 2, 0, 0), title=title, title_justify="left", title_style="bold")
         columns = list_columns(results, direction)
         for heading in ("", *(["images"] if len(counts) > 1 else []), *map(str, columns)):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from gantoolkit.data.suffixes import SUFFIXES
 from gantoolkit.errors import DataError, closest_match, count_of
+from gantoolkit.files.atomic import is_url
 
 __all__ = ["Split", "count_images", "describe_beside", "describe_unused_tests", "find_split", "has_split"]
 
@@ -41,6 +42,8 @@ def find_split(root: Path, split: str) -> Split:
     Raises:
         DataError: When they are missing, or two layouts are used at once.
     """
+    if not root.exists() and is_url(root):
+        raise DataError(f"{root}: is a URL, not a folder; download the data set first")
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; a data set is a folder with {split}A and {split}B in it")
     joined, nested = _domain_folders(root, split)

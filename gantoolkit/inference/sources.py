@@ -13,6 +13,7 @@ from gantoolkit.data.fetch.archives import unpack
 from gantoolkit.data.listing import Listing, list_images
 from gantoolkit.data.suffixes import SUFFIXES, VIDEO_SUFFIXES
 from gantoolkit.errors import DataError
+from gantoolkit.files.atomic import is_url
 from gantoolkit.files.paths import user_path
 
 __all__ = ["SourceFile", "Sources", "open_sources"]
@@ -182,6 +183,7 @@ def _describe(path: Path, relative_path: PurePath, archive: Path | None = None) 
     try:
         status = (archive or path).stat()
     except OSError as error:
-        raise DataError(f"{path}: no such file or folder") from error
+        problem = "is a URL, not a file; download it first" if is_url(path) else "no such file or folder"
+        raise DataError(f"{path}: {problem}") from error
     name = str(archive / relative_path if archive else path)
     return SourceFile(path, relative_path, name, status.st_size, status.st_mtime_ns)

@@ -161,6 +161,11 @@ def test_other_splits_get_a_hint(tmp_path: Path) -> None:
     assert open_files(tmp_path, split="val") == {"A": ["valA/x.png"], "B": ["valB/x.png"]}
 
 
+def test_url_is_named_as_one() -> None:
+    with pytest.raises(DataError, match=r"^https:/.*: is a URL, not a folder; download the data set first$"):
+        open_dataset("https://example.org/horse2zebra.zip")
+
+
 def test_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere: no such folder; a data set is a folder with trainA and trainB"):
         open_dataset(tmp_path / "nowhere")

@@ -216,6 +216,8 @@ class TestFiles:
             plan([tmp_path / "a.png"], tmp_path)
         with pytest.raises(DataError, match="no such file or folder"):
             plan([tmp_path / "none.png"], tmp_path / "out")
+        with pytest.raises(DataError, match="is a URL, not a file; download it first"):
+            plan([Path("https://example.org/horse.jpg")], tmp_path / "out")
 
 
 def test_manifest_does_not_depend_on_whether_weights_are_rounded_already(run: Run) -> None:

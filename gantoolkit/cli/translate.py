@@ -35,7 +35,7 @@ def translate(
     """Translate images, animations and videos with a trained generator. Each keeps its size and name.
 
     The output folder's manifest.jsonl has one line for each file, with its source. The same command resumes where it was
-    stopped. Exit code 3: a file was skipped, or a translation lacks something that its file holds; both are named.
+    stopped. Exit code 3: a file or a part of one, such as its other pages, was passed over, which is named.
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ from gantoolkit.files.paths import user_path
 from gantoolkit.files.toml import parse_toml, read_toml
 from gantoolkit.plugins import REGISTRIES
 from gantoolkit.recipes.block_spec import PYTHON_PREFIX, BlockLike, BlockSpec, merge_field, resolve
-from gantoolkit.recipes.settings import DataSettings, TrainingSettings, read_fields
+from gantoolkit.recipes.settings import INVALID_SETTINGS, DataSettings, TrainingSettings, read_fields
 from gantoolkit.registry.signature import (
     Parameter,
     describe_problem,
@@ -244,6 +244,8 @@ def _explain(error: ValidationError, name: str, model: type[BaseModel]) -> str:
         holder = holder.model_fields[parent].annotation
     where = ".".join([name, *parents])
     fields = getattr(holder, "model_fields", {})
+    if problem["type"] == INVALID_SETTINGS:
+        return f"{'.'.join([where, field])}: {problem['msg']}"
     match problem["type"]:
         case "extra_forbidden":
             match = closest_match(field, fields)
@@ -251,8 +253,6 @@ def _explain(error: ValidationError, name: str, model: type[BaseModel]) -> str:
             return f"{where}: '{field}' is not a field; {known}"
         case "missing":
             return f"{where}: '{field}' is missing"
-        case "crop" | "range":
-            return f"{'.'.join([where, field])}: {problem['msg']}"
     if (
         field in fields
         and fields[field].annotation is not None

@@ -9,7 +9,10 @@ from pydantic_core import PydanticCustomError
 
 from gantoolkit.registry.signature import Effect, Parameter, document_parameters
 
-__all__ = ["DataSettings", "Nodata", "Range", "Resample", "TrainingSettings", "Unit", "read_fields"]
+__all__ = ["INVALID_SETTINGS", "DataSettings", "Nodata", "Range", "Resample", "TrainingSettings", "Unit", "read_fields"]
+
+INVALID_SETTINGS = "settings"
+"""The type of pydantic's errors whose messages are complete sentences."""
 
 Range = Literal["8-bit", "16-bit"] | tuple[float, float]
 """The values in image files that are mapped to −1 and 1: 0 and 255, 0 and 65535, or a pair of values."""
@@ -96,7 +99,7 @@ class DataSettings(BaseModel):
             raise ValueError from None
         if not narrow[0] < narrow[1] or not math.isfinite(narrow[1] - narrow[0]):
             raise PydanticCustomError(
-                "range",
+                INVALID_SETTINGS,
                 "{pair} is not a range; the first value is mapped to -1 and the second to 1: write the smaller one first, and "
                 "two values that differ in float32",
                 {"pair": [low, high]},
@@ -107,7 +110,7 @@ class DataSettings(BaseModel):
     def _crop_fits(self) -> "DataSettings":
         if self.resize != "none" and self.crop_size > self.load_size:
             raise PydanticCustomError(
-                "crop",
+                INVALID_SETTINGS,
                 "crop_size {crop} is larger than load_size {load}; set data.load_size to {crop} or more",
                 {"crop": self.crop_size, "load": self.load_size},
             )
@@ -121,7 +124,7 @@ class DataSettings(BaseModel):
             for name in (f"clip_{domain}", f"nodata_{domain}", f"unit_{domain}"):
                 if getattr(self, name) != DataSettings.model_fields[name].default:
                     raise PydanticCustomError(
-                        "values",
+                        INVALID_SETTINGS,
                         "{name} is for values, and range_{domain} is {levels}; set data.range_{domain} to two values, such as "
                         "[0.0, 5.0], or omit data.{name}",
                         {"name": name, "domain": domain, "levels": getattr(self, f"range_{domain}")},

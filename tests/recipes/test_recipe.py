@@ -78,6 +78,15 @@ BAD_CHANGES = [
         "cyclegan.data: crop_size 300 is larger than load_size 286; set data.load_size to 300 or more",
     ),
     (
+        {"data.clip_A": True},
+        "cyclegan.data: clip_A is for values, and range_A is 8-bit; set data.range_A to two values, such as [0.0, 5.0]",
+    ),
+    (
+        {"data.range_B": "16-bit", "data.nodata_B": 0.0},
+        "cyclegan.data: nodata_B is for values, and range_B is 16-bit; ",
+    ),
+    ({"data.unit_A": "HU"}, "cyclegan.data: unit_A is for values, and range_A is 8-bit; "),
+    (
         {"data.crop_size": 130},
         "cyclegan: data.crop_size is 130, but G_AB accepts only multiples of 4; set it to 128 or 132",
     ),

@@ -231,7 +231,7 @@ def _describe_values(values: np.ndarray, encoding: Encoding, declared_nodata: st
     if not (np.float32(encoding.low) <= low and high <= np.float32(encoding.high)):
         problems.append(f"values from {low:g} to {high:g}")
         hints.append(f"{encoding.name_setting('clip')} = true moves values to the nearest end of the range")
-        if encoding.nodata is None:
+        if encoding.nodata is None and (declared_nodata or numbers.size == values.size):
             nodata = encoding.name_setting("nodata")
             stated = f"{nodata} = {declared_nodata} is the value of pixels without data that the file states"
             hints.append(stated if declared_nodata else f"{nodata} names a value of pixels without data")

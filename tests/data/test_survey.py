@@ -10,7 +10,7 @@ from PIL import Image
 
 from gantoolkit.cli import main
 from gantoolkit.data import open_test_images, read_image
-from gantoolkit.data.survey import draw_contact_sheet, find_problems, survey
+from gantoolkit.data.survey import draw_contact_sheet, find_notes, find_problems, survey
 from gantoolkit.plugins import Pairing
 from gantoolkit.recipes.settings import DataSettings
 
@@ -268,6 +268,19 @@ class TestRanges:
         problems = find_problems(survey(root, settings))
         assert [problem.serious for problem in problems] == [True]
         assert "values from 500 to 539" in problems[0].text
+
+
+def test_photographs_of_few_levels_are_not_label_maps(tmp_path: Path) -> None:
+    """12 bits that are stored as 16 become 16 levels in large areas."""
+    row, column = np.mgrid[:64, :64]
+    for domain in "AB":
+        (tmp_path / f"train{domain}").mkdir()
+        for number in range(3):
+            levels = (40 * column + 10 * (row + number) + 200 * (domain == "B")).astype(np.uint16)
+            Image.fromarray(levels).save(tmp_path / f"train{domain}" / f"{number}.png")
+    data = survey(tmp_path)
+    assert "label maps" not in "\n".join(problem.text for problem in find_problems(data))
+    assert any("almost black" in note for note in find_notes(data))
 
 
 def test_files_that_are_not_read_are_a_flaw(dataset: Path, command) -> None:

@@ -109,8 +109,10 @@ def test_message_names_the_settings_of_the_domain(tmp_path: Path) -> None:
 
 def test_message_about_NaN_beside_other_values(tmp_path: Path) -> None:
     path = save(tmp_path / "x.npy", [np.nan, 40, 4000])
-    with pytest.raises(DataError, match="contains NaN values and values from 40 to 4000; the range"):
+    with pytest.raises(DataError, match="contains NaN values and values from 40 to 4000; the range") as caught:
         read_pixels(path, Encoding(1, HOUNSFIELD))
+    assert str(caught.value).count("nodata_A") == 1
+    assert str(caught.value).endswith("= true moves values to the nearest end of the range")
     with pytest.raises(DataError, match=r"contains NaN values; .* NaN is not the value of pixels without data, -1$"):
         read_pixels(path, Encoding(1, (0.0, 1e4), nodata=-1.0))
 

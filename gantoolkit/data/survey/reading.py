@@ -12,6 +12,7 @@ from gantoolkit.data.file_notes import FileNotes
 from gantoolkit.data.folders import Dataset, open_dataset, open_test_images
 from gantoolkit.data.images import ImageFile
 from gantoolkit.data.layouts import describe_beside, describe_unused_tests
+from gantoolkit.data.notes import FEW_LEVELS
 from gantoolkit.data.pixels import DecodedImage, read_decoded_image
 from gantoolkit.data.survey.colors import ColorCount
 from gantoolkit.errors import DataError
@@ -174,7 +175,8 @@ def _inspect(file: ImageFile, domain: DomainSurvey, moments: list[np.ndarray]) -
         domain.flat.append(str(file))
     if encoding.channels > 1 and (pixels.max(axis=2) == pixels.min(axis=2)).all():
         domain.gray += 1
-    domain.colors.add(file, pixels)
+    if FEW_LEVELS not in image.notes:  # the rounded levels of a photograph may look like those of a label map
+        domain.colors.add(file, pixels)
 
 
 def _find_outside_values(file: ImageFile, encoding: Encoding) -> OutsideValues | None:

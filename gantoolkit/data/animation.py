@@ -1,7 +1,7 @@
 """Animations: the frames of GIF, WebP and APNG files, and APNG files with the same timing."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +9,14 @@ import numpy as np
 from PIL import Image
 
 from gantoolkit.data.attributes import Attributes
-from gantoolkit.data.images import ANY_NUMBER, MAX_PIXELS, TooManyPixelsError, convert_read_errors, open_image
+from gantoolkit.data.images import (
+    ANY_NUMBER,
+    MAX_PIXELS,
+    TooManyPixelsError,
+    UnknownFormatError,
+    convert_read_errors,
+    open_image,
+)
 from gantoolkit.data.writing import UnwritableError, image_options
 from gantoolkit.files.atomic import atomic_write, describe_write_error
 
@@ -69,8 +76,9 @@ def is_animation(path: str | Path) -> bool:
     Raises:
         DataError: When the file cannot be read.
     """
-    with open_image(path, max_pixels=ANY_NUMBER) as file:
+    with suppress(UnknownFormatError), open_image(path, max_pixels=ANY_NUMBER) as file:
         return file.format in _FORMATS and getattr(file, "n_frames", 1) > 1
+    return False  # such as a TIFF file of values that Pillow does not know
 
 
 @contextmanager

@@ -77,14 +77,17 @@ class TestStack:
         assert np.array_equal(tifffile.imread(result.target), 255 - pages)
         assert not result.notes
 
-    def test_pages_of_values(self, tmp_path: Path) -> None:
-        pages = np.random.default_rng(0).uniform(0, 80, (4, 12, 10)).astype(np.float32)
-        tifffile.imwrite(tmp_path / "a.tif", pages, photometric="minisblack")
-        domain = {
-            f"{name}_{domain}": value for domain in "AB" for name, value in (("channels", 1), ("range", (0.0, 80.0)))
-        }
-        result = translate(open_negative(**domain), tmp_path / "a.tif", tmp_path / "out")
-        assert np.allclose(tifffile.imread(result.target), 80 - pages, atol=1e-4)
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int16, np.uint32])
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_pages_of_values(self, channels: int, dtype: type, tmp_path: Path) -> None:
+        """Pillow opens some of these files only."""
+        shape = (4, 12, 10) if channels == 1 else (4, 12, 10, channels)
+        pages = np.random.default_rng(0).uniform(0, 80, shape).astype(dtype)
+        tifffile.imwrite(tmp_path / "a.tif", pages, photometric="minisblack" if channels == 1 else "rgb")
+        settings = {"channels": channels, "range": (0.0, 80.0)}
+        domains = {f"{name}_{domain}": value for domain in "AB" for name, value in settings.items()}
+        result = translate(open_negative(**domains), tmp_path / "a.tif", tmp_path / "out")
+        assert np.allclose(tifffile.imread(result.target), 80 - pages.astype(np.float32), atol=1e-4)
 
     def test_pages_of_different_sizes(self, tmp_path: Path) -> None:
         pages = [make_image(index, (10 + index, 8)) for index in range(4)]

@@ -53,7 +53,7 @@ class Listing:
         verb = "is" if len(self.unread) == 1 else "are"
         advice = []
         if any(ending.startswith(".") for ending in self.unread.values()):
-            advice.append("convert them to PNG or TIFF")
+            advice.append(f"convert {'it' if len(self.unread) == 1 else 'them'} to PNG or TIFF")
         if "no suffix" in self.unread.values():
             advice.append("add the suffix of its format to a name without one")
         example = f"such as {first}"

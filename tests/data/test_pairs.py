@@ -83,7 +83,7 @@ def test_command_names_what_is_not_used(command, tmp_path: Path) -> None:
     code, output, errors = command("data", "pair", tmp_path / "A", tmp_path / "B", "--out", tmp_path / "out")
     assert code == 3
     assert "2 pairs in" in output
-    assert "A: 1 file is not read (.heic 1), such as 2.heic; convert them to PNG or TIFF" in errors
+    assert "A: 1 file is not read (.heic 1), such as 2.heic; convert it to PNG or TIFF" in errors
 
 
 def test_image_of_odd_width_cannot_be_split(tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ class TestHalves:
         code, output, _ = command("data", "check", tmp_path / "set")
         assert code == 3
         assert (
-            f"1 picture of unusual sizes would be cut in half, such as {size[0]}×{size[1]}; single images belong"
+            f"1 picture of unusual size would be cut in half, such as {size[0]}×{size[1]}; single images belong"
             in output
         )
 
@@ -137,6 +137,14 @@ class TestHalves:
         assert code == 0
         assert "cut in half" not in output
         assert "trainA 3, trainB 3; no problems found" in output
+
+
+def test_pictures_of_which_none_is_readable_have_no_sizes(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    make_image(0, (97, 48)).save(tmp_path / "train" / "0.png")
+    data = survey(tmp_path)
+    assert all("need an even number" in problem.text for problem in find_problems(data))
+    assert find_notes(data) == []
 
 
 class TestUnequalPairs:
@@ -287,7 +295,7 @@ def test_files_that_are_not_read_are_a_flaw(dataset: Path, command) -> None:
     make_files(dataset, "trainA/x.heic", "testB/y.dcm", "trainB/notes.txt")
     code, output, _ = command("data", "check", dataset)
     assert code == 3
-    assert "flaw: trainA: 1 file is not read (.heic 1), such as x.heic; convert them to PNG or TIFF" in output
+    assert "flaw: trainA: 1 file is not read (.heic 1), such as x.heic; convert it to PNG or TIFF" in output
     assert "flaw: testB: 1 file is not read (.dcm 1)" in output
     assert "2 problems found" in output
     code, _, errors = command("data", "stats", dataset, "--sheet", dataset / "sheet.png")

@@ -54,7 +54,7 @@ def find_notes(data: Survey) -> list[str]:
     notes: list[str] = []
     for split in ("train", "test"):
         domain = data.domains.get(f"{split}A")
-        if domain and domain.files[0].half:
+        if domain and domain.files[0].half and domain.sizes:
             sizes = describe_sizes(_picture_sizes(domain))
             pictures = f"{count_of(len(domain.files), 'picture')} of {sizes}"
             verb = "is" if len(domain.files) == 1 else "are"
@@ -174,9 +174,9 @@ def _find_odd_halves(data: Survey) -> Iterator[Problem]:
             if width <= height or width > 2 * _MAX_ASPECT_RATIO_OF_HALVES * height
         ]
         if odd:
-            example = f"such as {odd[0][0]}×{odd[0][1]}"
+            example, noun = f"such as {odd[0][0]}×{odd[0][1]}", "size" if len(odd) == 1 else "sizes"
             yield Problem(
-                f"{split}: {count_of(len(odd), 'picture')} of unusual sizes would be cut in half, {example}; {layout}"
+                f"{split}: {count_of(len(odd), 'picture')} of unusual {noun} would be cut in half, {example}; {layout}"
             )
         elif are_single_images([file for file in domain.files if file in domain.sizes], domain.encoding):
             yield Problem(

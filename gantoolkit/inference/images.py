@@ -95,12 +95,20 @@ def finish_translation(
             notes.append(Note("has pixels without data, for which its translation has no value", passed_over=True))
     if image.alpha is not None:
         if not options.keep_alpha:
-            notes.append(Note("has transparent pixels, which are opaque in its translation; --keep-alpha keeps them"))
+            remedy = _suggest_opacity(path, target)
+            notes.append(Note(f"has transparent pixels, which are opaque in its translation{remedy}"))
         elif holds_opacity(path, target):
             pixels = _add_opacity(pixels, image.alpha)
         else:
             notes.append(Note("has transparent pixels, which the format of its translation does not hold", True))
     return pixels, tuple(notes)
+
+
+def _suggest_opacity(path: Path, target: Encoding) -> str:
+    """The options with which a translation has the opacity of its image, if a format holds it."""
+    if holds_opacity(path, target):
+        return "; --keep-alpha keeps them"
+    return "; --keep-alpha with --form png keeps them" if holds_opacity(path.with_suffix(".png"), target) else ""
 
 
 def nodata_value(source: Encoding, target: Encoding, path: Path) -> float | None:

@@ -105,6 +105,21 @@ class TestTransparency:
         with Image.open(result.target) as image:
             assert image.mode == "RGB"
 
+    @pytest.mark.parametrize(
+        ("form", "target", "remedy"),
+        [
+            ("jpg", {}, "; --keep-alpha with --form png keeps them"),
+            ("npy", {"range_B": "16-bit"}, "; --keep-alpha with --form png keeps them"),
+            ("tif", {"range_B": (0.0, 80.0)}, ""),
+        ],
+    )
+    def test_remedy_is_one_that_the_format_allows(self, form: str, target: dict, remedy: str, tmp_path: Path) -> None:
+        self.save(tmp_path / "a.png")
+        result = translate(open_negative(**target), tmp_path / "a.png", form=form)
+        assert [note.text for note in result.notes] == [
+            f"has transparent pixels, which are opaque in its translation{remedy}"
+        ]
+
     @pytest.mark.parametrize("form", ["png", "tif"])
     @pytest.mark.parametrize(("channels", "mode"), [(1, "LA"), (3, "RGBA")])
     @pytest.mark.parametrize("depth", ["8-bit", "16-bit"])

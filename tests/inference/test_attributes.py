@@ -202,12 +202,21 @@ class TestGeoreference:
         result = translate(elevation(nodata_B=0.0), tmp_path / "a.tif", form=form)
         assert lost(result) == ["has a georeference, which only a TIFF file holds; --form tif keeps it"]
 
-    @pytest.mark.parametrize(("stated", "is_named"), [("0", True), ("nan", True), ("-9999.0", False), ("none", False)])
+    @pytest.mark.parametrize(
+        ("stated", "corner", "is_named"),
+        [
+            ("0", 0.0, True),
+            ("0", -9999.0, False),
+            ("nan", -9999.0, False),
+            ("-9999.0", -9999.0, False),
+            ("none", -9999.0, False),
+        ],
+    )
     def test_a_value_without_data_that_the_recipe_does_not_know_is_named(
-        self, stated: str, is_named: bool, tmp_path: Path
+        self, stated: str, corner: float, is_named: bool, tmp_path: Path
     ) -> None:
         """The pixels that have it were translated like any other."""
-        save_elevation(tmp_path / "a.tif", place=replace(PLACE, nodata=stated))
+        save_elevation(tmp_path / "a.tif", nodata=corner, place=replace(PLACE, nodata=stated))
         result = translate(elevation(), tmp_path / "a.tif")
         text = "states a value of pixels without data, which data.nodata_A does not name"
         assert lost(result) == ([text] if is_named else [])

@@ -92,7 +92,7 @@ def translate(
             files, out, form=form, encoding=encoding, keep_alpha=keep_alpha, keep_endings=keep_endings
         )
         options = {"generator": fingerprint(translator), "precision": translator.generator.precision, "resize": resize}
-        manifest = Manifest(out, options | ({"keep_alpha": True} if keep_alpha else {}))
+        manifest = Manifest(out, options | {"keep_alpha": keep_alpha})
         if again:
             manifest.forget(targets.values())
         counts = {"done": 0, "kept": 0, "skipped": 0}

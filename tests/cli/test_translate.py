@@ -70,6 +70,15 @@ def test_what_is_passed_over_has_an_exit_code_also_when_it_is_up_to_date(transla
     assert line["notes"] == [{"text": "has several frames, of which only the first is used", "passed_over": True}]
 
 
+def test_a_translation_with_transparency_is_made_again_without_it(translate: Callable, tmp_path: Path) -> None:
+    save_transparent(tmp_path / "photos" / "a.png")
+    for options, mode in (([], "RGB"), (["--keep-alpha"], "RGBA"), ([], "RGB")):
+        _, output, _ = translate(*options)
+        assert "1 file translated" in output
+        with Image.open(tmp_path / "out" / "a.png") as image:
+            assert image.mode == mode
+
+
 def test_a_collision_of_names_offers_to_keep_the_endings(translate: Callable, tmp_path: Path) -> None:
     for name in ("walk.gif", "walk.webp"):
         save_animation(tmp_path / "photos" / name)
@@ -103,8 +112,8 @@ def test_the_limit_of_pixels_can_be_changed(
 
 def test_large_images_need_memory(translate: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_image(0, (40, 36)).save(tmp_path / "photos" / "a.png")
-    monkeypatch.setattr("gantoolkit.inference.translator.MAX_PIXELS", 1000)
-    monkeypatch.setattr("gantoolkit.inference.translator.available_memory", lambda device: 1000)
+    monkeypatch.setattr("gantoolkit.inference.memory.MAX_PIXELS", 1000)
+    monkeypatch.setattr("gantoolkit.inference.memory.available_memory", lambda device: 1000)
     code, _, errors = translate()
     assert code == 3
     assert "a.png: an image of 40×36 pixels takes " in errors

@@ -7,6 +7,7 @@ or RGB images of 8 bits are read as `gantoolkit.data.pictures` describes.
 
 import os
 from collections.abc import Iterator
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import numpy as np
@@ -161,11 +162,15 @@ def read_pixel_size(source: ImageSource, encoding: Encoding, *, max_pixels: int 
         if kind == "npy":
             height, width = read_shape(file)[0][:2]
             return width, height
-        if kind == "tiff" and not encoding.is_picture:
-            with open_tiff(file, max_pixels) as images:
-                return images.size
-        with open_image(file, max_pixels) as image:
-            return image.size
+        if kind != "tiff" or encoding.is_picture:
+            # Pillow refuses some TIFF files, which tifffile reads.
+            with (
+                suppress(UnknownFormatError) if kind == "tiff" else nullcontext(),
+                open_image(file, max_pixels) as image,
+            ):
+                return image.size
+        with open_tiff(file, max_pixels) as images:
+            return images.size
 
 
 def resize_pixels(

@@ -3,6 +3,7 @@
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -133,6 +134,14 @@ def test_one_band_in_planes_is_read(tmp_path: Path) -> None:
     header = b"II*\0" + struct.pack("<I", 8 + values.nbytes)
     (tmp_path / "x.tif").write_bytes(header + values.tobytes() + struct.pack("<H", len(tags)) + entries + bytes(4))
     assert np.array_equal(read_pixels(tmp_path / "x.tif", Encoding(1))[..., 0], np.rint(values / 257))
+
+
+@pytest.mark.parametrize("options", [{"compression": "jpeg2000"}, {"byteorder": ">", "bigtiff": True}], ids=str)
+def test_the_size_of_a_picture_that_Pillow_refuses_is_known(options: dict[str, Any], tmp_path: Path) -> None:
+    """Otherwise it could not be cached."""
+    tifffile.imwrite(tmp_path / "x.tif", np.asarray(make_image(4, (20, 12))), photometric="rgb", **options)
+    assert read_pixels(tmp_path / "x.tif", PICTURE).shape == (12, 20, 3)
+    assert read_pixel_size(tmp_path / "x.tif", PICTURE) == (20, 12)
 
 
 def test_unsupported_colors_are_named(tmp_path: Path) -> None:

@@ -14,13 +14,13 @@ from typing import Any
 from PIL import ExifTags, Image, TiffImagePlugin
 
 from gantoolkit.data.encoding import Encoding
+from gantoolkit.data.formats import detect_format
 from gantoolkit.data.georeference import GEOREFERENCE_TAGS, Georeference, read_georeference
 from gantoolkit.data.images import ANY_NUMBER, open_image
 from gantoolkit.errors import DataError
 
 __all__ = ["Attributes", "read_attributes", "text_tags"]
 
-_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _BIG_TIFF_VERSION = 43
 _RESOLUTION_X, _RESOLUTION_Y, _RESOLUTION_UNIT, _PROFILE = 282, 283, 296, 34675
 _TAGS = (ExifTags.Base.Orientation, _RESOLUTION_X, _RESOLUTION_Y, _RESOLUTION_UNIT, _PROFILE, *GEOREFERENCE_TAGS)
@@ -176,11 +176,13 @@ def _read_tiff_tags(path: Path) -> Mapping[int, Any]:
     try:
         with path.open("rb") as file, warnings.catch_warnings(action="ignore"):
             head = file.read(8)
-            if head[:4] not in _TIFF:
+            if detect_format(head) != "tiff":
                 return {}
             if _BIG_TIFF_VERSION in head[2:4]:
                 head += file.read(8)
-            directory = TiffImagePlugin.ImageFileDirectory_v2(head)
+            # Pillow looks for the version in the third byte, whatever the byte order.
+            little_endian = b"II" + head[3:1:-1] + head[4:] if head[:2] == b"MM" else head
+            directory = TiffImagePlugin.ImageFileDirectory_v2(little_endian, prefix=head[:2])
             file.seek(directory.next)
             directory.load(file)
             return {code: directory[code] for code in _TAGS if code in directory}

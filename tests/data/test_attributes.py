@@ -1,7 +1,7 @@
 """Resolution, EXIF data, profiles and georeferences are read, and written by the formats that hold them."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -123,13 +123,15 @@ def test_a_resized_image_covers_the_same_area() -> None:
     assert Attributes(dpi=(40_000.0, 300.0)).resized((10, 10), (20, 20)).dpi is None, "no format holds it"
 
 
+@pytest.mark.parametrize("byteorder", ["<", ">"])
 @pytest.mark.parametrize("bigtiff", [False, True])
-def test_tags_of_files_that_pillow_cannot_open(bigtiff: bool, tmp_path: Path) -> None:
+def test_tags_of_files_that_pillow_cannot_open(bigtiff: bool, byteorder: Literal["<", ">"], tmp_path: Path) -> None:
     values = np.zeros((6, 9, 7), np.float32)
     tifffile.imwrite(
         tmp_path / "a.tif",
         values,
         bigtiff=bigtiff,
+        byteorder=byteorder,
         planarconfig="contig",
         extratags=PLACE.tags(),
         resolution=(100, 50),

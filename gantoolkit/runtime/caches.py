@@ -41,11 +41,6 @@ def _find_home() -> Path | None:
         return None
 
 
-def _can_use(folder: Path) -> bool:
-    """Whether a folder exists, perhaps with downloaded weights, or can be created."""
-    return folder.is_dir() or _can_write(folder)
-
-
 def _can_write(folder: Path) -> bool:
     """Whether a folder can be written to, or created."""
     existing = next((path for path in (folder, *folder.parents) if os.path.lexists(path)), folder)

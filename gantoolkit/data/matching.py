@@ -41,7 +41,9 @@ def match_files(first: Listing, second: Listing, names: tuple[str, str], *, wher
     pairs: dict[Path, Path] = {}
     for key in (PurePath.as_posix, _normalize, pair_name):
         groups = [_group(files, lambda path, key=key: key(relative[path])) for files in lists]
-        for name in groups[0].keys() & groups[1].keys():
+        for name in groups[0]:  # in order, so that the first problem is always the same one
+            if name not in groups[1]:
+                continue
             files = [groups[0][name], groups[1][name]]
             if ambiguity := _describe_ambiguity(name, files, relative, names):
                 raise PairingError(where + ambiguity, matches=len(pairs), is_ambiguous=True)

@@ -47,6 +47,15 @@ def test_ambiguous_names_are_an_error_that_names_both_files(side: str, tmp_path:
     )
 
 
+def test_the_first_ambiguous_name_is_reported(tmp_path: Path) -> None:
+    names = [
+        f"{folder}/{number}.{suffix}"
+        for number in range(9)
+        for folder, suffix in (("A", "png"), ("B", "jpg"), ("B", "gif"))
+    ]
+    assert problem(tmp_path, *names).startswith("B/0.gif and B/0.jpg share the name '0'")
+
+
 def test_second_file_of_a_name_has_no_partner(tmp_path: Path) -> None:
     text = problem(tmp_path, "A/a.png", "A/a.jpg", "B/a.jpg")
     assert text == "1 file has no partner, A/a.png first: A/a.jpg and B/a.jpg are a pair; rename or remove A/a.png"

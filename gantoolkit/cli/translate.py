@@ -72,6 +72,7 @@ def translate(
         Largest side of a tile, in pixels. auto uses tiles if the image does not fit into the free memory. Tiles give the
         same result as the whole image.
     """
+    from rich.markup import escape
     from rich.progress import Progress
 
     from gantoolkit.data.file_notes import FileNotes
@@ -109,7 +110,7 @@ def translate(
                 max_pixels=max_pixels,
                 manifest=manifest,
                 progress=lambda source, done, total: bars.update(
-                    frame_task, description=source.path.name, completed=done, total=total, visible=True
+                    frame_task, description=escape(source.path.name), completed=done, total=total, visible=True
                 ),
             ):
                 bars.update(file_task, advance=1)

@@ -82,11 +82,13 @@ class Encoding:
         return f"data.{name}_{self.domain}" if self.domain else f"data.{name}_A (or {name}_B)"
 
     def describe_settings(self, channels: int, dtype: np.dtype, bits: int | None = None) -> str:
-        """The settings of a recipe that read files with a number of channels and a dtype.
+        """The settings of a recipe that read files with a number of channels and a dtype. A range of values is kept.
 
         Args:
             bits: The bit depth of the values, if it is not that of the dtype.
         """
+        if not self.bits:
+            return f"{self.name_setting('channels')} = {channels}"
         bits = bits or 8 * dtype.itemsize
         levels = ("8-bit" if bits <= 8 else "16-bit") if dtype.kind == "u" and bits <= 16 else ""
         values = f'"{levels}"' if levels else "[low, high] (the values of black and white)"

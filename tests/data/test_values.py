@@ -107,6 +107,16 @@ def test_message_names_the_settings_of_the_domain(tmp_path: Path) -> None:
     assert "nodata" not in str(caught.value)
 
 
+def test_a_range_is_kept_by_the_advice_for_other_channels(tmp_path: Path) -> None:
+    """Levels in its place would contradict the settings of the range, such as clip."""
+    np.save(tmp_path / "x.npy", np.zeros((4, 6, 3), np.uint16))
+    settings = DataSettings(channels_A=1, range_A=HOUNSFIELD, clip_A=True)
+    with pytest.raises(DataError, match=r"holds 3 bands of uint16; .*; a recipe with data\.channels_A = 3 reads it$"):
+        read_pixels(tmp_path / "x.npy", encoding_of(settings, "A"))
+    advised = settings.model_copy(update={"channels_A": 3})
+    assert read_pixels(tmp_path / "x.npy", encoding_of(advised, "A")).shape == (4, 6, 3)
+
+
 def test_message_about_NaN_beside_other_values(tmp_path: Path) -> None:
     path = save(tmp_path / "x.npy", [np.nan, 40, 4000])
     with pytest.raises(DataError, match="contains NaN values and values from 40 to 4000; the range") as caught:

@@ -58,7 +58,7 @@ def decode_input(
     values = np.asarray(image)
     if values.dtype == object:
         raise DataError(
-            f"the image: cannot be a {type(image).__name__}; pass a path, the content of a file, a PIL image or an array"
+            f"the image: has the type {type(image).__name__}; pass a path, the content of a file, a PIL image or an array"
         )
     return fit_samples("the image", Samples.of(values), encoding)
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter, validators
 
 from gantoolkit.cli.exit_codes import INCOMPLETE, SUCCESS, exit_code_of
-from gantoolkit.cli.train import parse_setting
+from gantoolkit.cli.settings import parse_settings
+from gantoolkit.errors import DataError
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -39,7 +40,7 @@ def ablate(
     metrics: Annotated[list[str] | None, Parameter(name="--metric", negative=())] = None,
     images: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
     minutes: Annotated[float | None, Parameter(validator=validators.Number(gt=0))] = None,
-    jobs: Annotated[int, Parameter(validator=validators.Number(gte=1))] | Literal["auto"] = "auto",
+    jobs: int | Literal["auto"] = "auto",
     plan: Annotated[bool, Parameter(negative=())] = False,
     mps: bool = True,
     device: str = "auto",
@@ -98,10 +99,12 @@ def ablate(
     from gantoolkit.training.interrupts import Interrupts
 
     start = time.monotonic()
+    if jobs != "auto" and jobs < 1:  # in a union, a parameter's validator is not called
+        raise DataError(f"--jobs {jobs}: must be at least 1")
     chosen_design = None if design is None else find_design(design, data)
     choice = choose_measurement(metrics, images, chosen_design)
     rows = select_rows(recipes, chosen_design)
-    trials = plan_trials(rows, seeds or [0], dict(map(parse_setting, settings or [])), out, chosen_design)
+    trials = plan_trials(rows, seeds or [0], parse_settings(settings), out, chosen_design)
     devices = list_devices(device)
     forecasts = forecast(trials, data, torch.device(devices[0]), measures=plan)
     count = min(len(trials), choose_jobs(forecasts, devices) if jobs == "auto" else jobs)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
 
-from gantoolkit.cli.train import parse_setting
+from gantoolkit.cli.settings import parse_settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,7 +47,7 @@ def bench(
     from gantoolkit.files.text import write_json
     from gantoolkit.recipes import find_recipe
 
-    changes = dict(parse_setting(setting) for setting in settings or [])
+    changes = parse_settings(settings)
     result = cost.bench(find_recipe(recipe, changes), device=device, steps=steps)
     try:
         if json_file is not None:

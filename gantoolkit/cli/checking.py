@@ -8,7 +8,7 @@ from rich.markup import escape
 
 from gantoolkit.cli.blocks import find_kinds
 from gantoolkit.cli.exit_codes import INCOMPLETE
-from gantoolkit.cli.train import parse_setting
+from gantoolkit.cli.settings import parse_settings
 from gantoolkit.errors import PluginError, requires_extra
 from gantoolkit.recipes.block_spec import BlockSpec, merge_field
 
@@ -53,7 +53,7 @@ def check(
     broken_count = 0
     short = name.rpartition("/")[2]
     parameters: dict[str, Any] = {}
-    for field, value in map(parse_setting, settings or []):
+    for field, value in parse_settings(settings).items():
         merge_field(parameters, field.split("."), value, short)
     for kind in find_kinds(name):
         block = BlockSpec.of(short, **parameters)

@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from gantoolkit.cli.exit_codes import exit_code_of
-from gantoolkit.cli.train import parse_setting
+from gantoolkit.cli.settings import parse_settings
 
 __all__ = ["demo"]
 
@@ -38,7 +38,7 @@ def demo(
     from gantoolkit.cli.progress import TrainingProgress
     from gantoolkit.demo import run_demo
 
-    result = run_demo(out, dict(map(parse_setting, settings or [])), device=device, watch=TrainingProgress)
+    result = run_demo(out, parse_settings(settings), device=device, watch=TrainingProgress)
     title = f"PSNR against the ground truth on held-out photographs, at step {result.end.step}"
     table = Table(box=None, padding=(0, 2, 0, 0), title=title, title_justify="left", title_style="bold")
     table.add_column("", no_wrap=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter, validators
 
 from gantoolkit.cli.exit_codes import INCOMPLETE, SUCCESS
-from gantoolkit.cli.train import parse_setting
+from gantoolkit.cli.settings import parse_settings
 from gantoolkit.errors import DataError
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def print_whole(table: "Table") -> None:
 def parse_metrics(texts: "Sequence[str]") -> tuple[list[str], dict[str, Any]]:
     """Parse words such as `psnr` and `fid.backbone=resnet18` into metric names, and parameters by dotted path."""
     names = dict.fromkeys(text.partition("=")[0].partition(".")[0] for text in texts)
-    return list(names), dict(parse_setting(text) for text in texts if "=" in text)
+    return list(names), parse_settings([text for text in texts if "=" in text])
 
 
 def _short_names(runs: Sequence[Path]) -> dict[Path, str]:

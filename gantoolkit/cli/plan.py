@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter, validators
 
 from gantoolkit.cli.bench import format_count, format_seconds, print_facts
-from gantoolkit.cli.train import parse_setting
+from gantoolkit.cli.settings import parse_settings
 
 if TYPE_CHECKING:
     from gantoolkit.cost import Plan, TimeEstimate
@@ -52,7 +52,7 @@ def plan(
     from gantoolkit.recipes import find_recipe
     from gantoolkit.runtime.memory import parse_bytes
 
-    changes = dict(parse_setting(setting) for setting in settings or [])
+    changes = parse_settings(settings)
     limit = None if memory is None else parse_bytes(memory)
     result = cost.plan(find_recipe(recipe, changes), data=data, steps=steps, device=device, memory=limit)
     try:

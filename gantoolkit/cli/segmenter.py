@@ -50,14 +50,14 @@ def train_segmenter(
     from pydantic import ValidationError
 
     from gantoolkit.blocks.metrics.palette import find_palette
-    from gantoolkit.cli.train import parse_setting
+    from gantoolkit.cli.settings import parse_settings
     from gantoolkit.evaluation.segmenter_training import LabeledSet, SegmenterSettings
     from gantoolkit.evaluation.segmenter_training import train_segmenter as train
     from gantoolkit.registry.signature import describe_problem
     from gantoolkit.runtime.device import select_device
 
     try:
-        segmenter_settings = SegmenterSettings(**dict(map(parse_setting, settings or [])))
+        segmenter_settings = SegmenterSettings(**parse_settings(settings))
     except ValidationError as error:
         problem = error.errors()[0]
         field = ".".join(map(str, problem["loc"]))

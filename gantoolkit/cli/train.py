@@ -1,16 +1,16 @@
 """`gantoolkit train`."""
 
-import tomllib
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter, validators
 
 from gantoolkit.cli.exit_codes import exit_code_of
+from gantoolkit.cli.settings import parse_settings
 from gantoolkit.errors import RecipeError
 
-__all__ = ["parse_setting", "train"]
+__all__ = ["train"]
 
 
 def train(
@@ -77,31 +77,10 @@ def train(
         missing = [name for name, value in arguments.items() if value is None]
         if recipe is None or data is None or out is None:
             raise RecipeError(f"train needs {' and '.join(missing)}: gantoolkit train cyclegan --data DIR --out RUN")
-        changes = dict(parse_setting(setting) for setting in settings or [])
+        changes = parse_settings(settings)
         run = Run.start(find_recipe(recipe, changes), data, out)
     with TrainingProgress(run) if is_main_process() else nullcontext() as progress:
         callbacks = [progress] if progress is not None else []
         end = run.train(device=device, workers=workers, cache=cache, stop_at=stop_at, callbacks=callbacks)
     # A launcher calls a process with another exit code than 0 failed, and stops the others.
     return exit_code_of(end.reason, is_incomplete=bool(end.passed_over) and launched_world_size() == 1)
-
-
-def parse_setting(text: str) -> tuple[str, Any]:
-    """Split `field=value`. The value is parsed as TOML; a bare word is a string.
-
-    >>> parse_setting("data.crop_size=64"), parse_setting("generator=unet"), parse_setting("cycle_weight=[10, 0]")
-    (('data.crop_size', 64), ('generator', 'unet'), ('cycle_weight', [10, 0]))
-
-    Raises:
-        RecipeError: When there is no `=`.
-    """
-    field, equals, value = text.partition("=")
-    if not equals or not field.strip():
-        raise RecipeError(f"--set {text}: write field=value, such as --set generator.blocks=6")
-    try:
-        parsed = tomllib.loads(f"value = {value}")
-    except (ValueError, RecursionError):
-        return field.strip(), value
-    if isinstance(parsed["value"], int) and parsed["value"].bit_length() > 63:
-        return field.strip(), value  # no field accepts it, and Python refuses to print such a number
-    return field.strip(), parsed["value"]

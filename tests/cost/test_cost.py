@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from gantoolkit.cli.train import parse_setting
+from gantoolkit.cli.settings import parse_setting
 from gantoolkit.cost import StepCost, bench, count_step, count_translations, plan
 from gantoolkit.cost.counters import LiveBytes
 from gantoolkit.cost.fitting import largest_fitting, needed_bytes, propose, resize

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from _helpers.small import make_dataset
 
-from gantoolkit.cli.train import parse_setting
+from gantoolkit.cli.settings import parse_setting
 from gantoolkit.errors import DataError, RecipeError
 from gantoolkit.evaluation.ablation import (
     SETS,

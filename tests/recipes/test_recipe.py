@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from gantoolkit.cli.train import parse_setting
+from gantoolkit.cli.settings import parse_setting
 from gantoolkit.errors import GantoolkitError, PluginError, RecipeError
 from gantoolkit.recipes import Recipe, cyclegan, find_recipe, list_recipe_files, pix2pix
 

@@ -7,7 +7,6 @@ or RGB images of 8 bits are read as `gantoolkit.data.pictures` describes.
 
 import os
 from collections.abc import Iterator
-from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +27,7 @@ from gantoolkit.data.images import (
 )
 from gantoolkit.data.notes import SEVERAL_FRAMES
 from gantoolkit.data.pictures import decode
-from gantoolkit.data.tiff import open_tiff
-from gantoolkit.data.tiff_pages import count_tiff_pages, read_tiff_page, read_tiff_pages
+from gantoolkit.data.tiff_pages import count_tiff_pages, read_tiff_page, read_tiff_pages, read_tiff_size
 from gantoolkit.data.values import DecodedImage, fit_samples
 from gantoolkit.errors import DataError
 from gantoolkit.recipes.settings import Resample
@@ -162,15 +160,10 @@ def read_pixel_size(source: ImageSource, encoding: Encoding, *, max_pixels: int 
         if kind == "npy":
             height, width = read_shape(file)[0][:2]
             return width, height
-        if kind != "tiff" or encoding.is_picture:
-            # Pillow refuses some TIFF files, which tifffile reads.
-            with (
-                suppress(UnknownFormatError) if kind == "tiff" else nullcontext(),
-                open_image(file, max_pixels) as image,
-            ):
-                return image.size
-        with open_tiff(file, max_pixels) as images:
-            return images.size
+        if kind == "tiff":
+            return read_tiff_size(file, encoding, max_pixels)
+        with open_image(file, max_pixels) as image:
+            return image.size
 
 
 def resize_pixels(

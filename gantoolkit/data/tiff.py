@@ -87,11 +87,16 @@ class TiffImages:
         self.max_pixels = max_pixels
         first: Any = file.pages.first
         check_pixel_count(source, first.imagewidth, first.imagelength, max_pixels)
-        self.size = (first.imagewidth, first.imagelength)
         self._file = file
         self._stacks: list[_Stack] | None = [_Stack.of_directory(first)]
         if file.pages.is_multipage or hides_images(first.description):
             self._stacks = _find_stacks(file)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """The width and height of the first image, before any EXIF rotation."""
+        keyframe = self._find(0)[0].keyframe
+        return keyframe.imagewidth, keyframe.imagelength
 
     def __len__(self) -> int:
         """The number of images."""

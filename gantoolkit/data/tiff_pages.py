@@ -15,7 +15,7 @@ from gantoolkit.data.tiff import TiffImages, describes_axes, hides_images, open_
 from gantoolkit.data.values import DecodedImage, fit_samples
 from gantoolkit.errors import DataError
 
-__all__ = ["count_tiff_pages", "read_tiff_page", "read_tiff_pages"]
+__all__ = ["count_tiff_pages", "read_tiff_page", "read_tiff_pages", "read_tiff_size"]
 
 
 def read_tiff_page(
@@ -63,6 +63,20 @@ def count_tiff_pages(file: Path | ImageContent, encoding: Encoding) -> int:
                 return len(list_frames(image))
     with open_tiff(file, ANY_NUMBER) as images:
         return len(images)
+
+
+def read_tiff_size(file: Path | ImageContent, encoding: Encoding, max_pixels: int | None = None) -> tuple[int, int]:
+    """The width and height of the first page, before any EXIF rotation.
+
+    Raises:
+        DataError: When the header cannot be read, or the page has too many pixels.
+    """
+    if encoding.is_picture:
+        with suppress(UnknownFormatError), open_image(file, max_pixels) as image:
+            if not _needs_tifffile(image):
+                return image.size
+    with open_tiff(file, max_pixels) as images:
+        return images.size
 
 
 def _needs_tifffile(image: Image.Image) -> bool:

@@ -14,7 +14,7 @@ from PIL import Image
 from gantoolkit.data.encoding import PICTURE, Encoding
 from gantoolkit.data.images import ImageContent
 from gantoolkit.data.notes import SEVERAL_FRAMES, SEVERAL_PAGES
-from gantoolkit.data.pixels import count_pages, read_decoded_image, read_image, read_pixels
+from gantoolkit.data.pixels import count_pages, read_decoded_image, read_image, read_pixel_size, read_pixels
 from gantoolkit.errors import DataError
 
 DEEP = Encoding(1, "16-bit")
@@ -129,6 +129,16 @@ class TestPages:
         for encoding in (PICTURE, DEEP):
             assert count_pages(tmp_path / "x.tif", encoding) == 1
             assert read_decoded_image(tmp_path / "x.tif", encoding).notes == ()
+
+    def test_a_thumbnail_may_come_first(self, tmp_path: Path) -> None:
+        """The size in the header is that of the image, so that there is room for it in a cache."""
+        values = levels((64, 48))
+        with tifffile.TiffWriter(tmp_path / "x.tif") as writer:
+            writer.write(values[::4, ::4], subfiletype=1, metadata=None)
+            writer.write(values, metadata=None)
+        for encoding in (Encoding(1), DEEP):
+            assert read_pixels(tmp_path / "x.tif", encoding).shape == (64, 48, 1)
+            assert read_pixel_size(tmp_path / "x.tif", encoding) == (48, 64)
 
     def test_damaged_later_page_does_not_affect_the_first(self, tmp_path: Path) -> None:
         tifffile.imwrite(tmp_path / "x.tif", levels((3, 9, 7)), metadata=None, photometric="minisblack")

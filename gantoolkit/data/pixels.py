@@ -78,18 +78,19 @@ def read_decoded_image(
 
 
 def read_pages(source: ImageSource, encoding: Encoding, *, max_pixels: int | None = None) -> Iterator[DecodedImage]:
-    """Read all pages or frames of a file, one at a time, as `read_decoded_image` reads each. A TIFF file is opened once.
+    """Read all pages or frames of a file, or one half of each, one at a time, as `read_decoded_image` reads each. A TIFF file is opened once.
 
     Raises:
         DataError: As `read_decoded_image`.
     """
-    file, _ = _resolve(source)
+    file, half = _resolve(source)
     with convert_read_errors(file):
         if _detect_format(file) == "tiff":
-            yield from read_tiff_pages(file, encoding, max_pixels)
+            for decoded in read_tiff_pages(file, encoding, max_pixels):
+                yield decoded if half is None else _crop(decoded, half)
             return
     for page in range(count_pages(file, encoding)):
-        yield read_decoded_image(file, encoding, page=page, max_pixels=max_pixels)
+        yield read_decoded_image(source, encoding, page=page, max_pixels=max_pixels)
 
 
 def read_pixels(source: ImageSource, encoding: Encoding, *, page: int = 0, max_pixels: int | None = None) -> np.ndarray:

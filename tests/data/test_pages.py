@@ -12,9 +12,9 @@ from _helpers.small import make_image
 from PIL import Image
 
 from gantoolkit.data.encoding import PICTURE, Encoding
-from gantoolkit.data.images import ImageContent
+from gantoolkit.data.images import ImageContent, ImageFile
 from gantoolkit.data.notes import SEVERAL_FRAMES, SEVERAL_PAGES
-from gantoolkit.data.pixels import count_pages, read_decoded_image, read_image, read_pixel_size, read_pixels
+from gantoolkit.data.pixels import count_pages, read_decoded_image, read_image, read_pages, read_pixel_size, read_pixels
 from gantoolkit.errors import DataError
 
 DEEP = Encoding(1, "16-bit")
@@ -129,6 +129,14 @@ class TestPages:
         for encoding in (PICTURE, DEEP):
             assert count_pages(tmp_path / "x.tif", encoding) == 1
             assert read_decoded_image(tmp_path / "x.tif", encoding).notes == ()
+
+    @pytest.mark.parametrize("suffix", ["tif", "png"])
+    def test_pages_of_one_half(self, suffix: str, tmp_path: Path) -> None:
+        pages = [make_image(seed, (20, 12)) for seed in range(2)]
+        pages[0].save(tmp_path / f"x.{suffix}", save_all=True, append_images=pages[1:])
+        halves = list(read_pages(ImageFile(tmp_path / f"x.{suffix}", "right"), PICTURE))
+        for half, page in zip(halves, pages, strict=True):
+            assert np.array_equal(half.pixels, np.asarray(page)[:, 10:])
 
     def test_a_thumbnail_may_come_first(self, tmp_path: Path) -> None:
         """The size in the header is that of the image, so that there is room for it in a cache."""

@@ -78,7 +78,9 @@ def read_decoded_image(
 
 
 def read_pages(source: ImageSource, encoding: Encoding, *, max_pixels: int | None = None) -> Iterator[DecodedImage]:
-    """Read all pages or frames of a file, or one half of each, one at a time, as `read_decoded_image` reads each. A TIFF file is opened once.
+    """Read all pages or frames of a file, or one half of each, one at a time, as `read_decoded_image` reads each.
+
+    A TIFF file is opened once.
 
     Raises:
         DataError: As `read_decoded_image`.

@@ -3,8 +3,9 @@
 from gantoolkit.data.folders import Dataset, open_dataset, open_test_images
 from gantoolkit.data.images import from_tensor, to_tensor
 from gantoolkit.data.listing import find_images
+from gantoolkit.data.loading import LoadedBatch
 from gantoolkit.data.pixels import read_image
-from gantoolkit.data.sampling import LoadedBatch, TrainingBatches
+from gantoolkit.data.sampling import TrainingBatches
 from gantoolkit.data.sources import CacheMode
 from gantoolkit.data.writing import write_image
 

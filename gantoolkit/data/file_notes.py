@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from gantoolkit.data.images import ImageFile
-from gantoolkit.data.notes import Note
+from gantoolkit.data.notes import Note, describe_files
 
 __all__ = ["FileNotes"]
 
@@ -27,7 +27,7 @@ class FileNotes:
             passed_over_only: Only those about files of which a part is not used.
         """
         return tuple(
-            f"{next(iter(files))} {note.text}" + (f" (and {len(files) - 1:,} more)" if len(files) > 1 else "")
+            describe_files(next(iter(files)), note.text, len(files))
             for note, files in self._files.items()
             if note.passed_over or not passed_over_only
         )

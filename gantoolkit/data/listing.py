@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from gantoolkit.data.notes import describe_files
 from gantoolkit.data.suffixes import SUFFIXES, unread_ending
 from gantoolkit.errors import DataError, count_of
 from gantoolkit.files.paths import user_path
@@ -68,8 +69,7 @@ class Listing:
         unread = self.describe_unread()
         notes = [f"{name}: {unread}"] if unread else []
         for reason, paths in self.obstacles.items():
-            others = f" (and {len(paths) - 1:,} more)" if len(paths) > 1 else ""
-            notes.append(f"{name}: {paths[0].relative_to(self.folder)} {reason}{others}")
+            notes.append(f"{name}: {describe_files(paths[0].relative_to(self.folder), reason, len(paths))}")
         return tuple(notes)
 
     def describe_empty(self, suffixes: Sequence[str] = SUFFIXES) -> str:

@@ -13,6 +13,7 @@ __all__ = [
     "TRANSPARENT_PIXELS",
     "UNUSED_PROFILE",
     "Note",
+    "describe_files",
 ]
 
 
@@ -28,6 +29,11 @@ class Note:
 
     text: str
     passed_over: bool = False
+
+
+def describe_files(first: object, text: str, count: int) -> str:
+    """A sentence about `count` files, with the name of the first one as its subject."""
+    return f"{first} {text}" + (f" (and {count - 1:,} more)" if count > 1 else "")
 
 
 SEVERAL_PAGES = Note("has several pages, of which only the first is used", passed_over=True)

@@ -189,7 +189,9 @@ def _fit_range(name: object, samples: Samples, encoding: Encoding) -> DecodedIma
         np.clip(values, encoding.low, encoding.high, out=values)
     low, high = values.min(), values.max()
     if not (np.float32(encoding.low) <= low and high <= np.float32(encoding.high)):  # also catches NaN
-        raise DataError(f"{name}: {_describe_values(values, encoding, samples.declared_nodata)}")
+        raise DataError(
+            f"{name}: {_describe_values(values if missing is None else values[~missing], encoding, samples.declared_nodata)}"
+        )
     notes = samples.notes
     if is_unnamed:
         setting = encoding.name_setting("nodata")

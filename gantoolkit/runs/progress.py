@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from gantoolkit.data.notes import describe_files
 from gantoolkit.errors import CheckpointError
 from gantoolkit.layers.convolution import ConvolutionAlgorithm
 from gantoolkit.runtime.precision import Precision
@@ -71,10 +72,7 @@ class Progress(BaseModel):
 
 def describe_notes(notes: Mapping[str, NotedFiles]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """A sentence for each kind of note, with the first file; and those among them about files that are not used as a whole."""
-    sentences = {
-        text: f"{noted.first} {text}" + (f" (and {noted.count - 1:,} more)" if noted.count > 1 else "")
-        for text, noted in notes.items()
-    }
+    sentences = {text: describe_files(noted.first, text, noted.count) for text, noted in notes.items()}
     return tuple(sentences.values()), tuple(sentences[text] for text, noted in notes.items() if noted.passed_over)
 
 

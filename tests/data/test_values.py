@@ -103,7 +103,7 @@ def test_message_names_the_settings_of_the_domain(tmp_path: Path) -> None:
     )
     with pytest.raises(DataError) as caught:
         read_pixels(path, encoding_of(settings.model_copy(update={"nodata_B": -9999.0}), "B"))
-    assert "contains values from -1024 to 4000" in str(caught.value)
+    assert "contains values from 40 to 4000" in str(caught.value)
     assert "nodata" not in str(caught.value)
 
 

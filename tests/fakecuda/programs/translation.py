@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fakecuda.cases import print_outcomes
 from fakecuda.journal import Journal, record
-from gantoolkit.inference import Translator, feature_cache, translator
+from gantoolkit.inference import Translator, feature_cache, memory
 from gantoolkit.inference.feature_cache import FeatureCache
 from gantoolkit.inference.tiling import translate_in_tiles
 from gantoolkit.recipes import cyclegan
@@ -172,7 +172,7 @@ def cache_tiles(
 
 
 def main() -> None:
-    translator.measure_reach = lambda network, channels: REACH
+    memory.measure_reach = lambda network, channels: REACH
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         print_outcomes(

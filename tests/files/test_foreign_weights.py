@@ -167,7 +167,7 @@ def saved(value: object) -> bytes:
 def torch_script() -> bytes:
     stream = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch.jit is deprecated, and its files are still there
+        warnings.simplefilter("ignore")  # torch.jit is deprecated, and its files are still there
         torch.jit.save(torch.jit.trace(nn.Conv2d(1, 1, 1), torch.zeros(1, 1, 2, 2)), stream)
     return stream.getvalue()
 

@@ -14,8 +14,7 @@ from gantoolkit.errors import DataError
 from gantoolkit.files.atomic import printable
 
 if TYPE_CHECKING:
-    from gantoolkit.data.packing import PackedDataset
-    from gantoolkit.data.pairs import JoinedPairs
+    from gantoolkit.data.pairs import WrittenPairs
     from gantoolkit.data.survey import Survey
 
 __all__ = ["app"]
@@ -268,7 +267,7 @@ def pack(
     return _report(packed)
 
 
-def _report(pairs: "JoinedPairs | PackedDataset") -> int:
+def _report(pairs: "WrittenPairs") -> int:
     """Print how files were read and what was not used, and return the exit code."""
     for note in pairs.notes:
         print(f"note: {printable(note)}", file=sys.stderr)

@@ -1,7 +1,6 @@
 """Pack a data set: a small copy of its pairs, resized once, with label maps in exact colors."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,26 +12,12 @@ from gantoolkit.data.evaluation_images import evenly_spaced
 from gantoolkit.data.file_notes import FileNotes
 from gantoolkit.data.folders import Dataset, open_dataset, open_test_images
 from gantoolkit.data.images import ImageFile, to_tensor
+from gantoolkit.data.pairs import WrittenPairs
 from gantoolkit.data.pixels import read_decoded_image
 from gantoolkit.data.writing import write_image
 from gantoolkit.errors import DataError
 
-__all__ = ["PackedDataset", "pack_dataset"]
-
-
-@dataclass(frozen=True)
-class PackedDataset:
-    """A packed copy of a data set.
-
-    Args:
-        counts: The number of pairs in each split.
-        notes: Sentences about how the files were read, and about what the folders hold and was not used.
-        passed_over: The notes among them about what was not used.
-    """
-
-    counts: dict[str, int]
-    notes: tuple[str, ...] = ()
-    passed_over: tuple[str, ...] = ()
+__all__ = ["pack_dataset"]
 
 
 def pack_dataset(
@@ -46,7 +31,7 @@ def pack_dataset(
     palette: Palette | None = None,
     labels: str = "A",
     progress: Callable[[int, int], None] = lambda packed, total: None,
-) -> PackedDataset:
+) -> WrittenPairs:
     """Write a small copy of a paired data set: JPEG photographs, and label maps as PNG files of indexed color.
 
     Args:
@@ -88,7 +73,7 @@ def pack_dataset(
     datasets = [dataset for dataset, _, _ in splits.values()]
     notes = [note for dataset in datasets for note in dataset.notes]
     passed_over = [note for dataset in datasets for note in dataset.passed_over]
-    return PackedDataset(
+    return WrittenPairs(
         {split: len(chosen) for split, chosen in pairs.items()},
         (*notes, *file_notes.sentences()),
         (*passed_over, *file_notes.sentences(passed_over_only=True)),

@@ -18,15 +18,15 @@ from gantoolkit.errors import DataError
 from gantoolkit.recipes.settings import Resample
 from gantoolkit.runtime.seeds import derive_seed
 
-__all__ = ["JoinedPairs", "join_pairs"]
+__all__ = ["WrittenPairs", "join_pairs"]
 
 
 @dataclass(frozen=True)
-class JoinedPairs:
-    """A new data set of pairs.
+class WrittenPairs:
+    """The pairs of a data set that was written.
 
     Args:
-        counts: The number of pairs in each folder.
+        counts: The number of pairs in each folder or split.
         notes: Sentences about how the files were read, and about what the folders hold and was not used.
         passed_over: The notes among them about what was not used.
     """
@@ -45,7 +45,7 @@ def join_pairs(
     resize: bool = False,
     resample: Resample = "bicubic",
     seed: int = 0,
-) -> JoinedPairs:
+) -> WrittenPairs:
     """Write one image per pair to `out/train` and `out/test`. The files of a pair have the same name; suffixes may differ.
 
     Args:
@@ -82,7 +82,7 @@ def join_pairs(
         write_image(both, out / ("test" if name in test_names else "train") / f"{name}.png")
     counts = {"train": len(order) - len(test_names), **({"test": len(test_names)} if test_names else {})}
     unread = [note for listing in listings for note in listing.notes(str(listing.folder))]
-    return JoinedPairs(
+    return WrittenPairs(
         counts, (*unread, *file_notes.sentences()), (*unread, *file_notes.sentences(passed_over_only=True))
     )
 

@@ -22,6 +22,18 @@ TINY = {
 }
 
 
+TINY_ARGUMENTS = [
+    "--set=generator.width=4",
+    "--set=generator.blocks=1",
+    "--set=discriminator.width=4",
+    "--set=discriminator.layers=1",
+    "--set=data.load_size=20",
+    "--set=data.crop_size=16",
+    "--device=cpu",
+]
+"""The same networks and sizes on the command line."""
+
+
 def make_tiny() -> Recipe:
     """CycleGAN with networks that run in milliseconds: two epochs of five steps on `make_dataset`."""
     return cyclegan().swap({**TINY, "image_pool.size": 3})

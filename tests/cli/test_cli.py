@@ -9,21 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from _helpers.small import make_dataset, make_image
+from _helpers.small import TINY_ARGUMENTS, make_dataset, make_image
 from PIL import Image
 
 from gantoolkit.plugins import REGISTRIES
 
-TINY = [
-    "--set=generator.width=4",
-    "--set=generator.blocks=1",
-    "--set=discriminator.width=4",
-    "--set=discriminator.layers=1",
-    "--set=data.load_size=20",
-    "--set=data.crop_size=16",
-    "--set=training.epochs=2",
-    "--device=cpu",
-]
+TINY = ["--set=training.epochs=2", *TINY_ARGUMENTS]
 
 
 def test_train_stop_resume_translate(command, dataset: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from _helpers.small import make_dataset, make_tiny, official_resnet
+from _helpers.small import TINY_ARGUMENTS, make_dataset, make_tiny, official_resnet
 from cyclopts import App
 
 import gantoolkit
@@ -21,16 +21,6 @@ from gantoolkit.evaluation.study import Protocol, Store
 from gantoolkit.plugins import REGISTRIES
 from gantoolkit.recipes import Recipe
 from gantoolkit.run import Run
-
-TINY = [
-    "--set=generator.width=4",
-    "--set=generator.blocks=1",
-    "--set=discriminator.width=4",
-    "--set=discriminator.layers=1",
-    "--set=data.load_size=20",
-    "--set=data.crop_size=16",
-    "--device=cpu",
-]
 
 
 @pytest.fixture
@@ -70,8 +60,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 COMMANDS: dict[str, list[str]] = {
-    "ablate": ["cyclegan", "--data={files}/images", "--out={out}", "--plan", *TINY],
-    "bench": ["cyclegan", "--steps=1", *TINY],
+    "ablate": ["cyclegan", "--data={files}/images", "--out={out}", "--plan", *TINY_ARGUMENTS],
+    "bench": ["cyclegan", "--steps=1", *TINY_ARGUMENTS],
     "blocks": [],
     "blocks show": ["resnet"],
     "card": ["{files}/run"],
@@ -85,7 +75,7 @@ COMMANDS: dict[str, list[str]] = {
     "evaluate": ["{files}/run", "--out={out}", "--metric=l1", "--device=cpu"],
     "export": ["{files}/run", "--direction=A2B", "--format=safetensors", "--out={out}/a.safetensors"],
     "import official": ["{files}/official.pth", "--out={out}/a.safetensors"],
-    "plan": ["cyclegan", "--data=→", *TINY],
+    "plan": ["cyclegan", "--data=→", *TINY_ARGUMENTS],
     "plugins": [],
     "plugins new": ["gantoolkit-stripes", "--kind=generators", "--out={out}"],
     "pull": ["→/→", "--out={out}"],
@@ -95,7 +85,7 @@ COMMANDS: dict[str, list[str]] = {
     "show": ["{files}/run"],
     "study report": ["{files}/study.sqlite", "--out={out}"],
     "study serve": ["--real=→", "--fake=→=→"],
-    "train": ["cyclegan", "--data={files}/images", "--out={out}", "--stop-at=1", *TINY],
+    "train": ["cyclegan", "--data={files}/images", "--out={out}", "--stop-at=1", *TINY_ARGUMENTS],
     "train-segmenter": ["--photographs=→", "--maps=→", "--out={out}/→"],
     "translate": ["{files}/run", "{files}/images/testA", "--direction=A2B", "--out={out}"],
 }
